@@ -1,0 +1,45 @@
+"""lrstudy_reports: a study folder's Parquet tables in; statistics, figures and a page out.
+
+Needs neither torch nor ray nor lrstudy. Importing this package is cheap; pandas, scipy and matplotlib
+are imported when a function is called.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+__all__ = ["answer", "build", "summary"]
+
+
+def build(path: str | Path) -> Path:
+    """Write `arms.parquet` and `report/` of the study folder `path`; return the path of `index.html`.
+
+    Works at any moment of a run: an unfinished study gives an interim report without verdicts. Every file
+    is replaced atomically, and the same tables give the same bytes. Raises ValueError if `path` holds no
+    study or a table cannot be read.
+    """
+    from lrstudy_reports.building import build_report
+
+    return build_report(Path(path))
+
+
+def summary(path: str | Path) -> list[dict[str, Any]]:
+    """The verdict table of the study folder `path`, one dict per arm, best first; writes nothing.
+
+    The keys are the columns of `arms.parquet` (comparison.py); a missing number is None.
+    """
+    from lrstudy_reports.comparison import compare
+    from lrstudy_reports.tables import load
+
+    return compare(load(Path(path))).rows()
+
+
+def answer(path: str | Path) -> str:
+    """The study's answer in one or two plain sentences; writes nothing."""
+    from lrstudy_reports.comparison import compare
+    from lrstudy_reports.tables import load
+    from lrstudy_reports.wording import answer as worded
+
+    study = load(Path(path))
+    return worded(study, compare(study))

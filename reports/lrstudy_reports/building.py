@@ -1,0 +1,142 @@
+"""Building a report: analyse, draw, render, and replace every file atomically."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from matplotlib.figure import Figure
+
+from lrstudy_reports import figures, traces
+from lrstudy_reports.comparison import COLUMNS, Comparison, compare
+from lrstudy_reports.costs import Closing, Sharing, close_ledger, sharing
+from lrstudy_reports.curves import mean_curves
+from lrstudy_reports.page import Drawing, render
+from lrstudy_reports.sections import Analysis, compose, troubled
+from lrstudy_reports.style import Look, looks, settings, svg
+from lrstudy_reports.tables import Study, load
+from lrstudy_reports.tuning import best_after, searcher_table
+from lrstudy_reports.wording import FIGURES
+
+ARMS_VERSION = 1
+_TYPES = {"string": pa.string(), "float64": pa.float64(), "int32": pa.int32()}
+
+
+def build_report(folder: Path) -> Path:
+    """Write arms.parquet and report/ of the study in `folder`; return the path of index.html.
+
+    index.html holds everything and is replaced last. Files of an earlier report that this one does not
+    have are removed.
+    """
+    study = load(folder)
+    comparison = compare(study)
+    curves, after = mean_curves(comparison.curves), best_after(study)
+    shared, closing, searchers = sharing(study), close_ledger(study), searcher_table(study)
+    look = looks(study.arms, study.lock.control)
+    drawings = _draw(study, comparison, curves, after, shared, closing, look)
+    page = compose(Analysis(study, comparison, shared, closing, searchers, look, drawings))
+    report = folder / "report"
+    frames = {
+        "arms": comparison.arms,
+        "best_after": after,
+        "calibration": comparison.calibration.updates,
+        "confirmed": _confirmed(study),
+        "curves": curves,
+        "ledger": _closing_table(closing),
+        "searchers": searchers,
+        "sharing": shared.arms.reset_index(),
+        "trouble": troubled(study),
+    }
+    written = {f"tables/{name}.csv": _csv(frame) for name, frame in frames.items() if len(frame.columns)}
+    written |= {f"figures/{name}.svg": drawing.svg.encode() for name, drawing in drawings.items()}
+    texts = {name: text.encode() for name, text in render(page).items()}
+    replace(folder / "arms.parquet", arms_parquet(comparison))
+    for name, content in [*written.items(), ("report.md", texts["report.md"])]:
+        replace(report / name, content)
+    _remove_others(report, set(written))
+    replace(report / "index.html", texts["index.html"])
+    return report / "index.html"
+
+
+def arms_parquet(comparison: Comparison) -> bytes:
+    """The arms as Parquet, by COLUMNS."""
+    schema = pa.schema([(name, _TYPES[kind]) for name, kind in COLUMNS.items()])
+    schema = schema.with_metadata({"lrstudy_reports.schema": str(ARMS_VERSION)})
+    buffer = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(comparison.rows(), schema), buffer)
+    return buffer.getvalue()
+
+
+def replace(path: Path, content: bytes) -> None:
+    """Write `content` to a new file beside `path` and rename it: a reader sees the old file or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _draw(
+    study: Study,
+    comparison: Comparison,
+    curves: pd.DataFrame,
+    after: pd.DataFrame,
+    shared: Sharing,
+    closing: Closing | None,
+    look: Mapping[str, Look],
+) -> dict[str, Drawing]:
+    """All figures that the study has data for, by name."""
+    makers: dict[str, Callable[[], Figure | None]] = {
+        "verdicts": lambda: figures.verdicts(study, comparison, look),
+        "over_cost": lambda: figures.over_cost(study, curves, comparison, look),
+        "over_epochs": lambda: figures.over_epochs(study, curves, look),
+        "traces": lambda: traces.draw(traces.read_traces(study, comparison), look),
+        "best_after": lambda: figures.best_after(study, after, look),
+        "sharing": lambda: figures.sharing(shared),
+        "ledger": lambda: figures.ledger(study, closing),
+    }
+    drawings = {}
+    with settings():
+        for name, make in makers.items():
+            figure = make()
+            if figure is not None:
+                drawings[name] = Drawing(name, *FIGURES[name], svg(figure))
+    return drawings
+
+
+def _confirmed(study: Study) -> pd.DataFrame:
+    columns = ["trial_id", "arm", "seed", "status", "test_metric", "final_val_metric", "standalone_device_s"]
+    confirm = study.trials[study.trials["phase"] == "confirm"]
+    return confirm[[*columns, "lineage", "configuration"]].sort_values("trial_id", kind="stable")
+
+
+def _closing_table(closing: Closing | None) -> pd.DataFrame:
+    if closing is None:
+        return pd.DataFrame()
+    last = pd.DataFrame(
+        {
+            "category": ["unaccounted", "allocated"],
+            "device_s": [closing.unaccounted_s, closing.allocated_s],
+        }
+    )
+    last["fraction"] = last["device_s"] / closing.allocated_s
+    return pd.concat([closing.categories, last], ignore_index=True)
+
+
+def _csv(frame: pd.DataFrame) -> bytes:
+    return frame.to_csv(index=False, float_format="%.10g", lineterminator="\n").encode()
+
+
+def _remove_others(report: Path, written: set[str]) -> None:
+    """Remove tables and figures of an earlier report that this one lacks."""
+    for pattern in ("tables/*.csv", "figures/*.svg"):
+        for path in report.glob(pattern):
+            if path.relative_to(report).as_posix() not in written:
+                path.unlink(missing_ok=True)

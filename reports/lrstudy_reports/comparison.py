@@ -1,0 +1,252 @@
+"""The comparison of a study's arms: one row per arm, the verdicts, and arms.parquet's columns."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lrstudy_reports.costs import Calibration, calibrate, tuning_costs
+from lrstudy_reports.curves import (
+    FRACTIONS,
+    Curve,
+    Readings,
+    common_costs,
+    readings,
+    target_value,
+    trial_curves,
+)
+from lrstudy_reports.statistics import holm, smallest_detectable
+from lrstudy_reports.tables import Study
+from lrstudy_reports.tuning import best_configurations
+from lrstudy_reports.verdicts import Outcome, judge, outcomes, paired
+
+COLUMNS: dict[str, str] = {
+    "rank": "int32",
+    "arm": "string",
+    "workload": "string",
+    "policy": "string",
+    "configuration": "string",  # JSON
+    "configuration_source": "string",  # confirmed | best so far
+    "metric": "string",
+    "seeds": "int32",  # confirm trials with a test value
+    "seeds_expected": "int32",
+    "diverged": "int32",  # confirm trials
+    "failed": "int32",
+    "val_metric": "float64",  # mean final validation metric of the confirm trials, or the best tuning value
+    "test_metric": "float64",
+    "test_low": "float64",
+    "test_high": "float64",
+    "test_sd": "float64",
+    "difference": "float64",  # to the control, paired by seed
+    "difference_low": "float64",
+    "difference_high": "float64",
+    "difference_sd": "float64",
+    "pairs": "int32",
+    "p": "float64",
+    "p_holm": "float64",
+    "verdict": "string",  # control | better | worse | equivalent | undecided
+    "note": "string",
+    "smallest_detectable": "float64",  # true difference detected with power 0.8
+    "training_device_s": "float64",  # calibrated, one training
+    "training_recorded_device_s": "float64",  # as recorded, stand-alone
+    "cost_ratio": "float64",  # of training_device_s to the control's
+    "tuning_standalone_device_s": "float64",
+    "tuning_spent_device_s": "float64",
+    "confirm_spent_device_s": "float64",
+    "lost_device_s": "float64",
+    "area_over_log_cost": "float64",
+    **{f"metric_at_{round(100 * part)}": "float64" for part in FRACTIONS},  # % of common_device_s
+    "common_device_s": "float64",
+    "target": "float64",
+    "target_device_s": "float64",  # median; missing if half of the trials or more never reached it
+    "target_reached": "int32",
+    "target_trials": "int32",
+    "metric_per_device_hour": "float64",  # never ranks: it rewards not training
+    "training_money": "float64",
+    "tuning_money": "float64",  # at what was spent
+    "currency": "string",
+}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All arms compared. `arms` has the columns COLUMNS, best first; `comparisons` counts Holm's family.
+
+    `common` are the costs between which every completed confirm trial was observed; `detectable` the
+    smallest true difference the study could have detected, from the pooled spread of the differences.
+    `final` says that every confirm trial asked for has ended.
+    """
+
+    arms: pd.DataFrame
+    curves: list[Curve]
+    calibration: Calibration
+    common: tuple[float, float]
+    target: float
+    comparisons: int
+    detectable: float
+    final: bool
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The arms as plain dicts; a missing value is None."""
+        return [
+            {str(key): None if _missing(value) else value for key, value in row.items()}
+            for row in self.arms.to_dict("records")
+        ]
+
+
+def compare(study: Study) -> Comparison:
+    """Compare the arms of `study` by its protocol: paired by seed with the control, Holm over all arms."""
+    lock = study.lock
+    calibration = calibrate(study)
+    curves = trial_curves(study, calibration)
+    common, target = common_costs(curves), target_value(study, curves)
+    found = outcomes(study)
+    tests = _tests(study, found)
+    best, costs = best_configurations(study), tuning_costs(study)
+    rows = []
+    for arm in study.arms:
+        mine = [curve for curve in curves if curve.arm == arm]
+        row = _identity(study, arm, found[arm], mine, best) | tests[arm]
+        row |= {str(key): value for key, value in costs.loc[arm].to_dict().items()}
+        row |= _cost_columns(study, row, mine)
+        row |= _reading_columns(readings(mine, common, target, lock.sign), common, target)
+        rows.append(row)
+    arms = _ranked(pd.DataFrame(rows).reindex(columns=list(COLUMNS)), lock.control, lock.sign)
+    comparisons = sum(arm != lock.control for arm in study.arms)
+    return Comparison(
+        arms=arms,
+        curves=curves,
+        calibration=calibration,
+        common=common,
+        target=target,
+        comparisons=comparisons,
+        detectable=_detectable(arms, comparisons),
+        final=bool(found) and all(outcome.final for outcome in found.values()),
+    )
+
+
+def _tests(study: Study, found: dict[str, Outcome]) -> dict[str, dict[str, Any]]:
+    """By arm, the columns of the test and its verdict; for the control only the verdict `control`."""
+    lock = study.lock
+    control = found.get(lock.control) if lock.control is not None else None
+    others = [arm for arm in study.arms if arm != lock.control]
+    pairs = {arm: paired(found[arm], control) for arm in others}
+    adjusted = holm([pairs[arm].p for arm in others])
+    columns: dict[str, dict[str, Any]] = {}
+    for arm, p_holm in zip(others, adjusted, strict=True):
+        difference = pairs[arm].difference
+        judged, note = judge(lock, found[arm], control, pairs[arm], float(p_holm))
+        columns[arm] = {
+            "difference": difference.mean,
+            "difference_low": difference.low,
+            "difference_high": difference.high,
+            "difference_sd": difference.sd,
+            "pairs": difference.n,
+            "p": pairs[arm].p,
+            "p_holm": float(p_holm),
+            "verdict": judged,
+            "note": note or None,
+            "smallest_detectable": smallest_detectable(difference.sd, difference.n, len(others)),
+        }
+    if lock.control in found:
+        columns[lock.control] = {"verdict": "control", "note": found[lock.control].shortfall, "pairs": 0}
+    return columns
+
+
+def _detectable(arms: pd.DataFrame, comparisons: int) -> float:
+    """The smallest true difference detected with power 0.8, at the pooled spread of the differences."""
+    tested = arms[arms["difference_sd"] > 0]
+    if tested.empty:
+        return math.nan
+    pooled = math.sqrt(float((tested["difference_sd"] ** 2).mean()))
+    return smallest_detectable(pooled, int(tested["pairs"].min()), comparisons)
+
+
+def _identity(
+    study: Study, arm: str, outcome: Outcome, curves: list[Curve], best: dict[str, tuple[str, float]]
+) -> dict[str, Any]:
+    """Who the arm is, its configuration, and the means of its confirm trials."""
+    trials = study.trials[study.trials["arm"] == arm]
+    confirmed = study.confirming()
+    chosen = confirmed.loc[confirmed["arm"] == arm, "configuration"].dropna()
+    tuned, value = best.get(arm, (None, math.nan))
+    workload = trials["workload"].dropna()
+    done = [curve.seen[1] for curve in curves if curve.status == "completed"]
+    finals = [float(values[-1]) for values in done if len(values)]
+    interval = outcome.interval
+    return {
+        "arm": arm,
+        "workload": str(workload.iloc[0]) if len(workload) else None,
+        "policy": study.policy(arm),
+        "configuration": str(chosen.iloc[0]) if len(chosen) else tuned,
+        "configuration_source": "confirmed" if len(chosen) else ("best so far" if tuned else None),
+        "metric": study.lock.metric,
+        "seeds": interval.n,
+        "seeds_expected": outcome.expected,
+        "diverged": outcome.diverged,
+        "failed": outcome.failed,
+        "val_metric": float(np.mean(finals)) if finals else value,
+        "test_metric": interval.mean,
+        "test_low": interval.low,
+        "test_high": interval.high,
+        "test_sd": interval.sd,
+    }
+
+
+def _cost_columns(study: Study, row: dict[str, Any], curves: list[Curve]) -> dict[str, Any]:
+    """Cost of one training: the mean over completed confirm trials, calibrated and as recorded; money."""
+    done = {curve.trial_id: float(curve.cost[-1]) for curve in curves if curve.status == "completed"}
+    training = float(np.mean(list(done.values()))) if done else math.nan
+    recorded = study.trials.loc[study.trials["trial_id"].isin(done), "standalone_device_s"].mean()
+    columns: dict[str, Any] = {
+        "training_device_s": training,
+        "training_recorded_device_s": float(recorded),
+        "metric_per_device_hour": row["test_metric"] * 3600 / training if training > 0 else math.nan,
+    }
+    price = study.lock.price
+    if price is not None:
+        columns["training_money"] = training / 3600 * price.device_hour
+        columns["tuning_money"] = row["tuning_spent_device_s"] / 3600 * price.device_hour
+        columns["currency"] = price.currency
+    return columns
+
+
+def _reading_columns(found: Readings, common: tuple[float, float], target: float) -> dict[str, Any]:
+    parts = zip(FRACTIONS, found.at_fractions, strict=True)
+    return {
+        "area_over_log_cost": found.area,
+        **{f"metric_at_{round(100 * part)}": value for part, value in parts},
+        "common_device_s": common[1],
+        "target": target,
+        "target_device_s": found.to_target if math.isfinite(found.to_target) else math.nan,
+        "target_reached": found.reached,
+        "target_trials": found.asked,
+    }
+
+
+def _ranked(arms: pd.DataFrame, control: str | None, sign: float) -> pd.DataFrame:
+    """Ranked by mean test metric, ties alike; arms without one last and unranked. Adds the cost ratio."""
+    reference = arms.loc[arms["arm"] == control, "training_device_s"]
+    divisor = float(reference.iloc[0]) if len(reference) else math.nan
+    arms["cost_ratio"] = arms["training_device_s"] / divisor
+    quality = sign * arms["test_metric"].astype("float64")
+    arms["rank"] = quality.rank(ascending=False, method="min").astype("Int64")
+    order = quality.sort_values(ascending=False, kind="stable", na_position="last").index
+    return arms.loc[order].reset_index(drop=True)
+
+
+def configuration_of(text: str | None) -> dict[str, Any]:
+    """A configuration as a dict; empty for none. Raises ValueError if `text` is not a JSON object."""
+    parsed = json.loads(text) if text else {}
+    if not isinstance(parsed, dict):
+        raise ValueError(f"a configuration must be a JSON object; got {text}")
+    return parsed
+
+
+def _missing(value: object) -> bool:
+    return value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value))

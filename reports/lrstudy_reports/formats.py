@@ -1,0 +1,118 @@
+"""Numbers as text: decimals that the uncertainty deserves, and a unit of device time that reads well."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+MINUS = "\u2212"
+MISSING = "–"
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A unit of device time. `label` e.g. 'CPU-core-minutes'; `seconds` are its length."""
+
+    label: str
+    seconds: float
+
+    def __call__(self, device_s: float | None) -> str:
+        """`device_s` in this unit, three significant digits, without the label."""
+        return significant(None if device_s is None else device_s / self.seconds)
+
+
+def time_unit(study_unit: str, device_s: Iterable[float | None]) -> Unit:
+    """The unit in which the largest of `device_s` reads well, from the study's, e.g. 'GPU-hours'."""
+    kind = study_unit.removesuffix("-hours")
+    largest = max((value for value in device_s if value is not None and math.isfinite(value)), default=0.0)
+    if largest < 180:
+        return Unit(f"{kind}-seconds", 1.0)
+    if largest < 3 * 3600:
+        return Unit(f"{kind}-minutes", 60.0)
+    return Unit(f"{kind}-hours", 3600.0)
+
+
+def one_time(study_unit: str, device_s: float) -> str:
+    """A single duration with its unit."""
+    unit = time_unit(study_unit, [device_s])
+    return f"{unit(device_s)} {unit.label}"
+
+
+def fixed(value: float | None, decimals: int, sign: bool = False) -> str:
+    """`value` with `decimals`; a true minus, a plus if `sign`, a dash if missing."""
+    if value is None or not math.isfinite(value):
+        return MISSING
+    text = f"{value:+.{decimals}f}" if sign else f"{value:.{decimals}f}"
+    if float(text) == 0:
+        text = text.lstrip("+-")
+    return text.replace("-", MINUS)
+
+
+def significant(value: float | None, digits: int = 3) -> str:
+    """`value` with at least `digits` significant digits, without an exponent between 0.001 and a million."""
+    if value is None or not math.isfinite(value):
+        return MISSING
+    if value == 0:
+        return "0"
+    magnitude = math.floor(math.log10(abs(value)))
+    if magnitude < -3 or magnitude >= 6:
+        return f"{value:.{digits - 1}e}".replace("-", MINUS)
+    return f"{value:,.{max(digits - 1 - magnitude, 0)}f}".replace("-", MINUS)
+
+
+def decimals_for(half_widths: Iterable[float | None]) -> int:
+    """Decimals that show the typical half width of an interval to two digits; 2 to 5, and 3 for none."""
+    known = sorted(width for width in half_widths if width is not None and width > 0 and math.isfinite(width))
+    if not known:
+        return 3
+    return min(max(1 - math.floor(math.log10(known[len(known) // 2])), 2), 5)
+
+
+def half_width(low: float | None, high: float | None) -> float | None:
+    """Half the width of an interval; None if there is none."""
+    return None if low is None or high is None else (high - low) / 2
+
+
+def interval(low: float | None, high: float | None, decimals: int, sign: bool = False) -> str:
+    """'[low, high]', or '' if there is none."""
+    if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
+        return ""
+    return f"[{fixed(low, decimals, sign)}, {fixed(high, decimals, sign)}]"
+
+
+def p_value(p: float | None) -> str:
+    """A p-value with three decimals, or '< 0.001'."""
+    if p is None or math.isnan(p):
+        return MISSING
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def value(item: object) -> str:
+    """One value of a configuration, a lock or a table as short text."""
+    if isinstance(item, bool) or item is None:
+        return {True: "yes", False: "no", None: MISSING}[item]
+    if isinstance(item, float):
+        return f"{item:g}"
+    if isinstance(item, Mapping):
+        return ", ".join(f"{key} {value(entry)}" for key, entry in item.items())
+    if isinstance(item, list | tuple):
+        return ", ".join(value(entry) for entry in item)
+    return str(item)
+
+
+def configuration(values: Mapping[str, Any], only: Iterable[str] = ()) -> str:
+    """'lr 0.05, factor 2': the entries named in `only` that are there, or all if none is."""
+    wanted = [name for name in only if name in values] or list(values)
+    return ", ".join(f"{name} {value(values[name])}" for name in wanted) or MISSING
+
+
+def count(number: float, noun: str) -> str:
+    """'1 seed', '5 seeds', '1,200 epochs'."""
+    return f"{number:,.0f} {noun}" + ("" if number == 1 else "s")
+
+
+def listed(words: list[str]) -> str:
+    """'a', 'a and b', 'a, b and c'."""
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}" if words else ""

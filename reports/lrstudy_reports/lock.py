@@ -1,0 +1,149 @@
+"""What a report needs to know of study.lock.json, read tolerantly: a key that is missing has a default."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, cast
+
+TARGET_OF_CONTROL = 0.98
+
+
+@dataclass(frozen=True)
+class Price:
+    """Money per device-hour."""
+
+    device_hour: float
+    currency: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lock:
+    """The frozen protocol of a study.
+
+    `arms` maps a name to its policy, and `parameters` to what was searched in it. `trials_per_arm` counts
+    configurations per searcher, the cohort's included. `seeds` are the tuning seeds. `target` is a value
+    of the metric, or None: then it is `target_of_control` x the control's mean final validation value.
+    """
+
+    name: str
+    metric: str = "metric"
+    mode: Literal["max", "min"] = "max"
+    select: str = "final"
+    budget_epochs: float | None = None
+    control: str | None = None
+    margin: float | None = None
+    searchers: tuple[str, ...] = ()
+    arms: Mapping[str, str] = field(default_factory=dict)
+    parameters: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    trials_per_arm: int | None = None
+    cohort: int | None = None
+    seeds: tuple[int, ...] = (0,)
+    confirm_top: int = 1
+    confirm_seeds: int | None = None
+    device_kind: str = ""
+    unit: str = "device-hours"
+    price: Price | None = None
+    target: float | None = None
+    target_of_control: float = TARGET_OF_CONTROL
+    data: Mapping[str, Any] = field(default_factory=dict)
+    model: Mapping[str, Any] = field(default_factory=dict)
+    numerics: Mapping[str, Any] = field(default_factory=dict)
+    versions: Mapping[str, Any] = field(default_factory=dict)
+    deviations: tuple[str, ...] = ()
+    complete: bool = False
+
+    @property
+    def sign(self) -> float:
+        """1 where more of the metric is better, else -1."""
+        return 1.0 if self.mode == "max" else -1.0
+
+    @property
+    def planned_trials(self) -> int | None:
+        """Number of trials the study asks for, or None if the lock does not say."""
+        if self.trials_per_arm is None or not self.arms:
+            return None
+        tuning = self.trials_per_arm * max(len(self.searchers), 1) * max(len(self.seeds), 1)
+        return len(self.arms) * (tuning + self.confirm_top * (self.confirm_seeds or 0))
+
+
+def read_lock(path: Path, name: str) -> Lock:
+    """The lock at `path`; one with defaults, called `name`, if there is no such file.
+
+    Raises ValueError if the file is not a JSON object.
+    """
+    if not path.exists():
+        return Lock(name=name)
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path.name} is not JSON: {error}") from error
+    if not isinstance(raw, dict):
+        raise ValueError(f"{path.name} must hold a JSON object; got {type(raw).__name__}")
+    return parse_lock(raw, name)
+
+
+def parse_lock(raw: Mapping[str, Any], name: str) -> Lock:
+    """The lock that the JSON object `raw` describes."""
+    arms = _map(raw.get("arms"))
+    confirm = _map(raw.get("confirm"))
+    price = _map(raw.get("price"))
+    value, of_control = _target(raw.get("target"))
+    mode = raw.get("mode", "max")
+    if mode not in ("max", "min"):
+        raise ValueError(f"mode in study.lock.json must be max or min; got {mode!r}")
+    return Lock(
+        name=str(raw.get("name") or name),
+        metric=str(raw.get("metric") or "metric"),
+        mode=cast(Literal["max", "min"], mode),
+        select=str(raw.get("select") or "final"),
+        budget_epochs=raw.get("budget_epochs"),
+        control=raw.get("control"),
+        margin=raw.get("margin"),
+        searchers=tuple(_searcher(item) for item in raw.get("searchers") or ()),
+        arms={arm: str(_map(body).get("policy") or arm) for arm, body in arms.items()},
+        parameters={arm: tuple(map(str, _map(body).get("parameters") or ())) for arm, body in arms.items()},
+        trials_per_arm=raw.get("trials_per_arm"),
+        cohort=raw.get("cohort"),
+        seeds=_seeds(raw.get("seeds")),
+        confirm_top=int(confirm.get("top") or 1),
+        confirm_seeds=confirm.get("seeds"),
+        device_kind=str(raw.get("device_kind") or ""),
+        unit=str(raw.get("unit") or "device-hours"),
+        price=Price(float(price["device_hour"]), str(price.get("currency") or ""))
+        if price.get("device_hour") is not None
+        else None,
+        target=value,
+        target_of_control=of_control,
+        data=_map(raw.get("data")),
+        model=_map(raw.get("model")),
+        numerics=_map(raw.get("numerics")),
+        versions=_map(raw.get("versions")),
+        deviations=tuple(map(str, raw.get("deviations") or ())),
+        complete=bool(raw.get("complete", False)),
+    )
+
+
+def _map(value: object) -> Mapping[str, Any]:
+    return cast(Mapping[str, Any], value) if isinstance(value, dict) else {}
+
+
+def _searcher(item: object) -> str:
+    return str(_map(item).get("method", "?")) if isinstance(item, dict) else str(item)
+
+
+def _seeds(value: object) -> tuple[int, ...]:
+    if isinstance(value, list):
+        return tuple(int(seed) for seed in value)
+    return tuple(range(value)) if isinstance(value, int) and value > 0 else (0,)
+
+
+def _target(value: object) -> tuple[float | None, float]:
+    body = _map(value)
+    if body.get("value") is not None:
+        return float(body["value"]), TARGET_OF_CONTROL
+    if body.get("of_control") is not None:
+        return None, float(body["of_control"])
+    return (float(value), TARGET_OF_CONTROL) if isinstance(value, int | float) else (None, TARGET_OF_CONTROL)

@@ -1,0 +1,208 @@
+"""A study folder as data frames. Missing tables and columns are empty ones; nothing is repaired."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from lrstudy_reports.lock import Lock, read_lock
+
+FloatArray = NDArray[np.float64]
+TUNING = ("tune", "cohort")
+ENDED = ("completed", "stopped", "diverged", "failed")
+
+_TEXT, _NUMBER, _FLAG = "str", "float64", "bool"
+_TRIALS = {
+    "trial_id": _TEXT,
+    "arm": _TEXT,
+    "workload": _TEXT,
+    "policy": _TEXT,
+    "searcher": _TEXT,
+    "phase": _TEXT,
+    "index": _NUMBER,
+    "configuration": _TEXT,
+    "seed": _NUMBER,
+    "status": _TEXT,
+    "error": _TEXT,
+    "epochs": _NUMBER,
+    "lineage": _TEXT,
+    "final_val_metric": _NUMBER,
+    "best_val_metric": _NUMBER,
+    "test_metric": _NUMBER,
+    "standalone_device_s": _NUMBER,
+    "spent_device_s": _NUMBER,
+    "started_at": _NUMBER,
+    "ended_at": _NUMBER,
+}
+_EPOCHS = {
+    "trial_id": _TEXT,
+    "arm": _TEXT,
+    "epoch": _NUMBER,
+    "lineage": _TEXT,
+    "recalled": _FLAG,
+    "kind": _TEXT,
+    "batch_size": _NUMBER,
+    "updates": _NUMBER,
+    "val_metric": _NUMBER,
+    "train_s": _NUMBER,
+    "eval_s": _NUMBER,
+    "device_kind": _TEXT,
+    "device_share": _NUMBER,
+    "device_s": _NUMBER,
+    "settings": _TEXT,
+}
+_LEDGER = {
+    "run": _NUMBER,
+    "host": _TEXT,
+    "device": _TEXT,
+    "share": _NUMBER,
+    "start": _NUMBER,
+    "duration_s": _NUMBER,
+    "category": _TEXT,
+    "trial_id": _TEXT,
+}
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study's tables as they were when read. Nobody modifies the frames.
+
+    `arms` lists the arms in the lock's order, then arms that only the trials know. `missing` names the
+    tables that the folder lacks.
+    """
+
+    folder: Path
+    lock: Lock
+    trials: pd.DataFrame
+    epochs: pd.DataFrame
+    ledger: pd.DataFrame
+    arms: tuple[str, ...]
+    missing: tuple[str, ...]
+
+    def tuning(self) -> pd.DataFrame:
+        """Trials that chose configurations: the cohort's and the searchers'."""
+        return self.trials[self.trials["phase"].isin(TUNING)]
+
+    def confirming(self) -> pd.DataFrame:
+        """Trials that confirm the first-ranked configuration of each arm, by arm and seed.
+
+        With `confirm.top` above 1 an arm has more configurations; the one ranked first on validation is
+        the arm's, because choosing among them by their test values would be selection on the test set.
+        """
+        confirm = self.trials[self.trials["phase"] == "confirm"]
+        first = confirm.groupby("arm")["index"].transform("min")
+        return confirm[confirm["index"] == first].sort_values(["arm", "seed"], kind="stable")
+
+    def searchers(self) -> tuple[str, ...]:
+        """Searchers, the one that ranks policies first."""
+        if self.lock.searchers:
+            return self.lock.searchers
+        tune = self.trials.loc[self.trials["phase"] == "tune", "searcher"].dropna()
+        return tuple(dict.fromkeys(tune.tolist()))
+
+    def of_searcher(self, searcher: str) -> pd.DataFrame:
+        """Tuning trials whose results `searcher` saw; a cohort under no searcher's name counts for all."""
+        tuning = self.tuning()
+        shared = (tuning["phase"] == "cohort") & ~tuning["searcher"].isin(self.searchers())
+        return tuning[(tuning["searcher"] == searcher) | shared]
+
+    def policy(self, arm: str) -> str:
+        """The policy of `arm`."""
+        if arm in self.lock.arms:
+            return self.lock.arms[arm]
+        known = self.trials.loc[self.trials["arm"] == arm, "policy"].dropna()
+        return str(known.iloc[0]) if len(known) else arm
+
+
+def load(folder: Path) -> Study:
+    """Read the study in `folder`. Raises ValueError if there is none, or if a table cannot be read."""
+    if not (folder / "study.lock.json").exists() and not (folder / "trials.parquet").exists():
+        raise ValueError(f"no study in {folder}: it has neither study.lock.json nor trials.parquet")
+    lock = read_lock(folder / "study.lock.json", folder.resolve().name)
+    trials = _read(folder / "trials.parquet", _TRIALS)
+    workloads = sorted(trials["workload"].dropna().unique())
+    if len(workloads) > 1:
+        raise ValueError(f"a report compares arms on one workload; more is not yet possible; got {workloads}")
+    arms = dict.fromkeys([*lock.arms, *trials["arm"].dropna().tolist()])
+    names = ("trials", "epochs", "settings", "ledger")
+    return Study(
+        folder=folder,
+        lock=lock,
+        trials=trials,
+        epochs=_read(folder / "epochs.parquet", _EPOCHS),
+        ledger=_read(folder / "ledger.parquet", _LEDGER),
+        arms=tuple(arms),
+        missing=tuple(name for name in names if not (folder / f"{name}.parquet").exists()),
+    )
+
+
+def trainable_sections(folder: Path) -> dict[str, str]:
+    """Settings digest -> trainable sections, for those settings where not all are trainable."""
+    path = folder / "settings.parquet"
+    if not path.exists():
+        return {}
+    table = _parquet(path, ["settings", "recipe"], dictionary=["recipe"]).combine_chunks()
+    partly: dict[str, str] = {}
+    for chunk in table.column("recipe").chunks:
+        for recipe in chunk.dictionary.to_pylist():
+            flags = json.loads(recipe).get("trainable") or [] if recipe else []
+            if not all(flags):
+                partly[recipe] = "".join("1" if flag else "0" for flag in flags)
+    if not partly:
+        return {}
+    rows = zip(table.column("settings").to_pylist(), table.column("recipe").to_pylist(), strict=True)
+    return {digest: partly[recipe] for digest, recipe in rows if recipe in partly}
+
+
+def learning_rates(folder: Path, digests: Iterable[str]) -> dict[str, FloatArray]:
+    """Settings digest -> rates as applied, shape (updates, sections), for the digests that are there.
+
+    Reads in batches and keeps what was asked for: the whole table can be larger than memory.
+    """
+    path, wanted = folder / "settings.parquet", pa.array(sorted(set(digests)), pa.string())
+    if not path.exists() or not len(wanted):
+        return {}
+    found: dict[str, FloatArray] = {}
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(batch_size=2048, columns=["settings", "sections", "lr"]):
+            chosen = batch.filter(pc.is_in(batch.column("settings"), value_set=wanted))
+            for row in chosen.to_pylist():
+                rates = np.array(row["lr"], dtype=np.float64)
+                found[row["settings"]] = rates.reshape(-1, max(int(row["sections"] or 1), 1))
+    return found
+
+
+def _read(path: Path, columns: Mapping[str, str]) -> pd.DataFrame:
+    if not path.exists():
+        return pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in columns.items()})
+    frame: pd.DataFrame = _parquet(path, list(columns)).to_pandas()
+    return pd.DataFrame({name: _column(frame, name, kind) for name, kind in columns.items()})
+
+
+def _column(frame: pd.DataFrame, name: str, kind: str) -> pd.Series[Any]:
+    if name not in frame:
+        empty: object = False if kind == _FLAG else None
+        return pd.Series([empty] * len(frame), index=frame.index, dtype=kind)
+    column = frame[name]
+    if kind == _FLAG and column.hasnans:
+        column = column.eq(True)
+    return column.astype(kind)  # type: ignore[call-overload, no-any-return]
+
+
+def _parquet(path: Path, columns: list[str], dictionary: list[str] | None = None) -> pa.Table:
+    try:
+        with pq.ParquetFile(path, read_dictionary=dictionary) as file:
+            known = set(file.schema_arrow.names)
+            return file.read(columns=[name for name in columns if name in known])
+    except pa.ArrowException as error:
+        raise ValueError(f"{path} cannot be read as Parquet: {error}") from error

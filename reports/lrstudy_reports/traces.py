@@ -1,0 +1,114 @@
+"""The learning rate and batch size as applied to each arm's confirmed configuration, update by update."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, MaxNLocator
+
+from lrstudy_reports.comparison import Comparison
+from lrstudy_reports.statistics import FloatArray
+from lrstudy_reports.style import SOFT, WIDTH, Look, canvas, plot_area
+from lrstudy_reports.tables import Study, learning_rates
+
+MAX_POINTS = 400  # of a drawn line; beyond that, the extremes of each piece
+MAX_ARMS = 24
+
+
+@dataclass(frozen=True)
+class Trace:
+    """One training: `clock` in epochs by update, `lr` of shape (updates, sections), batch size by epoch."""
+
+    arm: str
+    clock: FloatArray
+    lr: FloatArray
+    batch: FloatArray
+
+
+def read_traces(study: Study, comparison: Comparison) -> list[Trace]:
+    """The trace of each arm's first completed confirm trial, where settings.parquet holds all its epochs."""
+    first = {
+        curve.arm: curve.trial_id for curve in reversed(comparison.curves) if curve.status == "completed"
+    }
+    epochs = comparison.calibration.epochs
+    epochs = epochs[epochs["trial_id"].isin(first.values()) & epochs["settings"].notna()]
+    rates = learning_rates(study.folder, epochs["settings"].tolist())
+    by_trial = {str(trial): rows for trial, rows in epochs.groupby("trial_id")}
+    traces = []
+    for arm in study.arms:
+        rows = by_trial.get(first.get(arm, ""))
+        if rows is None or not rows["settings"].isin(rates).all():
+            continue
+        parts = [rates[digest] for digest in rows["settings"]]
+        if len({part.shape[1] for part in parts}) > 1:
+            continue
+        clock = np.concatenate([k + np.arange(len(part)) / len(part) for k, part in enumerate(parts)])
+        batch = rows["batch_size"].to_numpy(dtype=np.float64)
+        traces.append(Trace(arm, clock, np.concatenate(parts), batch))
+    return traces[:MAX_ARMS]
+
+
+def draw(traces: list[Trace], looks: Mapping[str, Look]) -> Figure | None:
+    """One panel per arm: head section strong, other sections light, batch size beneath."""
+    if not traces:
+        return None
+    columns = min(len(traces), 3)
+    rows = math.ceil(len(traces) / columns)
+    high, gap, left = 1.75, 0.5, 0.5
+    figure = canvas(rows * high + 0.2)
+    each = (WIDTH - left - 0.1 - gap * (columns - 1)) / columns
+    for k, trace in enumerate(traces):
+        row, column = divmod(k, columns)
+        start, top = left + column * (each + gap), row * high + 0.22
+        right, below = WIDTH - start - each, (rows - 1 - row) * high + 0.2
+        upper = plot_area(figure, start, right, top, below + 0.62)
+        lower = plot_area(figure, start, right, top + 1.08, below + 0.2)
+        _rates(upper, trace, looks[trace.arm])
+        _batches(lower, trace, looks[trace.arm], last=k + columns >= len(traces))
+    return figure
+
+
+def decimated(x: FloatArray, y: FloatArray, points: int = MAX_POINTS) -> tuple[FloatArray, FloatArray]:
+    """At most `points` of the line, keeping the least and the greatest value of each piece, in order."""
+    if len(x) <= points:
+        return x, y
+    edges = np.linspace(0, len(x), points // 2 + 1).astype(int)
+    kept = set()
+    for start, stop in pairwise(edges.tolist()):
+        kept |= {start + int(y[start:stop].argmin()), start + int(y[start:stop].argmax())}
+    index = sorted(kept | {0, len(x) - 1})[:points]
+    return x[index], y[index]
+
+
+def _rates(axes: Axes, trace: Trace, look: Look) -> None:
+    for section in range(trace.lr.shape[1]):
+        head = section == trace.lr.shape[1] - 1
+        x, y = decimated(trace.clock, trace.lr[:, section])
+        axes.plot(x, y, color=look.colour, lw=1.4 if head else 0.9, alpha=1.0 if head else 0.45)
+    top = float(trace.lr.max())
+    axes.set(xlim=(0, len(trace.batch)), ylim=(0, top * 1.08 or 1.0), title=trace.arm)
+    axes.yaxis.set_major_locator(FixedLocator([0, top]))
+    axes.set_yticklabels(["0", f"{top:.3g}"])
+    axes.title.set_color(look.colour)
+    axes.tick_params(labelbottom=False)
+    if axes.get_position().x0 < 0.1:
+        axes.set_ylabel("LR", labelpad=1)
+
+
+def _batches(axes: Axes, trace: Trace, look: Look, *, last: bool) -> None:
+    epochs = np.arange(len(trace.batch) + 1)
+    axes.stairs(trace.batch, epochs, color=look.colour, lw=1.2, baseline=0, fill=True, alpha=0.25)
+    levels = sorted({float(trace.batch[0]), float(trace.batch.max())})
+    axes.set(xlim=(0, len(trace.batch)), ylim=(0, levels[-1] * 1.25))
+    axes.yaxis.set_major_locator(FixedLocator(levels if levels[-1] > 1.7 * levels[0] else levels[-1:]))
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axes.set_xlabel("epochs" if last else "", labelpad=1)
+    axes.tick_params(colors=SOFT)
+    if axes.get_position().x0 < 0.1:
+        axes.set_ylabel("batch", labelpad=1)

@@ -1,0 +1,104 @@
+"""What tuning found: a value per configuration, best after t trials, searchers side by side."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+
+from lrstudy_reports.statistics import expected_best
+from lrstudy_reports.tables import ENDED, Study
+
+MAX_POINTS = 64  # of a best-after-t curve; more trials than that are thinned evenly in log t
+
+
+def configurations(study: Study, searcher: str) -> pd.DataFrame:
+    """One row per configuration that `searcher` saw to its end: arm, index, configuration, value, device_s.
+
+    `value` is the validation metric that the study selects by, averaged over the tuning seeds; NaN where a
+    seed diverged or failed. A configuration with a seed still running is left out.
+    """
+    trials = study.of_searcher(searcher)
+    name = "best_val_metric" if study.lock.select == "best" else "final_val_metric"
+    usable = trials["status"].isin(["completed", "stopped"])
+    trials = trials.assign(
+        value=trials[name].where(usable, math.nan),
+        ended=trials["status"].isin(ENDED),
+        completed=trials["status"] == "completed",
+    )
+    grouped = trials.groupby(["arm", "phase", "index"])
+    found = grouped.agg(
+        configuration=("configuration", "first"),
+        ended=("ended", "all"),
+        completed=("completed", "all"),
+        device_s=("standalone_device_s", "sum"),
+    )
+    found["value"] = grouped["value"].mean().where(grouped["value"].count() == grouped.size())
+    return found[found["ended"]].drop(columns="ended").reset_index()
+
+
+def best_configurations(study: Study) -> dict[str, tuple[str, float]]:
+    """By arm, the configuration with the best completed tuning value of the first searcher, and the value."""
+    searchers = study.searchers()
+    if not searchers:
+        return {}
+    found = configurations(study, searchers[0])
+    found = found[found["completed"]].dropna(subset=["value", "configuration"])
+    best: dict[str, tuple[str, float]] = {}
+    for arm, rows in found.groupby("arm"):
+        k = int((study.lock.sign * rows["value"]).to_numpy().argmax())
+        best[str(arm)] = (str(rows["configuration"].iloc[k]), float(rows["value"].iloc[k]))
+    return best
+
+
+def best_after(study: Study) -> pd.DataFrame:
+    """Expected best of t trials by searcher and arm: columns searcher, arm, trials, expected_best.
+
+    Over all subsets of the trials, so the order in which a searcher proposed them plays no part. A
+    diverged or failed trial counts as the worst value that any tuning trial of the study reached.
+    """
+    parts = []
+    by_searcher = {name: configurations(study, name) for name in study.searchers()}
+    finite = [found["value"].dropna() for found in by_searcher.values()]
+    values = pd.concat(finite) if finite else pd.Series(dtype="float64")
+    worst = float(values.min() if study.lock.mode == "max" else values.max()) if len(values) else math.nan
+    for searcher, found in by_searcher.items():
+        for arm in study.arms:
+            column = found.loc[found["arm"] == arm, "value"]
+            if not column.notna().any():
+                continue
+            counts = _counts(len(column))
+            curve = expected_best(column.fillna(worst), study.lock.sign, counts)
+            rows = {"searcher": searcher, "arm": arm, "trials": counts, "expected_best": curve}
+            parts.append(pd.DataFrame(rows))
+    columns = ["searcher", "arm", "trials", "expected_best"]
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
+
+
+def searcher_table(study: Study) -> pd.DataFrame:
+    """What each searcher found in each arm: trials, diverged or failed ones, best value, device-seconds."""
+    rows = []
+    for searcher in study.searchers():
+        found = configurations(study, searcher)
+        for arm in study.arms:
+            mine = found[found["arm"] == arm]
+            finite = (study.lock.sign * mine["value"]).dropna()
+            rows.append(
+                {
+                    "searcher": searcher,
+                    "arm": arm,
+                    "configurations": len(mine),
+                    "without_value": int(mine["value"].isna().sum()),
+                    "best": study.lock.sign * float(finite.max()) if len(finite) else math.nan,
+                    "device_s": float(mine["device_s"].sum()),
+                }
+            )
+    columns = ["searcher", "arm", "configurations", "without_value", "best", "device_s"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _counts(n: int) -> list[int]:
+    if n <= MAX_POINTS:
+        return list(range(1, n + 1))
+    return sorted({round(float(t)) for t in np.geomspace(1, n, MAX_POINTS)})

@@ -1,0 +1,131 @@
+"""Verdicts: what the test values of an arm's confirm trials say against the control's, and do not."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import pandas as pd
+
+from lrstudy_reports.lock import Lock
+from lrstudy_reports.statistics import ALPHA, Interval, Paired, mean_interval, paired_t, verdict
+from lrstudy_reports.tables import ENDED, Study
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Test values of one arm's confirm trials by seed; NaN where a trial gave none.
+
+    `expected` is the number of seeds the study asks for; `final` says that they all have ended.
+    """
+
+    tested: dict[int, float] = field(default_factory=dict)
+    lineages: dict[int, str] = field(default_factory=dict)
+    trials: int = 0
+    diverged: int = 0
+    failed: int = 0
+    expected: int = 0
+    final: bool = False
+
+    @property
+    def interval(self) -> Interval:
+        """Mean and interval of the test values."""
+        return mean_interval(list(self.tested.values()))
+
+    @property
+    def shortfall(self) -> str | None:
+        """Which seeds gave no value, in words."""
+        parts = [
+            f"{count} of {self.trials} seeds {word}"
+            for count, word in ((self.diverged, "diverged"), (self.failed, "failed"))
+            if count
+        ]
+        return ", ".join(parts) or None
+
+
+def outcomes(study: Study) -> dict[str, Outcome]:
+    """The outcome of every arm, also of those without confirm trials."""
+    confirm = study.confirming()
+    counts = confirm.groupby("arm").size()
+    expected = study.lock.confirm_seeds or int(counts.max() if len(counts) else 0)
+    return {
+        arm: _outcome(confirm[confirm["arm"] == arm], expected, study.lock.complete) for arm in study.arms
+    }
+
+
+def paired(arm: Outcome, control: Outcome | None) -> Paired:
+    """The paired t-test over the seeds that both have."""
+    if control is None:
+        return paired_t([], [])
+    seeds = sorted(set(arm.tested) & set(control.tested))
+    return paired_t([arm.tested[seed] for seed in seeds], [control.tested[seed] for seed in seeds])
+
+
+def judge(
+    lock: Lock, arm: Outcome, control: Outcome | None, pair: Paired, p_holm: float
+) -> tuple[str, str | None]:
+    """The verdict and what a reader must know of it.
+
+    Withheld while confirm trials are outstanding: a test that is looked at until it is significant is
+    none. Seeds lost to divergence are not lost at random, so what remains may not speak for the arm that
+    lost them: a diverging arm can be worse, but neither better nor equivalent; the reverse for the control.
+    """
+    reason = _no_test(arm, control, pair)
+    if reason is not None or control is None:
+        return "undecided", reason
+    shortfall = _joined(arm.shortfall, control.shortfall and f"control: {control.shortfall}")
+    if _same_training(arm, control):
+        return "equivalent", _joined("the very same training as the control", shortfall)
+    if pair.difference.n == 1:
+        return "undecided", _joined("one pair of seeds gives no interval", shortfall)
+    if not pair.difference.sd > 0:
+        return "undecided", _joined("all differences are equal: no spread to test against", shortfall)
+    found = verdict(pair.difference, p_holm, lock.sign, lock.margin)
+    unsafe = {"better", "equivalent"} if arm.diverged else set()
+    unsafe |= {"worse", "equivalent"} if control.diverged else set()
+    if found in unsafe:
+        return "undecided", _joined(shortfall, f"'{found}' withheld: the seeds left may not speak for all")
+    if found == "equivalent" and p_holm < ALPHA:
+        return found, _joined("a real difference, but within the margin", shortfall)
+    return found, shortfall or None
+
+
+def _outcome(trials: pd.DataFrame, expected: int, complete: bool) -> Outcome:
+    status, seeds = trials["status"], [int(seed) for seed in trials["seed"]]
+    values = trials["test_metric"].where(status == "completed", math.nan)
+    lineages = zip(seeds, trials["lineage"], strict=True)
+    ended = len(trials) > 0 and len(trials) >= expected and bool(status.isin(ENDED).all())
+    return Outcome(
+        tested={seed: float(value) for seed, value in zip(seeds, values, strict=True)},
+        lineages={seed: str(lineage) for seed, lineage in lineages if pd.notna(lineage)},
+        trials=len(trials),
+        diverged=int((status == "diverged").sum()),
+        failed=int((status == "failed").sum()),
+        expected=expected,
+        final=ended or complete,
+    )
+
+
+def _no_test(arm: Outcome, control: Outcome | None, pair: Paired) -> str | None:
+    """Why there is nothing to test, or None."""
+    if control is None:
+        return _joined("no control named", arm.shortfall)
+    if not (arm.final and control.final):
+        return _joined(f"interim: {pair.difference.n} of {arm.expected} pairs of seeds", arm.shortfall)
+    if not arm.trials:
+        return "no confirm trials"
+    if not control.trials:
+        return _joined("the control has no confirm trials", arm.shortfall)
+    if not pair.difference.n:
+        lost = _joined(arm.shortfall, control.shortfall and f"control: {control.shortfall}")
+        return lost or "no seed in common with the control"
+    return None
+
+
+def _same_training(arm: Outcome, control: Outcome) -> bool:
+    shared = set(arm.lineages) & set(control.lineages)
+    return bool(shared) and all(arm.lineages[seed] == control.lineages[seed] for seed in shared)
+
+
+def _joined(*notes: str | None) -> str:
+    return "; ".join(note for note in notes if note)

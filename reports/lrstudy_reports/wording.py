@@ -1,0 +1,213 @@
+"""Plain sentences: the answer, how to read each figure, the protocol and its limits."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from lrstudy_reports import formats
+from lrstudy_reports.comparison import Comparison
+from lrstudy_reports.tables import ENDED, Study
+
+Row = dict[str, Any]
+
+FIGURES = {
+    "verdicts": (
+        "Difference to the control",
+        "Points are mean differences over seeds, lines their 95% intervals; a line that crosses zero leaves "
+        "the sign open, and the verdict also asks for a Holm-adjusted p below 0.05.",
+    ),
+    "over_cost": (
+        "Validation metric against device time",
+        "Confirm trials, mean and 95% interval over seeds. Higher at the same abscissa is more for the same "
+        "cost; before its end a curve shows a schedule under way, not what a shorter schedule would reach.",
+    ),
+    "over_epochs": (
+        "Validation metric against epochs",
+        "The same trials by epoch. A policy that trains larger batches costs less per epoch, so this view and "
+        "the one above can disagree; cost decides.",
+    ),
+    "traces": (
+        "Learning rate and batch size as applied",
+        "The confirmed configurations, update by update, as recorded in settings.parquet. Light lines are "
+        "sections nearer the input; batch size is drawn beneath.",
+    ),
+    "best_after": (
+        "Best after t trials",
+        "Expected best validation value of t tuning trials drawn from those that were run (all subsets, order "
+        "ignored). A curve that is flat early is cheap to tune.",
+    ),
+    "sharing": (
+        "Epochs asked for, distinct, trained",
+        "Trials with the same settings so far share their epochs; the gap between the first bar and the last "
+        "was not paid for.",
+    ),
+    "ledger": (
+        "Where allocated device time went",
+        "Every second of every slot of every run, by category; training itself is coloured.",
+    ),
+}
+
+
+def metric_name(study: Study) -> str:
+    """The metric as words."""
+    return study.lock.metric.replace("_", " ")
+
+
+def status(study: Study) -> str:
+    """'complete, 105 trials', or 'running, 31 of 105 trials'."""
+    ended = int(study.trials["status"].isin(ENDED).sum())
+    if study.lock.complete:
+        return f"complete, {formats.count(ended, 'trial')}"
+    planned = max(study.lock.planned_trials or 0, len(study.trials))
+    return f"running, {ended:,} of {formats.count(planned, 'trial')}" if planned else "running, no trials yet"
+
+
+def answer(study: Study, comparison: Comparison) -> str:
+    """What the study says, in one to three sentences; never more than its verdicts hold."""
+    rows = [row for row in comparison.rows() if row["test_metric"] is not None]
+    if not rows:
+        return f"No answer yet ({status(study)}): no arm has a test value."
+    if not comparison.final:
+        return (
+            f"No answer yet ({status(study)}): the numbers below are interim, and no verdict is given "
+            "before every confirm trial has ended."
+        )
+    control = study.lock.control
+    reference = next((row for row in rows if row["arm"] == control), None)
+    if reference is None:
+        why = "the study names no control" if control is None else f"the control {control} has no test value"
+        return f"{_reached(study, rows[0])}, the highest mean; {why}, so no difference was tested."
+    better = [row for row in rows if row["verdict"] == "better"]
+    parts = [_won(study, better)] if better else _nobody_won(study, comparison, rows, reference)
+    return " ".join([*parts, *_lost_seeds(comparison)])
+
+
+def limits(study: Study, comparison: Comparison) -> list[str]:
+    """What the numbers do not say."""
+    lock = study.lock
+    found = [
+        "The intervals cover the spread over seeds (initial weights, order, augmentation) of the tuned "
+        "configurations. Tuning itself was done once: another run of it could choose others.",
+        "Intervals are 95% each, not jointly; the verdict uses p-values adjusted by Holm over all "
+        f"{formats.count(comparison.comparisons, 'comparison')}.",
+        "Calibrated cost is the median over this study's own epochs, by batch size and device kind, times "
+        "updates, plus one evaluation per epoch; it was not measured alone on the device, and leaves out "
+        "start-up, data loading and the writing of states (the ledger has them).",
+    ]
+    if lock.budget_epochs is not None:
+        found.append(
+            f"One budget was studied: {formats.count(lock.budget_epochs, 'epoch')}. Schedules know their end, "
+            "so nothing here ranks policies at another budget."
+        )
+    error = _test_error(study, comparison)
+    if error:
+        found.append(error)
+    if lock.select == "best":
+        found.append("Values are of the best epoch on validation, which favours noisy curves.")
+    if not comparison.final:
+        found.append("The study is unfinished; every number can still change.")
+    return found
+
+
+def protocol(study: Study, comparison: Comparison) -> list[str]:
+    """How the numbers came about."""
+    lock, searchers = study.lock, study.searchers()
+    found = []
+    if lock.trials_per_arm is not None:
+        cohort = f", {lock.cohort} of them the cohort that all arms share" if lock.cohort else ""
+        found.append(
+            f"Tuned on validation: {formats.count(lock.trials_per_arm, 'configuration')} per arm"
+            f"{' and searcher' if len(searchers) > 1 else ''}{cohort}; "
+            f"searched by {formats.listed(list(searchers)) or 'nobody'}; seeds {formats.value(list(lock.seeds))}."
+        )
+    if len(searchers) > 1:
+        found.append(f"Policies are ranked by what {searchers[0]} found.")
+    seeds = lock.confirm_seeds
+    if seeds:
+        found.append(
+            f"Confirmed with {formats.count(seeds, 'fresh seed')} per arm; arms are paired by seed. The test "
+            "set was read once, by these trials."
+        )
+    if lock.margin is not None:
+        found.append(f"Equivalent means: the 95% interval of the difference lies within ±{lock.margin:g}.")
+    if not math.isnan(comparison.target):
+        how = (
+            "as the study set it" if lock.target is not None else f"{lock.target_of_control:g} of the control"
+        )
+        found.append(
+            f"Target for device time: validation {metric_name(study)} {comparison.target:.4g} ({how})."
+        )
+    found.extend(f"Deviation: {text}" for text in lock.deviations)
+    found.extend(f"Missing table: {name}.parquet; what it feeds is left out." for name in study.missing)
+    return found
+
+
+def _reached(study: Study, row: Row) -> str:
+    half = formats.half_width(row["test_low"], row["test_high"])
+    decimals = formats.decimals_for([half])
+    spread = f" ± {formats.fixed(half, decimals)}" if half is not None else ""
+    return f"{row['arm']} reached {formats.fixed(row['test_metric'], decimals)}{spread} test {metric_name(study)}"
+
+
+def _won(study: Study, better: list[Row]) -> str:
+    first = better[0]
+    decimals = formats.decimals_for([formats.half_width(first["difference_low"], first["difference_high"])])
+    sign = 1 if first["difference"] > 0 else -1
+    low, high = sorted((sign * first["difference_low"], sign * first["difference_high"]))
+    text = (
+        f"{_reached(study, first)}, {formats.fixed(abs(first['difference']), decimals)} "
+        f"{formats.interval(low, high, decimals)} {'above' if sign > 0 else 'below'} {study.lock.control}"
+    )
+    if first["cost_ratio"] is not None:
+        text += f", at {ratio(first['cost_ratio'])} the device time"
+    also = [f"{row['arm']} (by {formats.fixed(abs(row['difference']), decimals)})" for row in better[1:]]
+    return text + (f"; {formats.listed(also)} did better than {study.lock.control} too." if also else ".")
+
+
+def _nobody_won(study: Study, comparison: Comparison, rows: list[Row], reference: Row) -> list[str]:
+    others = [row for row in rows if row is not reference]
+    control, seeds = study.lock.control, formats.count(reference["seeds"], "seed")
+    worse = [row["arm"] for row in others if row["verdict"] == "worse"]
+    equal = [row["arm"] for row in others if row["verdict"] == "equivalent"]
+    if not worse and not equal:
+        parts = [f"No policy could be told apart from {control} with {seeds}."]
+    else:
+        parts = [f"No policy was better than {control} with {seeds}."]
+    if worse:
+        parts.append(f"{formats.listed(worse)} did worse.")
+    if equal:
+        parts.append(f"{formats.listed(equal)} can count as equivalent.")
+    if math.isfinite(comparison.detectable):
+        size = formats.significant(comparison.detectable, 2)
+        parts.append(f"The smallest difference this study could have detected is about {size}.")
+    elif reference["seeds"] < 2:
+        parts.append("One seed gives no interval, so it could not have detected any difference.")
+    return parts
+
+
+def _lost_seeds(comparison: Comparison) -> list[str]:
+    lost = [
+        f"{row['arm']} ({row['diverged']} of {row['seeds_expected']})"
+        for row in comparison.rows()
+        if row["diverged"]
+    ]
+    return [f"Confirm trials diverged in {formats.listed(lost)}."] if lost else []
+
+
+def _test_error(study: Study, comparison: Comparison) -> str | None:
+    """The sampling error that a test set of this size leaves, for a metric that is a share of correct ones."""
+    size, best = study.lock.data.get("test"), comparison.arms["test_metric"].max()
+    if study.lock.metric != "accuracy" or not isinstance(size, int) or size < 1 or not 0 < best < 1:
+        return None
+    error = math.sqrt(best * (1 - best) / size)
+    return (
+        f"All arms are judged on the same {size:,} test examples; on another test set of that size an accuracy "
+        f"near {best:.3f} would vary by about {formats.significant(error, 2)} (one standard error), which the "
+        "intervals do not include."
+    )
+
+
+def ratio(value: float | None) -> str:
+    """'0.83×'."""
+    return formats.MISSING if value is None else f"{formats.significant(value, 3 if value >= 1 else 2)}×"

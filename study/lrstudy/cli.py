@@ -1,0 +1,223 @@
+"""The command line. Exit codes: 0 complete, 1 failure, 2 wrong input, 3 finished with failed trials, 130 interrupted."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Annotated, Any
+
+import click
+import typer
+from rich.console import Console
+
+from lrstudy import __version__
+from lrstudy.faults import InputError
+
+_BEGUN = time.monotonic()
+_debug = False
+
+app = typer.Typer(
+    name="lrstudy",
+    help="Which learning-rate or batch-size policy gives the most accuracy per GPU-hour, and is the difference real?",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+StudyAndOverrides = Annotated[
+    list[str] | None,
+    typer.Argument(help="A study file (none: the embedded quickstart), then overrides such as budget.epochs=5.", metavar="[STUDY.yaml] [key=value ...]"),
+]
+As = Annotated[str | None, typer.Option("--as", help="Run under another name.", metavar="NAME")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object for programs.")]
+
+
+@app.callback(invoke_without_command=True)
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    global _debug
+    _debug = debug
+    if version:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def run(study: StudyAndOverrides = None, name: As = None, as_json: Json = False) -> None:
+    """Run a study; running the same command again recalls what is recorded and goes on."""
+    from lrstudy.display import Progress, duration
+    from lrstudy.study import Study
+
+    console = Console(stderr=as_json)
+    found = Study.from_yaml(*_split(study), name)
+    object.__setattr__(found, "begun", _BEGUN)
+    summary = found.run(Progress(console))
+    page = _build_report(summary.folder)
+    took = time.monotonic() - _BEGUN
+    failed = summary.statuses.get("failed", 0)
+    if as_json:
+        print(json.dumps({**_summary_dict(summary), "report": str(page), "seconds": round(took, 1)}))
+    else:
+        for note in summary.notes:
+            console.print(f"[yellow]note:[/] {note}")
+        _print_verdicts(console, summary.folder)
+        if summary.trained == 0:
+            console.print(f"Nothing was trained: all {summary.recalled} epochs were recalled from the memo.")
+        else:
+            console.print(
+                f"{summary.asked} epochs asked, {summary.distinct} distinct; {summary.trained} trained now, {summary.recalled} recalled."
+            )
+        if summary.stopped:
+            console.print(f"Stopped early: {summary.stopped}. Run again with a higher limit to go on.")
+        bad = ", ".join(f"{count} {status}" for status, count in summary.statuses.items() if status != "completed")
+        console.print(f"{sum(summary.statuses.values())} trials{f' ({bad})' if bad else ''} in {duration(took)}. Report: {page}", soft_wrap=True)
+    if failed:
+        raise typer.Exit(3)
+
+
+@app.command()
+def validate(study: StudyAndOverrides = None, as_json: Json = False) -> None:
+    """Check a study file and its data without training anything."""
+    from lrstudy.study import Study
+
+    found = Study.from_yaml(*_split(study))
+    plan, notes = found.plan()
+    counts = dict(zip(("train", "validation", "test"), plan.workload.counts, strict=True))
+    facts: dict[str, Any] = {
+        "name": found.file.name,
+        "arms": {name: [p.name for p in arm.space.searched] for name, arm in plan.arms.items()},
+        "trials": plan.num_trials,
+        "examples": counts,
+        "classes": len(plan.workload.classes),
+        "device": plan.workload.device,
+        "notes": list(notes),
+    }
+    if as_json:
+        print(json.dumps(facts))
+        return
+    print(f"{found.file.name} is a valid study: {len(plan.arms)} arms, {plan.num_trials} trials of {found.file.budget.epochs} epochs on {plan.workload.device}.")
+    print(f"Data: {plan.workload.data.source}, {facts['classes']} classes, " + ", ".join(f"{n} {part}" for part, n in counts.items()) + " examples.")
+    for name, searched in facts["arms"].items():
+        print(f"  {name}: searches {', '.join(searched) or 'nothing'}")
+    for note in notes:
+        print(f"note: {note}")
+
+
+@app.command()
+def status(folder: Annotated[Path, typer.Argument(help="A study's folder, such as runs/quickstart.")], as_json: Json = False) -> None:
+    """Show how far a study is, also while it runs."""
+    from lrstudy.study import Study
+
+    tables = Study.load(folder)
+    trials = tables.trials().select(["arm", "status"]).to_pylist()
+    counts: dict[str, dict[str, int]] = {}
+    for trial in trials:
+        arm = counts.setdefault(trial["arm"], {})
+        arm[trial["status"]] = arm.get(trial["status"], 0) + 1
+    complete = bool(tables.lock().get("complete"))
+    if as_json:
+        print(json.dumps({"complete": complete, "arms": counts}))
+        return
+    print(f"{tables.lock()['name']}: {'complete' if complete else 'not complete'}")
+    for name, arm in counts.items():
+        print(f"  {name}: " + ", ".join(f"{count} {state}" for state, count in sorted(arm.items())))
+
+
+@app.command()
+def report(folder: Annotated[Path, typer.Argument(help="A study's folder, such as runs/quickstart.")], as_json: Json = False) -> None:
+    """Build the comparison report of a study that has run or is running."""
+    from lrstudy.study import Study
+
+    page = _build_report(Study.load(folder).folder)
+    print(json.dumps({"report": str(page)}) if as_json else page)
+
+
+def main() -> None:
+    """Entry point: runs a command and turns faults into one paragraph and an exit code."""
+    signal.signal(signal.SIGTERM, _terminated)
+    sys.exit(_main(sys.argv[1:]))
+
+
+def _main(arguments: list[str]) -> int:
+    from lrstudy.memo import StorageError
+
+    try:
+        code = app(args=arguments, standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except typer.Exit as exit_:
+        return int(exit_.exit_code)
+    except click.ClickException as error:
+        error.show()
+        return 2
+    except InputError as error:
+        return _complain("\n".join(error.faults), 2)
+    except StorageError as error:
+        return _complain(str(error), 1)
+    except (KeyboardInterrupt, click.Abort):
+        return _complain("Interrupted. Everything trained so far is recorded; the same command goes on from there.", 130)
+    except Exception as error:
+        return _complain(f"{type(error).__name__}: {error}\nThis is not your input's fault; lrstudy --debug run ... shows where it happened.", 1)
+
+
+def _complain(text: str, code: int) -> int:
+    if _debug:
+        traceback.print_exc()
+    print(f"lrstudy: {text}", file=sys.stderr)
+    return code
+
+
+def _terminated(signum: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _split(arguments: list[str] | None) -> tuple[str | None, list[str]]:
+    """The study file, if the first argument is one, and the overrides."""
+    given = arguments or []
+    if given and "=" not in given[0]:
+        return given[0], given[1:]
+    return None, given
+
+
+def _build_report(folder: Path) -> Path:
+    import lrstudy_reports
+
+    return Path(lrstudy_reports.build(folder))
+
+
+def _print_verdicts(console: Console, folder: Path) -> None:
+    import lrstudy_reports
+    from rich.table import Table
+
+    rows = lrstudy_reports.summary(folder)
+    if not rows:
+        return
+    table = Table(box=None, pad_edge=False)
+    for heading in rows[0]:
+        table.add_column(str(heading).replace("_", " "))
+    for row in rows:
+        table.add_row(*(_shown(value) for value in row.values()))
+    console.print(table)
+
+
+def _shown(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else "" if value is None else str(value)
+
+
+def _summary_dict(summary: Any) -> dict[str, Any]:
+    return {
+        "folder": str(summary.folder),
+        "complete": summary.is_complete,
+        "trials": dict(summary.statuses),
+        "epochs_asked": summary.asked,
+        "epochs_distinct": summary.distinct,
+        "epochs_trained": summary.trained,
+        "epochs_recalled": summary.recalled,
+        "stopped": summary.stopped,
+        "notes": list(summary.notes),
+    }

@@ -1,0 +1,91 @@
+"""Images on the device: decoded once, kept as uint8, gathered, augmented and normalised there in batches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lrstudy.data.normalise import Constants
+
+
+@dataclass(frozen=True)
+class Part:
+    """Examples of one part (train, validation or test) on the device.
+
+    `images`: uint8 (N, C, H, W); `labels`: int64 (N,); `index`: position in the data set, int64 (N,), CPU.
+    `mean` and `scale` have shape (1, C, 1, 1) and normalise values of 0 ... 255.
+    """
+
+    images: Tensor
+    labels: Tensor
+    index: NDArray[np.int64]
+    mean: Tensor
+    scale: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def normalised(self, images: Tensor) -> Tensor:
+        """Float32 images from uint8 ones: (x - mean) * scale."""
+        return images.float().sub_(self.mean).mul_(self.scale)
+
+
+def to_device(
+    images: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    index: NDArray[np.int64],
+    device: torch.device,
+    constants: Constants,
+) -> Part:
+    """Copy the examples at `index` of memory-mapped arrays to the device."""
+    mean, deviation = (torch.tensor(c, dtype=torch.float32).view(1, -1, 1, 1) * 255 for c in constants)
+    return Part(
+        images=torch.from_numpy(np.ascontiguousarray(images[index])).to(device),
+        labels=torch.from_numpy(labels[index].astype(np.int64)).to(device),
+        index=index,
+        mean=mean.to(device),
+        scale=(1 / deviation).to(device),
+    )
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Augmentation parameters of one epoch, one row per training example, so they do not depend on the batch size.
+
+    `flip`: mirror left-right, bool (N,). `shift`: row and column of the crop in the padded image, int64 (N, 2),
+    or None for no crop; `padding` in pixels (an eighth of the side, 4 for 32 pixels, as in the ResNet paper).
+    """
+
+    flip: Tensor
+    shift: Tensor | None
+    padding: int
+
+    @staticmethod
+    def draw(kind: str, part: Part, generator: torch.Generator) -> Augmentation | None:
+        """Parameters for all examples of an epoch; None if `kind` is ``none``."""
+        if kind == "none":
+            return None
+        padding = max(1, part.images.shape[-1] // 8)
+        flip = torch.rand(len(part), generator=generator) < 0.5
+        shift = torch.randint(0, 2 * padding + 1, (len(part), 2), generator=generator)
+        device = part.images.device
+        return Augmentation(flip.to(device), shift.to(device) if kind == "crop_flip" else None, padding)
+
+    def apply(self, images: Tensor, chosen: Tensor) -> Tensor:
+        """Augmented uint8 images of a batch; `chosen` are its positions in the part. Padding is black."""
+        batch, channels, height, width = images.shape
+        columns = torch.arange(width, device=images.device).expand(batch, width)
+        columns = torch.where(self.flip[chosen].unsqueeze(1), width - 1 - columns, columns)
+        rows = torch.arange(height, device=images.device).expand(batch, height)
+        if self.shift is not None:
+            images = torch.nn.functional.pad(images, (self.padding,) * 4)
+            shift = self.shift[chosen]
+            rows, columns = rows + shift[:, :1], columns + shift[:, 1:]
+        stride = images.shape[-1]
+        pixels = (rows.unsqueeze(2) * stride + columns.unsqueeze(1)).view(batch, 1, height * width)
+        flat = images.reshape(batch, channels, -1)
+        return flat.gather(2, pixels.expand(batch, channels, -1)).view(batch, channels, height, width)

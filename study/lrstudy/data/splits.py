@@ -1,0 +1,173 @@
+"""Who trains, who validates, who tests: index arrays that depend on labels, rule and seed alone.
+
+Every example draws one 64-bit key per purpose from the raw stream of PCG64, whose values NumPy keeps
+across versions, and a part takes the examples with the lowest keys. So a smaller `subset` lies within a
+larger one (under `random` exactly, under `stratified` up to one example per class).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lrstudy import faults
+from lrstudy.data.sources import TEST, VALIDATION
+from lrstudy.data.spec import SplitSpec
+
+Indices = NDArray[np.int64]
+Keys = NDArray[np.uint64]
+Share = float | int | Literal["given"]
+
+
+@dataclass(frozen=True, eq=False)
+class Splits:
+    """Indices into the data set: int64, sorted, disjoint. `digest` (32 hex digits) names all three."""
+
+    train: Indices
+    validation: Indices
+    test: Indices
+    digest: str
+
+
+def split(
+    labels: NDArray[np.int64],
+    part: NDArray[np.uint8],
+    spec: SplitSpec,
+    subset: int | None = None,
+    classes: Sequence[str] = (),
+) -> Splits:
+    """Divide the examples: first the test part, then `subset` of the rest, of which some validate.
+
+    A fraction or count of test is taken from all examples that are not `given` to validation; then of
+    `subset` (which also thins a given validation part, in proportion); then validation takes its own from
+    what is left. A part that the source gives but the spec draws by fraction or count returns to the pool.
+
+    `stratified`: each class gives its share, by largest remainder, so that counts are exact; it keeps at
+    least one example for training as long as larger classes can give instead. A class too small for its
+    share to reach one example is then absent from validation or test. That is allowed, because refusing
+    would shut out rare classes: metrics averaged over classes must skip it.
+
+    `classes` names the classes in messages. Raises InputError for a share outside its range, a part that
+    is `given` but not there, an empty part, and a class without a training example.
+    """
+    _check(spec, subset)
+    groups = labels if spec.by == "stratified" else np.zeros_like(labels)
+    given_test, given_validation = part == TEST, part == VALIDATION
+    everyone = np.arange(len(labels), dtype=np.int64)
+
+    if spec.test == "given":
+        test = _given("test", everyone[given_test])
+    else:
+        drawn_from = everyone[~given_validation] if spec.validation == "given" else everyone
+        test = _draw("test", spec.test, drawn_from, groups, spec.seed, leave=True)
+    rest = np.setdiff1d(everyone, test, assume_unique=True)
+
+    if spec.validation == "given":
+        _given("validation", rest[given_validation[rest]])
+        groups = groups * 2 + given_validation
+    if subset is not None:
+        rest = _draw("subset", subset, rest, groups, spec.seed, leave=False)
+
+    if spec.validation == "given":
+        validation = rest[given_validation[rest]]
+    else:
+        validation = _draw("validation", spec.validation, rest, groups, spec.seed, leave=True)
+    train = np.setdiff1d(rest, validation, assume_unique=True)
+
+    _check_training_part(labels, train, validation, classes)
+    return Splits(train, validation, test, _digest(train, validation, test))
+
+
+def _check(spec: SplitSpec, subset: int | None) -> None:
+    found = []
+    for name, share in (("test", spec.test), ("validation", spec.validation)):
+        field = f"split.{name}"
+        if share == "given":
+            continue
+        if isinstance(share, bool) or not isinstance(share, (int, float)):
+            found.append(f"{field}: expected a fraction, a count or 'given'; got {share!r}.")
+        elif isinstance(share, float) and not 0 < share < 1:
+            found.append(f"{field}: a fraction must lie between 0 and 1, exclusive; got {share!r}.")
+        elif isinstance(share, int) and share < 1:
+            found.append(f"{field}: a count must be at least 1; got {share!r}.")
+    if subset is not None and subset < 2:
+        found.append(f"subset: expected at least 2 examples; got {subset!r}.")
+    if spec.by not in ("stratified", "random"):
+        found.append(faults.unknown("split.by", "rule", spec.by, ("stratified", "random")))
+    if found:
+        raise faults.InputError(found)
+
+
+def _given(name: str, indices: Indices) -> Indices:
+    if not len(indices):
+        instead = {"test": "0.2", "validation": "0.15"}[name]
+        raise faults.InputError(
+            f"split.{name}: the data gives no {name} part; write a fraction or a count instead of 'given', "
+            f"such as `split.{name}: {instead}`."
+        )
+    return indices
+
+
+def _draw(
+    name: str, share: float | int, pool: Indices, groups: NDArray[Any], seed: int, *, leave: bool
+) -> Indices:
+    """Sorted indices of the part drawn from `pool`; with `leave`, it must not be all of it."""
+    field = "subset" if name == "subset" else f"split.{name}"
+    count = round(share * len(pool)) if isinstance(share, float) else share
+    most = len(pool) - 1 if leave else len(pool)
+    if not 1 <= count <= most:
+        raise faults.InputError(
+            f"{field}: {share!r} asks for {count} of {len(pool)} examples; expected 1 to {most}."
+        )
+    members, sizes = np.unique(groups[pool], return_inverse=True, return_counts=True)[1:]
+    keys = _keys(name, seed, len(groups))[pool]
+    order = np.lexsort((pool, keys, members))
+    rank = np.arange(len(pool)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    chosen = order[rank < np.repeat(_shares(count, sizes, leave), sizes)]
+    return np.sort(pool[chosen])
+
+
+def _shares(count: int, sizes: Indices, leave: bool) -> Indices:
+    """How many each group gives: proportional to its size, rounded by largest remainder, `count` in all.
+
+    With `leave`, a group that would give its last example is asked last. Ties go to the earlier group.
+    """
+    whole, remainder = np.divmod(count * sizes, sizes.sum())
+    last_example = (whole + 1 >= sizes) & leave
+    order = np.lexsort((np.arange(len(sizes)), -remainder, last_example))
+    whole[order[: count - whole.sum()]] += 1
+    return np.asarray(whole, dtype=np.int64)
+
+
+def _keys(purpose: str, seed: int, num_examples: int) -> Keys:
+    entropy = blake2b(f"split/{purpose}/{seed}".encode(), digest_size=16).digest()
+    return np.random.PCG64(int.from_bytes(entropy, "little")).random_raw(num_examples)
+
+
+def _check_training_part(
+    labels: NDArray[np.int64], train: Indices, validation: Indices, classes: Sequence[str]
+) -> None:
+    num_classes = max(len(classes), int(labels.max()) + 1)
+    counts = np.bincount(labels[train], minlength=num_classes)
+    if not len(validation):
+        raise faults.InputError("subset: no example of the given validation part is left; raise it.")
+    absent = [classes[k] if classes else str(k) for k in np.flatnonzero(counts == 0).tolist()]
+    if absent:
+        names = ", ".join(repr(name) for name in absent[:5]) + (", ..." if len(absent) > 5 else "")
+        raise faults.InputError(
+            f"split: {len(absent)} of {num_classes} classes have no training example ({names}); take less "
+            "for test and validation, raise `subset`, or leave these classes out of the data."
+        )
+
+
+def _digest(*parts: Indices) -> str:
+    digest = blake2b(digest_size=16, person=b"lrstudy-split")
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "little"))
+        digest.update(np.ascontiguousarray(part, dtype="<i8").tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,82 @@
+"""The journal: what a study knows beyond its records, one append-only file of JSON lines per run.
+
+    journal/0001.jsonl     kind: run | suggest | told | trial | frozen | spans | idle | end
+
+Lines are written whole and flushed at once, so a killed driver loses nothing that it had said; a torn
+last line is ignored. Records in the memo say the rest.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+from lrstudy.memo import StorageError
+
+
+class Journal:
+    """The journal of one study, read whole on construction; `open_run` starts a new file."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.lines: list[dict[str, Any]] = []
+        self.run = 0
+        self._file: TextIO | None = None
+        for path in sorted(folder.glob("*.jsonl")):
+            self.run = int(path.stem)
+            self.lines += [{**line, "run": self.run} for line in _read(path)]
+
+    def open_run(self, **facts: Any) -> int:
+        """Begin a run; returns its number."""
+        self.run += 1
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._file = (self.folder / f"{self.run:04d}.jsonl").open("x", encoding="utf-8")
+        self.write("run", **facts)
+        return self.run
+
+    def write(self, kind: str, **facts: Any) -> None:
+        """Append a line. Raises StorageError when the storage does not take it."""
+        assert self._file is not None, "no run is open"
+        line = {"kind": kind, **facts}
+        self.lines.append({**line, "run": self.run})
+        try:
+            self._file.write(json.dumps(line) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise StorageError(
+                f"storage.path: cannot write the journal in {self.folder}: {error.strerror}. What was recorded before is "
+                "safe; free space or fix permissions, then run the same command again."
+            ) from error
+
+    @property
+    def has_slots(self) -> bool:
+        """Whether this run has allocated devices."""
+        return any(line["run"] == self.run for line in self.of_kind("slots"))
+
+    def of_kind(self, kind: str) -> Iterator[dict[str, Any]]:
+        """The lines of one kind over all runs, oldest first."""
+        return (line for line in self.lines if line["kind"] == kind)
+
+    def close(self) -> None:
+        """Finish the run's file and bring it to the disk."""
+        if self._file is not None:
+            try:
+                self._file.flush()
+                os.fsync(self._file.fileno())
+                self._file.close()
+            except OSError:
+                pass  # a full disk has been reported by write
+            self._file = None
+
+
+def _read(path: Path) -> Iterator[dict[str, Any]]:
+    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            line = json.loads(text)
+        except ValueError:
+            continue  # torn by a kill
+        if isinstance(line, dict) and "kind" in line:
+            yield line

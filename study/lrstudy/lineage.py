@@ -1,0 +1,64 @@
+"""Lineage: the name of a training state is the hash chain of what made it.
+
+    name(0)   = H(root)
+    name(e+1) = H(name(e), canonical bytes of settings(e))
+
+The policy is not in the name, so two policies that ask for the same training name the same states.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from hashlib import blake2b
+
+from lrstudy.settings import Settings, canonical_json
+
+SEMANTICS = 1
+"""Version of the training semantics: raised whenever training the same settings gives other numbers."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Root:
+    """All that shapes a training run and is no epoch's setting.
+
+    `data`, `split`, `weights` and `source` are digests (hexadecimal); `weights` is ``random`` for weights
+    drawn from the seed; `source` covers the user's own modules, empty if there are none. `preprocessing`
+    and `model` are plain descriptions (JSON values). `numerics` names whatever changes the order of
+    floating-point operations: device kind and model, CPU capability, threads per trial, mkldnn,
+    precision, TF32, compile, memory format, torch version, evaluation batch.
+    """
+
+    data: str
+    split: str
+    preprocessing: dict[str, object]
+    model: dict[str, object]
+    weights: str
+    seed: int
+    numerics: dict[str, object]
+    source: str = ""
+    semantics: int = SEMANTICS
+
+    def name(self) -> str:
+        """name(0): 32 hexadecimal digits."""
+        return _hash(b"root", canonical_json(asdict(self)))
+
+
+def extend(name: str, settings: Settings) -> str:
+    """name(e+1) of the state reached from the state `name` by one epoch with `settings`."""
+    return _hash(bytes.fromhex(name), settings.canonical())
+
+
+def chain(name: str, epochs: Iterable[Settings]) -> Iterator[str]:
+    """Yield name(1), name(2), ... for the settings of consecutive epochs after the state `name`."""
+    for settings in epochs:
+        name = extend(name, settings)
+        yield name
+
+
+def _hash(*parts: bytes) -> str:
+    digest = blake2b(digest_size=16, person=b"lrstudy-lineage1")
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "little"))
+        digest.update(part)
+    return digest.hexdigest()

@@ -1,0 +1,250 @@
+"""What a policy is: the settings of any epoch as a pure function of its number and the recorded history."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from fractions import Fraction
+from functools import cache
+from numbers import Integral, Real
+from types import NoneType, UnionType
+from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from lrstudy.faults import InputError, choices
+from lrstudy.policies.durations import Duration, in_epochs
+from lrstudy.settings import FloatArray, Recipe, Settings
+
+History = Sequence[Mapping[str, float]]
+"""Metrics of the finished epochs, oldest first: ``train_loss``, ``val_loss``, ``val_<metric>``."""
+
+
+def count_updates(num_examples: int, batch_size: int) -> int:
+    """Updates of an epoch under the `keep` tail rule: ceil(N / B), a tail of one joins the batch before."""
+    assert num_examples >= 1, "an epoch has at least one example"
+    full, tail = divmod(num_examples, batch_size)
+    return full + (1 if tail > 1 or full == 0 else 0)
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a policy knows of the run it decides for: training-set size, budget, sections, recipe.
+
+    `num_epochs` is the budget E; `num_sections` counts the model's parameter groups, input to head.
+    """
+
+    num_examples: int
+    num_epochs: int
+    num_sections: int = 1
+    recipe: Recipe = field(default_factory=Recipe)
+
+    def num_updates(self, batch_size: int) -> int:
+        """Number of updates in an epoch with this batch size."""
+        return count_updates(self.num_examples, batch_size)
+
+    def settings(self, lr: ArrayLike, momentum: ArrayLike, batch_size: int) -> Settings:
+        """Settings of one epoch from a rate per update, broadcast over sections.
+
+        `lr` and `momentum` are scalars or have shape (updates,) or (updates, sections).
+        """
+        shape = (self.num_updates(batch_size), self.num_sections)
+        return Settings(_over_sections(lr, shape), _over_sections(momentum, shape), batch_size, self.recipe)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a parameter must fulfil beyond its type, written as ``Annotated[float, Rule(...)]``.
+
+    `expected` completes "expected ..." in the error; `holds` is asked with a value of the right type.
+    """
+
+    expected: str
+    holds: Callable[[Any], bool]
+
+
+Count = Annotated[int, Rule("a whole number of at least 1", lambda value: value >= 1)]
+Ratio = Annotated[float, Rule("a number above 0 and at most 1", lambda value: 0 < value <= 1)]
+"""A share of the peak rate."""
+PositiveDuration = Annotated[
+    Duration, Rule("a duration above 0, like 4, '25%' or '2000u'", lambda value: in_epochs(value, 1, 1) > 0)
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Policy(ABC):
+    """Decides each epoch's settings. Subclasses are frozen dataclasses whose fields are its parameters.
+
+    `lr` is the policy's peak rate: floors, ends and the rates of sections are ratios of it. A policy must
+    be pure and picklable: `settings` depends on its arguments alone, and epochs may be asked in any order.
+    Values are checked against the fields' annotations on construction: whole numbers become floats and
+    lists become tuples where the annotation says so, and InputError lists every value that does not fit.
+    """
+
+    name: ClassVar[str]
+    """What a study file calls this policy."""
+    reactive: ClassVar[bool] = False
+    """Whether `settings` looks at the history; otherwise it may be called with an empty one."""
+
+    lr: Annotated[float, Rule("a finite number above 0", lambda value: value > 0)]
+    batch_size: Count
+    momentum: Annotated[float, Rule("a number in [0, 1)", lambda value: 0 <= value < 1)] = 0.9
+
+    def __post_init__(self) -> None:
+        values, faults = checked(type(self), {f.name: getattr(self, f.name) for f in fields(self)})
+        if faults:
+            raise InputError(faults)
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+    @abstractmethod
+    def settings(self, epoch: int, history: History, run: Run) -> Settings:
+        """Settings of epoch `epoch` (from 0), given the metrics of all epochs before it."""
+
+    def initial_batch(self, run: Run) -> int:
+        """The batch size that the run starts with: never more than its training examples."""
+        return min(self.batch_size, run.num_examples)
+
+    def initial_updates(self, run: Run) -> int:
+        """Updates per epoch at the initial batch size: what a duration in updates is measured with."""
+        return run.num_updates(self.initial_batch(run))
+
+    def epochs(self, duration: Duration, run: Run) -> Fraction:
+        """`duration` in epochs of this run, exactly."""
+        return in_epochs(duration, run.num_epochs, self.initial_updates(run))
+
+
+class RatePolicy(Policy):
+    """A policy that decides the learning rate alone: batch size and momentum stay what they are."""
+
+    @abstractmethod
+    def rates(self, epoch: int, run: Run) -> FloatArray:
+        """The unrounded rates of an epoch, shape (updates,), or (updates, sections) where sections differ."""
+
+    def settings(self, epoch: int, history: History, run: Run) -> Settings:
+        """Settings of epoch `epoch`; the history is not looked at."""
+        return run.settings(self.rates(epoch, run), self.momentum, self.initial_batch(run))
+
+
+def parameter_names(policy: type[Policy]) -> tuple[str, ...]:
+    """The names of a policy's parameters, common ones (lr, batch_size, momentum) first."""
+    return tuple(f.name for f in fields(policy))
+
+
+def clock(epoch: int, num_updates: int) -> FloatArray:
+    """The epoch clock p = e + i/n of each update of an epoch, shape (updates,)."""
+    return epoch + np.arange(num_updates) / num_updates
+
+
+def phase(epoch: int, num_updates: int, period: Fraction) -> tuple[NDArray[np.int64], FloatArray]:
+    """Where each update of an epoch stands in cycles of `period` epochs: whole cycles done, share in [0, 1).
+
+    p / period is divided in whole numbers, so a cycle begins at exactly the right update however the
+    period was written, and the same point of a cycle has the same float in every run. Floats miss
+    restarts: torch's CosineAnnealingWarmRestarts.step(p) stays at the floor for one update at epoch
+    121 T0 with T_mult 3, because its logarithm comes out just below 5.
+    """
+    divisor = num_updates * period.numerator
+    last = (epoch + 1) * num_updates * period.denominator
+    exact = np.int64 if max(last, divisor) < 2**53 else object  # beyond, Python's integers: slow and exact
+    updates = np.arange(epoch * num_updates, (epoch + 1) * num_updates).astype(exact)
+    done = updates * period.denominator
+    return (done // divisor).astype(np.int64), (done % divisor / divisor).astype(np.float64)
+
+
+def require(holds: bool, parameter: str, expected: str, arrived: object) -> None:
+    """Raise InputError ``parameter: expected ...; got ...`` unless `holds`."""
+    if not holds:
+        raise InputError(_fault(parameter, expected, arrived))
+
+
+def checked(policy: type[Policy], values: Mapping[str, object]) -> tuple[dict[str, Any], list[str]]:
+    """The `values` as the policy's annotations want them, and a sentence for each that does not fit.
+
+    Whole numbers are converted for floats and lists for tuples, also inside lists; nothing else is
+    repaired: truth values and strings are no numbers, 32.0 is no whole number. All names must exist.
+    """
+    fitting: dict[str, Any] = {}
+    faults: list[str] = []
+    for name, value in values.items():
+        hint = _hints(policy)[name]
+        try:
+            fitting[name] = _converted(value, hint)
+        except (ValueError, OverflowError):
+            valid = f". {choices(get_args(hint), value)}" if get_origin(hint) is Literal else ""
+            faults.append(_fault(name, expected(policy, name), value) + valid)
+    return fitting, faults
+
+
+def expected(policy: type[Policy], parameter: str) -> str:
+    """What a parameter's value must be, as the words after "expected"."""
+    return _described(_hints(policy)[parameter])
+
+
+@cache
+def _hints(policy: type[Policy]) -> dict[str, Any]:
+    return get_type_hints(policy, include_extras=True)
+
+
+def _converted(value: Any, hint: Any) -> object:
+    """`value` as the annotation `hint` wants it; an author's own types pass. Raises ValueError otherwise."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        converted = _converted(value, inner[0])
+        fits = all(rule.holds(converted) for rule in inner[1:] if isinstance(rule, Rule))
+    elif hint == Duration:
+        in_epochs(value, 1, 1)  # raises ValueError for what is no duration
+        fits, converted = True, value
+    elif origin in (Union, UnionType):
+        return _first_that_fits(value, inner)
+    elif origin is tuple:
+        fits = isinstance(value, (list, tuple))
+        converted = tuple(_converted(item, inner[0]) for item in value) if fits else value
+    elif origin is Literal:
+        fits, converted = value in inner, value
+    elif hint in (float, int):
+        fits = isinstance(value, Real if hint is float else Integral) and not isinstance(value, bool)
+        converted = hint(value) if fits else value
+        fits = fits and math.isfinite(converted)
+    else:
+        fits, converted = hint not in (bool, str, NoneType) or isinstance(value, hint), value
+    if not fits:
+        raise ValueError(f"{value!r} is not {hint}")
+    return converted
+
+
+def _first_that_fits(value: object, hints: Sequence[Any]) -> object:
+    for hint in hints:
+        try:
+            return _converted(value, hint)
+        except ValueError:
+            continue
+    raise ValueError(f"{value!r} is none of {hints}")
+
+
+def _described(hint: Any) -> str:
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return next(rule.expected for rule in reversed(inner) if isinstance(rule, Rule))
+    if hint == Duration:
+        return "a duration, like 4, '25%' or '2000u'"
+    if origin in (Union, UnionType):
+        return " or ".join(_described(option) for option in inner)
+    if origin is tuple:
+        return f"a list of which each is {_described(inner[0])}"
+    words = {float: "a number", int: "a whole number", bool: "true or false", str: "a text", NoneType: "null"}
+    return words.get(hint, "a known name" if origin is Literal else str(hint))
+
+
+def _fault(parameter: str, expected: str, arrived: object) -> str:
+    return f"{parameter}: expected {expected}; got {arrived!r}"
+
+
+def _over_sections(values: ArrayLike, shape: tuple[int, int]) -> FloatArray:
+    array = np.asarray(values, dtype=np.float64)
+    if array.ndim == 1:
+        array = array.reshape(-1, 1)
+    return np.broadcast_to(array, shape)

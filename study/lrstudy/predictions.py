@@ -1,0 +1,42 @@
+"""Predictions of confirm trials on the test part: one Parquet file per trial, written by its worker."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from lrstudy.records import PREDICTIONS
+
+
+def write(
+    folder: Path,
+    trial_id: str,
+    arm: str,
+    index: NDArray[np.int64],
+    labels: NDArray[np.int64],
+    logits: NDArray[np.float32],
+) -> None:
+    """Write one trial's predictions, replacing earlier ones; logits have shape (examples, classes)."""
+    count = len(index)
+    table = pa.table(
+        {
+            "trial_id": [trial_id] * count,
+            "arm": [arm] * count,
+            "example": index,
+            "group": [""] * count,
+            "label": labels.astype(np.int32),
+            "scores": pa.FixedSizeListArray.from_arrays(pa.array(logits.reshape(-1)), logits.shape[1]).cast(
+                pa.list_(pa.float32())
+            ),
+        },
+        schema=PREDICTIONS,
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    fresh = folder / f".{trial_id}.{os.getpid()}"
+    pq.write_table(table, fresh, compression="zstd")
+    fresh.replace(folder / f"{trial_id}.parquet")

@@ -1,0 +1,140 @@
+"""One worker: a Tune Trainable that walks trial after trial, its data and torch staying in memory."""
+
+from __future__ import annotations
+
+import socket
+import time
+import traceback
+import uuid
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+from ray.tune import Trainable
+
+from lrstudy import predictions
+from lrstudy.ledger import Category, Span
+from lrstudy.memo import Memo, StorageError
+from lrstudy.trial import Step, TrialSpec, Walk
+from lrstudy.workload import Workload
+
+REPORT_EVERY_S = 0.5
+"""Epochs are gathered for so long before they are reported: a report costs the driver milliseconds."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a worker is to do; a class of its own so that Tune neither flattens nor prints it."""
+
+    spec: TrialSpec
+    arm: str
+    workload: Workload
+    memo: str
+    folder: str
+
+    def __repr__(self) -> str:
+        return self.spec.trial_id
+
+
+class TuneTrial(Trainable):
+    """Walks the trial of its order; results carry epochs and the worker's own time.
+
+    A result has `epochs` (records with `recalled`), `spans`, `worker`, `host`, and at the end `status`,
+    `error`, `test`, or `fatal` when the storage failed and the whole study must stop.
+    """
+
+    def setup(self, config: dict[str, Any]) -> None:
+        """First trial of this process: torch is imported here, as part of the set-up."""
+        self._worker = uuid.uuid4().hex[:12]
+        self._spans: list[Span] = []
+        self._last = time.monotonic() - (time.time() - psutil.Process().create_time())
+        import lrstudy.training.trainer  # noqa: F401
+
+        self._trainer: Any = None
+        self._trained_workload: Workload | None = None
+        self._begin(config, "setup")
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Another trial for this worker."""
+        self._begin(new_config, "between")
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """Some epochs of the trial, or its end."""
+        begin = time.monotonic()
+        steps: list[Step] = []
+        try:
+            for step in self._steps:
+                steps.append(step)
+                if time.monotonic() - begin > REPORT_EVERY_S:
+                    return self._result(steps)
+            last = steps[-1] if steps else self._previous
+            if last.record.diverged:
+                return self._result(steps, status="diverged", error=_divergence(last))
+            return self._result(steps, status="completed", test=self._test() if self._order.spec.read_test else None)
+        except StorageError as error:
+            return self._result(steps, fatal=str(error))
+        except Exception as error:  # the study goes on without this trial; the traceback is kept
+            text = f"{type(error).__name__}: {error}"
+            return self._result(steps, status="failed", error=text, traceback=traceback.format_exc())
+
+    def _begin(self, config: dict[str, Any], before: Category) -> None:
+        self._order: Order = config["order"]
+        self._walk = Walk(self._order.spec, Memo(self._order.memo), self._get_trainer)
+        self._steps: Iterator[Step] = iter(self._walk)
+        self._measure(before)
+
+    def _get_trainer(self) -> Any:
+        from lrstudy.training.trainer import Trainer
+
+        if self._trained_workload != self._order.workload:
+            self._trainer = Trainer(self._order.workload)
+            self._trained_workload = self._order.workload
+        return self._trainer
+
+    def _test(self) -> dict[str, float]:
+        """Read the test part: evaluate the final state and keep its predictions."""
+        trainer, spans = self._walk.bring_to_end()
+        begin = time.monotonic()
+        evaluation, part = trainer.test()  # type: ignore[attr-defined]
+        order = self._order
+        predictions.write(
+            Path(order.folder) / "predictions",
+            order.spec.trial_id,
+            order.arm,
+            part.index,
+            part.labels.cpu().numpy(),
+            evaluation.logits.numpy(),
+        )
+        self._spans += [*spans, Span(begin, time.monotonic() - begin, "evaluate", order.spec.trial_id)]
+        return {"loss": evaluation.loss, **evaluation.metrics}
+
+    def _measure(self, category: Category) -> None:
+        now = time.monotonic()
+        self._spans.append(Span(self._last, now - self._last, category, self._order.spec.trial_id))
+        self._last = now
+
+    def _result(self, steps: list[Step], **end: Any) -> dict[str, Any]:
+        if steps:
+            self._previous = steps[-1]
+        spans = self._spans + [span for step in steps for span in step.spans]
+        self._spans, self._last = [], time.monotonic()
+        return {
+            "trial": self._order.spec.trial_id,
+            "worker": self._worker,
+            "host": socket.gethostname(),
+            "epochs": [{"record": asdict(step.record), "recalled": step.recalled} for step in steps],
+            "spans": [[span.start, span.duration_s, span.category, span.trial_id] for span in spans],
+            "done": bool(end),
+            **end,
+        }
+
+
+def _divergence(step: Step) -> str:
+    rates = step.settings.lr
+    return (
+        f"the loss was not finite in epoch {step.record.epoch}, with a learning rate between "
+        f"{rates.min():g} and {rates.max():g}"
+    )

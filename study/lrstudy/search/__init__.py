@@ -1,0 +1,37 @@
+"""Searchers by name. A searcher's library is imported when the searcher is made, not before."""
+
+from __future__ import annotations
+
+from lrstudy.faults import InputError, not_yet, unknown
+from lrstudy.search.base import Searcher, Told
+from lrstudy.space import Space
+
+__all__ = ["METHODS", "Searcher", "Told", "make"]
+
+METHODS: tuple[str, ...] = ("random", "grid", "hyperopt", "smac")
+
+
+def make(method: str, space: Space, seed: int) -> Searcher:
+    """The searcher `method` over `space`; `seed` >= 0 decides all its randomness.
+
+    Raises InputError for an unknown method, or for a space that the method cannot search.
+    """
+    if method == "random":
+        from lrstudy.search.random import RandomSearcher
+
+        return RandomSearcher(space, seed)
+    if method == "grid":
+        from lrstudy.search.grid import GridSearcher
+
+        return GridSearcher(space, seed)
+    if method == "hyperopt":
+        from lrstudy.search.hyperopt import HyperOptSearcher
+
+        return HyperOptSearcher(space, seed)
+    if method == "smac":
+        from lrstudy.search.smac import SmacSearcher
+
+        return SmacSearcher(space, seed)
+    if method == "optuna":
+        raise not_yet("search.method", "optuna", f"Use one of {', '.join(METHODS)}.")
+    raise InputError(unknown("search.method", "method", method, METHODS))

@@ -1,0 +1,101 @@
+"""A trainer: one process's data and model, and the state it currently holds."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from lrstudy import models, numerics
+from lrstudy.data.batches import Part, to_device
+from lrstudy.data.cache import prepare
+from lrstudy.data.splits import split
+from lrstudy.settings import Settings
+from lrstudy.training.epoch import Evaluation, evaluate, train_epoch
+from lrstudy.training.randomness import seed_for
+from lrstudy.training.state import State
+from lrstudy.workload import Workload
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What one epoch gave: its mean training loss, its evaluation on validation data, seconds of each."""
+
+    train_loss: float
+    validation: Evaluation
+    train_s: float
+    eval_s: float
+
+
+class Trainer:
+    """Trains one workload in this process; data is loaded on construction and stays on the device.
+
+    Raises RuntimeError if this process would compute other numbers than the study's lineages say.
+    """
+
+    def __init__(self, workload: Workload) -> None:
+        found = numerics.measure(workload.device, workload.threads)
+        if found != workload.numerics:
+            differing = {k for k in found.keys() | workload.numerics.keys() if found.get(k) != workload.numerics.get(k)}
+            detail = "; ".join(f"{k}: expected {workload.numerics.get(k)!r}, here {found.get(k)!r}" for k in sorted(differing))
+            raise RuntimeError(f"this worker computes with other numerics than its study was named with ({detail})")
+        self.workload = workload
+        self.device = torch.device(workload.device)
+        self._state: State | None = None
+        self._test: Part | None = None
+        self._load()
+
+    def _load(self) -> None:
+        self._data = prepare(self.workload.data, Path(self.workload.cache))
+        self._splits = split(self._data.labels, self._data.part, self.workload.data.split, self.workload.data.subset)
+        if (self._data.digest, self._splits.digest) != (self.workload.data_digest, self.workload.split_digest):
+            raise RuntimeError("this worker sees other data than the driver: the source changed while the study ran")
+        self.train_part = self._part(self._splits.train)
+        self.validation_part = self._part(self._splits.validation)
+
+    def _part(self, index: np.ndarray) -> Part:
+        return to_device(self._data.images, self._data.labels, index, self.device, self.workload.constants)
+
+    @property
+    def state(self) -> State:
+        """The state held; `start` or `restore` comes first."""
+        assert self._state is not None, "no state yet"
+        return self._state
+
+    def start(self, seed: int) -> None:
+        """Hold the state before the first epoch: weights drawn from `seed`."""
+        w = self.workload
+        model = models.build(w.model, len(w.classes), w.channels, w.size, seed_for(seed, "init"))
+        self._state = State.of(model, self.device)
+
+    def restore(self, data: bytes) -> None:
+        """Hold a stored state."""
+        if self._state is None:
+            self.start(seed=0)
+        self.state.restore(data)
+
+    def train(self, settings: Settings, seed: int, epoch: int) -> Trained:
+        """Train one epoch from the state held and evaluate; both timed apart, the device synchronised."""
+        begin = self._now()
+        loss = train_epoch(self.state, settings, self.train_part, seed, epoch)
+        middle = self._now()
+        evaluation = evaluate(self.state.model, self.validation_part, numerics.EVAL_BATCH)
+        return Trained(loss, evaluation, middle - begin, self._now() - middle)
+
+    def capture(self) -> bytes:
+        """The state held, as bytes."""
+        return self.state.capture()
+
+    def test(self) -> tuple[Evaluation, Part]:
+        """Evaluate on the test part, with logits."""
+        if self._test is None:
+            self._test = self._part(self._splits.test)
+        return evaluate(self.state.model, self._test, numerics.EVAL_BATCH, keep_logits=True), self._test
+
+    def _now(self) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.monotonic()

@@ -1,0 +1,243 @@
+"""A trial, the whole idea without Ray: policy + memo + train + record.
+
+A trial walks its lineage. Epochs with a record are recalled; from the deepest stored state the rest is
+trained, evaluated and committed, epoch by epoch, so a trial can stop anywhere and go on anywhere.
+This module imports no torch: the trainer comes from outside, and a walk that only recalls needs none.
+"""
+
+from __future__ import annotations
+
+import math
+import platform
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from lrstudy.ledger import Category, Span
+from lrstudy.lineage import Root, extend
+from lrstudy.memo import Memo
+from lrstudy.policies import build
+from lrstudy.policies.base import Policy, Run
+from lrstudy.records import Record
+from lrstudy.settings import Settings
+
+_HOST = platform.node()
+
+SMALL_STATE_BYTES = 16 * 2**20
+"""States below this size are stored after every epoch."""
+STATE_EVERY = 20.0
+"""Larger ones when the training since the last one exceeds this many times the time that storing one takes."""
+
+
+class EvaluationLike(Protocol):
+    """Mean loss and metrics over a part of the data."""
+
+    loss: float
+    metrics: dict[str, float]
+
+
+class TrainedLike(Protocol):
+    """What training one epoch gave."""
+
+    train_loss: float
+    validation: Any
+    train_s: float
+    eval_s: float
+
+
+class TrainerLike(Protocol):
+    """What a walk needs of a trainer (training/trainer.py)."""
+
+    def start(self, seed: int) -> None: ...
+    def restore(self, data: bytes) -> None: ...
+    def train(self, settings: Settings, seed: int, epoch: int) -> TrainedLike: ...
+    def capture(self) -> bytes: ...
+
+
+class RecomputedDifferentlyError(RuntimeError):
+    """An epoch retrained on a CPU gave another loss than its record: the lineage does not name all that matters."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialSpec:
+    """One configuration of one arm with one seed; plain values, picklable.
+
+    `run` holds the budget, the size of the training set, sections and recipe. `store_at` are epochs
+    (numbers of finished epochs) whose state other trials wait for. `share` is the number of devices
+    (CPU cores on a CPU) that one trial occupies. `read_test`: evaluate the test part at the end.
+    """
+
+    trial_id: str
+    policy: str
+    parameters: Mapping[str, Any]
+    run: Run
+    root: Root
+    share: float
+    read_test: bool = False
+    store_at: frozenset[int] = frozenset()
+    origin: Mapping[str, Any] = field(default_factory=dict)
+
+    def build_policy(self) -> Policy:
+        """The policy with its parameters."""
+        return build(self.policy, self.parameters)
+
+    def chain(self) -> list[str]:
+        """name(1) ... name(E) of a policy that does not react to results."""
+        policy, name, names = self.build_policy(), self.root.name(), []
+        for epoch in range(self.run.num_epochs):
+            name = extend(name, policy.settings(epoch, (), self.run))
+            names.append(name)
+        return names
+
+
+@dataclass(frozen=True)
+class Step:
+    """One epoch of a walk: its settings and record, whether it was recalled, and where the time went."""
+
+    settings: Settings
+    record: Record
+    recalled: bool
+    spans: tuple[Span, ...] = ()
+
+
+class Walk:
+    """The walk of one trial along its lineage; iterate over it for its `Step`s.
+
+    `trainer` is called when the first epoch has to be trained. After the last step `bring_to_end` makes the
+    trainer hold the final state. Raises StorageError, and whatever training raises; what was committed stays.
+    """
+
+    def __init__(self, spec: TrialSpec, memo: Memo, trainer: Callable[[], TrainerLike]) -> None:
+        self.spec = spec
+        self.memo = memo
+        self._make_trainer = trainer
+        self._trainer: TrainerLike | None = None
+        self._held: int | None = None  # the trainer holds the state after so many epochs of this walk
+        self._settings: list[Settings] = []
+        self._records: list[Record] = []
+        self._spans: list[Span] = []
+        self._unstored_s = 0.0
+        self._write_s: float | None = None
+        self._state_bytes = 0
+
+    def __iter__(self) -> Iterator[Step]:
+        spec = self.spec
+        policy, name = spec.build_policy(), spec.root.name()
+        history: list[Mapping[str, float]] = []
+        for epoch in range(spec.run.num_epochs):
+            settings = policy.settings(epoch, history, spec.run)
+            self._settings.append(settings)
+            child = extend(name, settings)
+            record = self.memo.find(child)
+            recalled = record is not None
+            if record is None:
+                self._bring_to(epoch)
+                record = self._train(child, name, epoch)
+            self._records.append(record)
+            history.append(record.metrics)
+            spans, self._spans = tuple(self._spans), []
+            yield Step(settings, record, recalled, spans)
+            if record.diverged:
+                return
+            name = child
+
+    def bring_to_end(self) -> tuple[TrainerLike, tuple[Span, ...]]:
+        """Make the trainer hold the state after the last epoch; returns it and where the time went."""
+        self._bring_to(len(self._records))
+        spans, self._spans = tuple(self._spans), []
+        assert self._trainer is not None
+        return self._trainer, spans
+
+    def _bring_to(self, depth: int) -> None:
+        """Hold the state after `depth` epochs: from the deepest stored one, retraining what lies between."""
+        if self._trainer is None:
+            with_data = time.monotonic()
+            self._trainer = self._make_trainer()
+            self._span(with_data, "data")
+        if self._held == depth:
+            return
+        begin = time.monotonic()
+        for reached in range(depth, -1, -1):
+            if reached == 0:
+                self._trainer.start(self.spec.root.seed)
+            elif (data := self.memo.state_of(self._records[reached - 1])) is not None:
+                self._trainer.restore(data)
+            else:
+                continue
+            break
+        self._span(begin, "state")
+        self._unstored_s = 0.0
+        for epoch in range(reached, depth):
+            self._recompute(epoch, is_target=epoch + 1 == depth)
+        self._held = depth
+
+    def _recompute(self, epoch: int, is_target: bool) -> None:
+        """Retrain a recorded epoch whose state is not stored."""
+        assert self._trainer is not None
+        begin, record = time.monotonic(), self._records[epoch]
+        trained = self._trainer.train(self._settings[epoch], self.spec.root.seed, epoch)
+        self._span(begin, "recompute")
+        if self.spec.root.numerics.get("device") == "cpu" and not record.diverged:
+            expected = (record.metrics["train_loss"], record.metrics["val_loss"])
+            if (trained.train_loss, trained.validation.loss) != expected:
+                raise RecomputedDifferentlyError(
+                    f"epoch {epoch} of lineage {record.lineage} was recomputed with losses "
+                    f"{trained.train_loss!r}, {trained.validation.loss!r}; its record says {expected}. Something that "
+                    "changes results is missing from its name: remove the record, and please report this."
+                )
+        self._unstored_s += trained.train_s
+        if is_target or self._wants_state(epoch + 1):
+            begin = time.monotonic()
+            self.memo.anchor(record.lineage, self._trainer.capture())
+            self._span(begin, "state")
+            self._unstored_s = 0.0
+
+    def _train(self, lineage: str, parent: str, epoch: int) -> Record:
+        """Train, evaluate and commit one epoch from the state held."""
+        assert self._trainer is not None
+        spec, settings = self.spec, self._settings[epoch]
+        begin = time.monotonic()
+        trained = self._trainer.train(settings, spec.root.seed, epoch)
+        self._spans.append(Span(begin, trained.train_s, "train", spec.trial_id))
+        self._span(begin + trained.train_s, "evaluate")
+        metrics = {"train_loss": trained.train_loss, "val_loss": trained.validation.loss}
+        metrics |= {f"val_{name}": value for name, value in trained.validation.metrics.items()}
+        diverged = not (math.isfinite(trained.train_loss) and math.isfinite(trained.validation.loss))
+        metrics = {name: value for name, value in metrics.items() if math.isfinite(value)}
+        self._unstored_s += trained.train_s
+        begin, state, digest = time.monotonic(), None, None
+        if not diverged and self._wants_state(epoch + 1):
+            state = self._trainer.capture()
+            self._state_bytes = len(state)
+            digest = self.memo.put_state(state)
+        state_s = time.monotonic() - begin
+        if state is not None:
+            self._write_s, self._unstored_s = state_s, 0.0
+        record = Record(
+            lineage=lineage, parent=parent, root=spec.root.name(), epoch=epoch, settings=settings.digest,
+            state=digest, diverged=diverged, metrics=metrics, batch_size=settings.batch_size,
+            updates=settings.num_updates, examples=spec.run.num_examples, train_s=trained.train_s,
+            eval_s=trained.eval_s, state_s=state_s, device_kind=_device_kind(spec.root), device_share=spec.share,
+            device_s=spec.share * (trained.train_s + trained.eval_s + state_s), host=_HOST,
+            created_at=time.time(), origin=dict(spec.origin) | {"trial": spec.trial_id},
+        )  # fmt: skip
+        winner = self.memo.commit(record)
+        self._span(begin, "state")
+        # If another process was first, its state may differ from ours (on a GPU): go on from what it stored.
+        self._held = epoch + 1 if winner.state in (None, digest) else None
+        return winner
+
+    def _wants_state(self, depth: int) -> bool:
+        if depth == self.spec.run.num_epochs or depth in self.spec.store_at:
+            return True
+        if self._write_s is None or self._state_bytes < SMALL_STATE_BYTES:
+            return True  # the first one shows size and cost
+        return self._unstored_s > STATE_EVERY * self._write_s
+
+    def _span(self, begin: float, category: Category) -> None:
+        self._spans.append(Span(begin, time.monotonic() - begin, category, self.spec.trial_id))
+
+
+def _device_kind(root: Root) -> str:
+    return f"{root.numerics.get('device')}: {root.numerics.get('device_model')}"
