@@ -81,7 +81,7 @@ def lagged(
 def replays() -> dict[str, list[Configuration]]:
     """What every method suggests in every space that it can search."""
     return {
-        f"{method} {name}": lagged(make(method, searched, 3), 16, lambda point: cost(searched, point))  # noqa: B023
+        f"{method} {name}": lagged(make(method, searched, 3), 14, lambda point: cost(searched, point))  # noqa: B023
         for method in METHODS
         for name, searched in SPACES.items()
         if method != "grid" or name != "continuous"
@@ -103,7 +103,7 @@ def test_a_fresh_process_under_any_hash_seed_suggests_the_same():
     with ThreadPoolExecutor(2) as pool:
         found = list(pool.map(fresh, range(4)))
     expected = replays()
-    assert all(len(points) == 16 for points in expected.values())
+    assert all(len(points) == 14 for points in expected.values())
     for replay in found:
         for name, points in expected.items():
             assert replay[name] == points, name
@@ -248,18 +248,20 @@ def test_only_failures_leave_a_working_searcher(method):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", MODELS)
-@pytest.mark.parametrize("seed", range(3))
-def test_a_failing_branch_is_left(method, seed):
+def test_a_failing_branch_is_left(method):
     """Told as NaN or as status fail, failures attracted 26-30 of HyperOpt's 32 picks."""
     searched = space(
         lr={"log": [1e-4, 1e-1], "steps": 10},
         branch={"choice": ["good", "bad", "fair"]},
-        factor={"uniform": [0, 1], "steps": 5},
+        factor={"uniform": [0, 1], "steps": 12},
     )
-    points = lagged(
-        make(method, searched, seed), 32, lambda point: None if point["branch"] == "bad" else point["lr"]
-    )
-    assert sum(point["branch"] == "bad" for point in points) <= 10  # a third is what chance would pick
+
+    def price(point: Configuration) -> float | None:
+        distance = abs(position(point, searched, "lr") - 0.6) + abs(position(point, searched, "factor") - 0.2)
+        return None if point["branch"] == "bad" else distance
+
+    late = [point for seed in range(2) for point in lagged(make(method, searched, seed), 32, price)[12:]]
+    assert sum(point["branch"] == "bad" for point in late) <= 10  # of 40; measured 6 and 8, by chance 13
 
 
 def test_a_failure_costs_more_than_any_success():
@@ -341,7 +343,7 @@ def test_smac_writes_no_file_and_says_nothing(tmp_path, monkeypatch, capfd, capl
 @pytest.mark.slow
 @pytest.mark.parametrize("method", MODELS)
 def test_a_model_finds_better_points_than_random_search(method):
-    """On 12 x 6 x 12 configurations, 40 trials, over 5 seeds."""
+    """On 12 x 6 x 12 configurations, 32 trials, over 3 seeds."""
     searched = space(
         lr={"log": [1e-4, 1e-1], "steps": 12},
         branch={"choice": ["a", "b", "c", "d", "e", "f"]},
@@ -357,7 +359,7 @@ def test_a_model_finds_better_points_than_random_search(method):
         )
 
     def mean(name: str) -> float:
-        studies = [lagged(make(name, searched, seed), 40, price) for seed in range(5)]
+        studies = [lagged(make(name, searched, seed), 32, price) for seed in range(3)]
         return statistics.fmean(price(point) for points in studies for point in points)
 
     assert mean(method) < 0.8 * mean("random")

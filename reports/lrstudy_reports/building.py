@@ -13,11 +13,13 @@ import pyarrow.parquet as pq
 from matplotlib.figure import Figure
 
 from lrstudy_reports import figures, traces
+from lrstudy_reports.accounts import troubled
+from lrstudy_reports.analysis import Analysis
 from lrstudy_reports.comparison import COLUMNS, Comparison, compare
 from lrstudy_reports.costs import Closing, Sharing, close_ledger, sharing
 from lrstudy_reports.curves import mean_curves
 from lrstudy_reports.page import Drawing, render
-from lrstudy_reports.sections import Analysis, compose, troubled
+from lrstudy_reports.sections import compose
 from lrstudy_reports.style import Look, looks, settings, svg
 from lrstudy_reports.tables import Study, load
 from lrstudy_reports.tuning import best_after, searcher_table
@@ -73,7 +75,7 @@ def arms_parquet(comparison: Comparison) -> bytes:
 
 
 def replace(path: Path, content: bytes) -> None:
-    """Write `content` to a new file beside `path` and rename it: a reader sees the old file or the new one."""
+    """Write `content` to a new file and rename it to `path`: a reader sees the old file or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

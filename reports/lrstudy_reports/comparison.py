@@ -26,7 +26,7 @@ from lrstudy_reports.tuning import best_configurations
 from lrstudy_reports.verdicts import Outcome, judge, outcomes, paired
 
 COLUMNS: dict[str, str] = {
-    "rank": "int32",
+    "rank": "int32",  # by test_metric; missing where seeds diverged or none was tested
     "arm": "string",
     "workload": "string",
     "policy": "string",
@@ -230,14 +230,20 @@ def _reading_columns(found: Readings, common: tuple[float, float], target: float
 
 
 def _ranked(arms: pd.DataFrame, control: str | None, sign: float) -> pd.DataFrame:
-    """Ranked by mean test metric, ties alike; arms without one last and unranked. Adds the cost ratio."""
+    """Ranked by mean test metric, ties alike; adds the cost ratio to the control.
+
+    An arm without a test value is last and has no rank; before it come, unranked too, arms that lost seeds
+    to divergence: their mean is over the seeds that went well.
+    """
     reference = arms.loc[arms["arm"] == control, "training_device_s"]
-    divisor = float(reference.iloc[0]) if len(reference) else math.nan
-    arms["cost_ratio"] = arms["training_device_s"] / divisor
+    arms["cost_ratio"] = arms["training_device_s"] / (
+        float(reference.iloc[0]) if len(reference) else math.nan
+    )
     quality = sign * arms["test_metric"].astype("float64")
-    arms["rank"] = quality.rank(ascending=False, method="min").astype("Int64")
-    order = quality.sort_values(ascending=False, kind="stable", na_position="last").index
-    return arms.loc[order].reset_index(drop=True)
+    arms["rank"] = quality.where(arms["diverged"] == 0).rank(ascending=False, method="min").astype("Int64")
+    order = pd.DataFrame({"rank": arms["rank"].astype("float64"), "quality": -quality})
+    index = order.sort_values(["rank", "quality"], kind="stable", na_position="last").index
+    return arms.loc[index].reset_index(drop=True)
 
 
 def configuration_of(text: str | None) -> dict[str, Any]:

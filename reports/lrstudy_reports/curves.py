@@ -39,8 +39,8 @@ class Curve:
 
     @property
     def seen(self) -> tuple[FloatArray, FloatArray]:
-        """Cost and value of the epochs whose value is finite."""
-        finite = np.isfinite(self.value)
+        """Cost and value of the epochs where both are finite."""
+        finite = np.isfinite(self.value) & np.isfinite(self.cost)
         return self.cost[finite], self.value[finite]
 
 

@@ -147,7 +147,11 @@ def ledger(study: Study, closing: Closing | None) -> Figure | None:
     rows = closing.categories
     seconds = [*rows["device_s"], max(closing.unaccounted_s, 0.0)]
     unit = formats.time_unit(study.lock.unit, seconds)
-    texts = [f"{unit(s)} {unit.label}  ({s / closing.allocated_s:.1%})" for s in seconds]
+    texts = [
+        f"{text}  ({share:.1%})"
+        for text, share in zip(unit.column(seconds), np.divide(seconds, closing.allocated_s), strict=True)
+    ]
+    texts[0] = texts[0].replace("  ", f" {unit.label}  ", 1)
     figure = canvas(0.24 * len(seconds) + 0.2)
     names = [str(name).replace("_", " ") for name in rows["category"]]
     axes = _bars(figure, [*names, "unaccounted"], seconds, texts, "#009e73")

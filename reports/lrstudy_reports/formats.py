@@ -9,6 +9,7 @@ from typing import Any
 
 MINUS = "\u2212"
 MISSING = "–"
+_TIE = "\u00a0"  # a space at which no line breaks
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,13 @@ class Unit:
     def __call__(self, device_s: float | None) -> str:
         """`device_s` in this unit, three significant digits, without the label."""
         return significant(None if device_s is None else device_s / self.seconds)
+
+    def column(self, device_s: Iterable[float]) -> list[str]:
+        """Several durations with the same decimals: the largest gets four significant digits."""
+        values = [value / self.seconds for value in device_s]
+        largest = max((abs(value) for value in values), default=0.0)
+        decimals = min(max(3 - math.floor(math.log10(largest)), 0), 6) if largest > 0 else 0
+        return [fixed(value, decimals) for value in values]
 
 
 def time_unit(study_unit: str, device_s: Iterable[float | None]) -> Unit:
@@ -63,11 +71,14 @@ def significant(value: float | None, digits: int = 3) -> str:
 
 
 def decimals_for(half_widths: Iterable[float | None]) -> int:
-    """Decimals that show the typical half width of an interval to two digits; 2 to 5, and 3 for none."""
+    """Decimals that the typical half width of an interval deserves; 2 to 5, and 3 for none.
+
+    One digit of a half width is shown if it is at least 3, else two: 0.004, but 0.010.
+    """
     known = sorted(width for width in half_widths if width is not None and width > 0 and math.isfinite(width))
     if not known:
         return 3
-    return min(max(1 - math.floor(math.log10(known[len(known) // 2])), 2), 5)
+    return min(max(math.ceil(-math.log10(known[len(known) // 2] / 3)), 2), 5)
 
 
 def half_width(low: float | None, high: float | None) -> float | None:
@@ -105,7 +116,7 @@ def value(item: object) -> str:
 def configuration(values: Mapping[str, Any], only: Iterable[str] = ()) -> str:
     """'lr 0.05, factor 2': the entries named in `only` that are there, or all if none is."""
     wanted = [name for name in only if name in values] or list(values)
-    return ", ".join(f"{name} {value(values[name])}" for name in wanted) or MISSING
+    return ", ".join(f"{name}{_TIE}{value(values[name])}" for name in wanted) or MISSING
 
 
 def count(number: float, noun: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -91,7 +92,14 @@ def _environment(name: str) -> Environment:
         keep_trailing_newline=True,
     )
     environment.filters["md"] = _markdown
+    environment.filters["tied"] = _tied
     return environment
+
+
+def _tied(text: str) -> str:
+    """`text` whose intervals and half widths do not break across lines."""
+    text = re.sub(r"(\S) ± (\S)", "\\1\u00a0±\u00a0\\2", text)
+    return re.sub(r"\[(\S+), (\S+)\]", "[\\1,\u00a0\\2]", text)
 
 
 def _markdown(text: str) -> str:

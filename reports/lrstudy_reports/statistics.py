@@ -124,12 +124,12 @@ def smallest_detectable(sd: float, n: int, comparisons: int = 1) -> float:
 
 
 def value_at(cost: FloatArray, value: FloatArray, budget: float) -> float:
-    """The last value observed at a cumulative cost of at most `budget`; NaN if none was.
+    """The last value observed at a cumulative cost of at most `budget`; NaN if none was, or for a NaN budget.
 
     Nothing is interpolated or extrapolated. `cost` increases.
     """
     k = int(np.searchsorted(cost, budget * (1 + 1e-9), side="right"))
-    return float(value[k - 1]) if k else math.nan
+    return float(value[k - 1]) if k and not math.isnan(budget) else math.nan
 
 
 def area_over_log_cost(cost: FloatArray, value: FloatArray, low: float, high: float) -> float:

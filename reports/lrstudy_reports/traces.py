@@ -60,15 +60,15 @@ def draw(traces: list[Trace], looks: Mapping[str, Look]) -> Figure | None:
         return None
     columns = min(len(traces), 3)
     rows = math.ceil(len(traces) / columns)
-    high, gap, left = 1.75, 0.5, 0.5
-    figure = canvas(rows * high + 0.2)
+    high, gap, left = 1.95, 0.5, 0.55
+    figure = canvas(rows * high + 0.25)
     each = (WIDTH - left - 0.1 - gap * (columns - 1)) / columns
     for k, trace in enumerate(traces):
         row, column = divmod(k, columns)
         start, top = left + column * (each + gap), row * high + 0.22
-        right, below = WIDTH - start - each, (rows - 1 - row) * high + 0.2
-        upper = plot_area(figure, start, right, top, below + 0.62)
-        lower = plot_area(figure, start, right, top + 1.08, below + 0.2)
+        right, below = WIDTH - start - each, (rows - 1 - row) * high + 0.25
+        upper = plot_area(figure, start, right, top, below + 0.85)
+        lower = plot_area(figure, start, right, top + 0.97, below + 0.33)
         _rates(upper, trace, looks[trace.arm])
         _batches(lower, trace, looks[trace.arm], last=k + columns >= len(traces))
     return figure
@@ -110,5 +110,6 @@ def _batches(axes: Axes, trace: Trace, look: Look, *, last: bool) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.set_xlabel("epochs" if last else "", labelpad=1)
     axes.tick_params(colors=SOFT)
+    axes.tick_params(axis="y", labelsize=7)
     if axes.get_position().x0 < 0.1:
         axes.set_ylabel("batch", labelpad=1)

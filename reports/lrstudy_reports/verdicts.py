@@ -70,8 +70,11 @@ def judge(
     none. Seeds lost to divergence are not lost at random, so what remains may not speak for the arm that
     lost them: a diverging arm can be worse, but neither better nor equivalent; the reverse for the control.
     """
+    if control is None:
+        why = "no control named" if lock.control is None else f"{lock.control}, the control, is not an arm"
+        return "undecided", _joined(why, arm.shortfall)
     reason = _no_test(arm, control, pair)
-    if reason is not None or control is None:
+    if reason is not None:
         return "undecided", reason
     shortfall = _joined(arm.shortfall, control.shortfall and f"control: {control.shortfall}")
     if _same_training(arm, control):
@@ -106,11 +109,11 @@ def _outcome(trials: pd.DataFrame, expected: int, complete: bool) -> Outcome:
     )
 
 
-def _no_test(arm: Outcome, control: Outcome | None, pair: Paired) -> str | None:
+def _no_test(arm: Outcome, control: Outcome, pair: Paired) -> str | None:
     """Why there is nothing to test, or None."""
-    if control is None:
-        return _joined("no control named", arm.shortfall)
     if not (arm.final and control.final):
+        if not arm.expected:
+            return "no confirm trials yet"
         return _joined(f"interim: {pair.difference.n} of {arm.expected} pairs of seeds", arm.shortfall)
     if not arm.trials:
         return "no confirm trials"

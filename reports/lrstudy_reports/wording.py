@@ -24,8 +24,8 @@ FIGURES = {
     ),
     "over_epochs": (
         "Validation metric against epochs",
-        "The same trials by epoch. A policy that trains larger batches costs less per epoch, so this view and "
-        "the one above can disagree; cost decides.",
+        "The same trials by epoch. A policy with larger batches costs less per epoch, so this view and the "
+        "one above can disagree; cost decides.",
     ),
     "traces": (
         "Learning rate and batch size as applied",
@@ -34,8 +34,8 @@ FIGURES = {
     ),
     "best_after": (
         "Best after t trials",
-        "Expected best validation value of t tuning trials drawn from those that were run (all subsets, order "
-        "ignored). A curve that is flat early is cheap to tune.",
+        "Expected best validation value of t tuning trials drawn from those that were run (all subsets, "
+        "order ignored). A curve that is flat early is cheap to tune.",
     ),
     "sharing": (
         "Epochs asked for, distinct, trained",
@@ -67,7 +67,8 @@ def answer(study: Study, comparison: Comparison) -> str:
     """What the study says, in one to three sentences; never more than its verdicts hold."""
     rows = [row for row in comparison.rows() if row["test_metric"] is not None]
     if not rows:
-        return f"No answer yet ({status(study)}): no arm has a test value."
+        text = f"No answer{'' if comparison.final else ' yet'} ({status(study)}): no arm has a test value."
+        return " ".join([text, *_lost_seeds(comparison)])
     if not comparison.final:
         return (
             f"No answer yet ({status(study)}): the numbers below are interim, and no verdict is given "
@@ -77,7 +78,10 @@ def answer(study: Study, comparison: Comparison) -> str:
     reference = next((row for row in rows if row["arm"] == control), None)
     if reference is None:
         why = "the study names no control" if control is None else f"the control {control} has no test value"
-        return f"{_reached(study, rows[0])}, the highest mean; {why}, so no difference was tested."
+        mean = "highest" if study.lock.mode == "max" else "lowest"
+        return f"{_reached(study, rows[0])}, the {mean} mean; {why}, so no difference was tested."
+    if comparison.comparisons == 0:
+        return f"{_reached(study, reference)}; there is no other arm to compare it with."
     better = [row for row in rows if row["verdict"] == "better"]
     parts = [_won(study, better)] if better else _nobody_won(study, comparison, rows, reference)
     return " ".join([*parts, *_lost_seeds(comparison)])
@@ -97,8 +101,8 @@ def limits(study: Study, comparison: Comparison) -> list[str]:
     ]
     if lock.budget_epochs is not None:
         found.append(
-            f"One budget was studied: {formats.count(lock.budget_epochs, 'epoch')}. Schedules know their end, "
-            "so nothing here ranks policies at another budget."
+            f"One budget was studied: {formats.count(lock.budget_epochs, 'epoch')}. Schedules know their "
+            "end, so nothing here ranks policies at another budget."
         )
     error = _test_error(study, comparison)
     if error:
@@ -119,7 +123,8 @@ def protocol(study: Study, comparison: Comparison) -> list[str]:
         found.append(
             f"Tuned on validation: {formats.count(lock.trials_per_arm, 'configuration')} per arm"
             f"{' and searcher' if len(searchers) > 1 else ''}{cohort}; "
-            f"searched by {formats.listed(list(searchers)) or 'nobody'}; seeds {formats.value(list(lock.seeds))}."
+            f"searched by {formats.listed(list(searchers)) or 'nobody'}; "
+            f"tuning seeds {formats.value(list(lock.seeds))}."
         )
     if len(searchers) > 1:
         found.append(f"Policies are ranked by what {searchers[0]} found.")
@@ -147,7 +152,8 @@ def _reached(study: Study, row: Row) -> str:
     half = formats.half_width(row["test_low"], row["test_high"])
     decimals = formats.decimals_for([half])
     spread = f" ± {formats.fixed(half, decimals)}" if half is not None else ""
-    return f"{row['arm']} reached {formats.fixed(row['test_metric'], decimals)}{spread} test {metric_name(study)}"
+    mean = formats.fixed(row["test_metric"], decimals)
+    return f"{row['arm']} reached {mean}{spread} test {metric_name(study)}"
 
 
 def _won(study: Study, better: list[Row]) -> str:
@@ -196,15 +202,15 @@ def _lost_seeds(comparison: Comparison) -> list[str]:
 
 
 def _test_error(study: Study, comparison: Comparison) -> str | None:
-    """The sampling error that a test set of this size leaves, for a metric that is a share of correct ones."""
+    """The sampling error that a test set of this size leaves, for a share of correct ones."""
     size, best = study.lock.data.get("test"), comparison.arms["test_metric"].max()
     if study.lock.metric != "accuracy" or not isinstance(size, int) or size < 1 or not 0 < best < 1:
         return None
     error = math.sqrt(best * (1 - best) / size)
     return (
-        f"All arms are judged on the same {size:,} test examples; on another test set of that size an accuracy "
-        f"near {best:.3f} would vary by about {formats.significant(error, 2)} (one standard error), which the "
-        "intervals do not include."
+        f"All arms are judged on the same {size:,} test examples; on other test sets of that size an "
+        f"accuracy near {best:.3f} would vary by about {formats.significant(error, 2)} (one standard error), "
+        "which the intervals do not include."
     )
 
 

@@ -77,9 +77,7 @@ class Admission:
         self._suggested = {(s["arm"], s["method"], s["index"]) for s in journal.of_kind("suggest")}
         self._num_running = 0
         self._tests = {t["trial_id"]: (t["lineage"], t["test"]) for t in journal.of_kind("trial") if t.get("test")}
-        self._streams = {
-            (arm, method): self._stream(arm, method, told) for arm in plan.arms for method in plan.methods
-        }
+        self._streams = {(arm, method): self._stream(arm, method, told) for arm in plan.arms for method in plan.methods}
 
     def _stream(self, arm: str, method: str, told: Mapping[tuple[str, str, int], float | None]) -> Stream:
         plan = self.plan
@@ -233,7 +231,16 @@ class Admission:
 
     # Holding back and handing out
 
-    def _add(self, trial_id: str, arm: str, method: str, phase: Phase, index: int, configuration: Configuration, seed: int) -> None:
+    def _add(
+        self,
+        trial_id: str,
+        arm: str,
+        method: str,
+        phase: Phase,
+        index: int,
+        configuration: Configuration,
+        seed: int,
+    ) -> None:
         spec = self.plan.spec(trial_id, self.plan.arms[arm], configuration, seed, phase == "confirm", self._origin)
         trial = Trial(trial_id, arm, method, phase, index, configuration, seed, spec, spec.chain())
         for name in trial.chain:  # look at the storage once; later the workers' results say what is new

@@ -1,6 +1,6 @@
 """Arms: named entries of a study, each a policy with its search space.
 
-    search_spaces/<policy>.yaml  <-  common  <-  the arm, key by key
+search_spaces/<policy>.yaml  <-  common  <-  the arm, key by key
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ class Arm:
 def resolve(study: StudyFile) -> dict[str, Arm]:
     """The study's arms by name. Raises InputError with every fault of every arm."""
     common = _common(study.common)
-    arms, faults = {}, []
+    arms: dict[str, Arm] = {}
+    faults: list[str] = []
     for name, body in study.arms.items():
         try:
             arms[name] = _arm(name, body, common)
@@ -76,7 +77,9 @@ def at_cohort_point(arm: Arm, point: Mapping[str, Value], common: Mapping[str, A
 
 def from_definition(name: str, definition: Mapping[str, Any]) -> Arm:
     """An arm of an earlier run, from what its lock says of it."""
-    parameters = [parse_parameter(key, spec, f"arms.{name}.{key}") for key, spec in definition.items() if key != "policy"]
+    parameters = [
+        parse_parameter(key, spec, f"arms.{name}.{key}") for key, spec in definition.items() if key != "policy"
+    ]
     return Arm(name, str(definition["policy"]), Space(tuple(parameters)), definition)
 
 
@@ -99,7 +102,11 @@ def _arm(name: str, body: Mapping[str, Any], common: Mapping[str, Any]) -> Arm:
     own = parameter_names(policies[policy])
     valid = list(dict.fromkeys([*COMMON, *own, "policy"]))
     faults = [f"{where}: unknown key {key!r}. {choices(valid, key)}" for key in body if key not in valid]
-    merged = {**common, **default_space(policy), **{k: v for k, v in body.items() if k in valid and k != "policy"}}
+    merged = {
+        **common,
+        **default_space(policy),
+        **{k: v for k, v in body.items() if k in valid and k != "policy"},
+    }
     parameters: list[Parameter] = []
     for key, spec in merged.items():
         origin = f"common.{key}" if key in common and key not in body else f"{where}.{key}"
@@ -109,7 +116,11 @@ def _arm(name: str, body: Mapping[str, Any], common: Mapping[str, Any]) -> Arm:
             faults += error.faults
     names = [p.name for p in parameters]
     for parameter in parameters:
-        faults += [unknown(f"{where}.{parameter.name}.when", "parameter", other, names) for other in parameter.when if other not in names]
+        faults += [
+            unknown(f"{where}.{parameter.name}.when", "parameter", other, names)
+            for other in parameter.when
+            if other not in names
+        ]
     if faults:
         raise InputError(faults)
     arm = Arm(name, policy, Space(tuple(parameters)), {"policy": policy, **merged})

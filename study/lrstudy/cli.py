@@ -10,9 +10,9 @@ import traceback
 from pathlib import Path
 from typing import Annotated, Any
 
-import click
 import typer
 from rich.console import Console
+from typer.exceptions import TyperException
 
 from lrstudy import __version__
 from lrstudy.faults import InputError
@@ -30,7 +30,10 @@ app = typer.Typer(
 
 StudyAndOverrides = Annotated[
     list[str] | None,
-    typer.Argument(help="A study file (none: the embedded quickstart), then overrides such as budget.epochs=5.", metavar="[STUDY.yaml] [key=value ...]"),
+    typer.Argument(
+        help="A study file (none: the embedded quickstart), then overrides such as budget.epochs=5.",
+        metavar="[STUDY.yaml] [key=value ...]",
+    ),
 ]
 As = Annotated[str | None, typer.Option("--as", help="Run under another name.", metavar="NAME")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object for programs.")]
@@ -76,7 +79,10 @@ def run(study: StudyAndOverrides = None, name: As = None, as_json: Json = False)
         if summary.stopped:
             console.print(f"Stopped early: {summary.stopped}. Run again with a higher limit to go on.")
         bad = ", ".join(f"{count} {status}" for status, count in summary.statuses.items() if status != "completed")
-        console.print(f"{sum(summary.statuses.values())} trials{f' ({bad})' if bad else ''} in {duration(took)}. Report: {page}", soft_wrap=True)
+        console.print(
+            f"{sum(summary.statuses.values())} trials{f' ({bad})' if bad else ''} in {duration(took)}. Report: {page}",
+            soft_wrap=True,
+        )
     if failed:
         raise typer.Exit(3)
 
@@ -101,8 +107,14 @@ def validate(study: StudyAndOverrides = None, as_json: Json = False) -> None:
     if as_json:
         print(json.dumps(facts))
         return
-    print(f"{found.file.name} is a valid study: {len(plan.arms)} arms, {plan.num_trials} trials of {found.file.budget.epochs} epochs on {plan.workload.device}.")
-    print(f"Data: {plan.workload.data.source}, {facts['classes']} classes, " + ", ".join(f"{n} {part}" for part, n in counts.items()) + " examples.")
+    print(
+        f"{found.file.name} is a valid study: {len(plan.arms)} arms, {plan.num_trials} trials of {found.file.budget.epochs} epochs on {plan.workload.device}."
+    )
+    print(
+        f"Data: {plan.workload.data.source}, {facts['classes']} classes, "
+        + ", ".join(f"{n} {part}" for part, n in counts.items())
+        + " examples."
+    )
     for name, searched in facts["arms"].items():
         print(f"  {name}: searches {', '.join(searched) or 'nothing'}")
     for note in notes:
@@ -110,7 +122,10 @@ def validate(study: StudyAndOverrides = None, as_json: Json = False) -> None:
 
 
 @app.command()
-def status(folder: Annotated[Path, typer.Argument(help="A study's folder, such as runs/quickstart.")], as_json: Json = False) -> None:
+def status(
+    folder: Annotated[Path, typer.Argument(help="A study's folder, such as runs/quickstart.")],
+    as_json: Json = False,
+) -> None:
     """Show how far a study is, also while it runs."""
     from lrstudy.study import Study
 
@@ -130,7 +145,10 @@ def status(folder: Annotated[Path, typer.Argument(help="A study's folder, such a
 
 
 @app.command()
-def report(folder: Annotated[Path, typer.Argument(help="A study's folder, such as runs/quickstart.")], as_json: Json = False) -> None:
+def report(
+    folder: Annotated[Path, typer.Argument(help="A study's folder, such as runs/quickstart.")],
+    as_json: Json = False,
+) -> None:
     """Build the comparison report of a study that has run or is running."""
     from lrstudy.study import Study
 
@@ -152,17 +170,21 @@ def _main(arguments: list[str]) -> int:
         return code if isinstance(code, int) else 0
     except typer.Exit as exit_:
         return int(exit_.exit_code)
-    except click.ClickException as error:
-        error.show()
-        return 2
     except InputError as error:
         return _complain("\n".join(error.faults), 2)
     except StorageError as error:
         return _complain(str(error), 1)
-    except (KeyboardInterrupt, click.Abort):
-        return _complain("Interrupted. Everything trained so far is recorded; the same command goes on from there.", 130)
+    except (KeyboardInterrupt, typer.Abort):
+        return _complain(
+            "Interrupted. Everything trained so far is recorded; the same command goes on from there.", 130
+        )
+    except TyperException as error:
+        return _complain(f"{error} See lrstudy --help.", 2)
     except Exception as error:
-        return _complain(f"{type(error).__name__}: {error}\nThis is not your input's fault; lrstudy --debug run ... shows where it happened.", 1)
+        return _complain(
+            f"{type(error).__name__}: {error}\nThis is not your input's fault; lrstudy --debug run ... shows where it happened.",
+            1,
+        )
 
 
 def _complain(text: str, code: int) -> int:
@@ -191,8 +213,9 @@ def _build_report(folder: Path) -> Path:
 
 
 def _print_verdicts(console: Console, folder: Path) -> None:
-    import lrstudy_reports
     from rich.table import Table
+
+    import lrstudy_reports
 
     rows = lrstudy_reports.summary(folder)
     if not rows:

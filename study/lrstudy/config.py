@@ -286,7 +286,9 @@ def parse_yaml(text: str) -> dict[str, Any]:
     except YAMLError as error:
         raise InputError(f"study file: not valid YAML: {error}.") from None
     if not isinstance(raw, dict):
-        raise InputError(f"study file: expected a map with keys such as name, workload, arms; got {type(raw).__name__}.")
+        raise InputError(
+            f"study file: expected a map with keys such as name, workload, arms; got {type(raw).__name__}."
+        )
     return raw
 
 
@@ -327,7 +329,11 @@ def _from_here(path: str, value: Any) -> Any:
 
 
 def _path(loc: Sequence[int | str]) -> str:
-    parts = [str(part) for part in loc if not re.match(r"(function-|constrained-|literal\[|dict\[|list\[|str$|int$|float$|Source$)", str(part))]
+    parts = [
+        str(part)
+        for part in loc
+        if not re.match(r"(function-|constrained-|literal\[|dict\[|list\[|str$|int$|float$|Source$)", str(part))
+    ]
     return ".".join(parts)
 
 
@@ -347,7 +353,9 @@ def _explain(error: Mapping[str, Any]) -> str:
         message = str(context["error"])
         return message if message.startswith(where.split(".")[0] + ".") else f"{where}: {message}."
     if kind == "string_pattern_mismatch":
-        return f"{where}: expected letters, digits, '_', '-' and '.', beginning with a letter or digit; got {arrived!r}."
+        return (
+            f"{where}: expected letters, digits, '_', '-' and '.', beginning with a letter or digit; got {arrived!r}."
+        )
     return f"{where}: {error['msg'][0].lower()}{error['msg'][1:]}; got {arrived!r}."
 
 

@@ -31,7 +31,9 @@ class Progress:
             self._live = Live(self._table(), console=self._console, refresh_per_second=4, transient=True)
             self._live.start()
         else:
-            self._console.print(f"{self._already} of {admission.num_planned} trials are recorded; training on {slots} slots")
+            self._console.print(
+                f"{self._already} of {admission.num_planned} trials are recorded; training on {slots} slots"
+            )
 
     def refresh(self) -> None:
         """Show what is known now."""
@@ -52,7 +54,14 @@ class Progress:
 
     def _table(self) -> Group:
         table = Table(box=None, pad_edge=False)
-        for heading, justify in (("arm", "left"), ("trials", "right"), ("", "left"), ("running", "right"), ("best so far", "right"), ("device", "right")):
+        for heading, justify in (
+            ("arm", "left"),
+            ("trials", "right"),
+            ("", "left"),
+            ("running", "right"),
+            ("best so far", "right"),
+            ("device", "right"),
+        ):
             table.add_column(heading, justify=justify)  # type: ignore[arg-type]
         plan = self._admission.plan
         per_arm = self._admission.num_planned // max(1, len(plan.arms))

@@ -94,6 +94,7 @@ def _is_alive(holder: dict[str, Any]) -> bool:
     try:
         process = psutil.Process(holder["pid"])
         started = process.create_time()
-        return process.status() != psutil.STATUS_ZOMBIE and abs(started - holder["process_started_at"]) < 1.0
+        is_same = abs(started - float(holder["process_started_at"])) < 1.0
+        return is_same and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False

@@ -96,12 +96,16 @@ class Memo:
 
     def compact(self, at_least: int = 256) -> int:
         """Move records into one new segment if there are `at_least` loose ones; returns how many."""
-        paths = [item["path"] for batch in self._io("list", lambda: obstore.list(self.store, "records/")) for item in batch]
+        paths = [
+            item["path"] for batch in self._io("list", lambda: obstore.list(self.store, "records/")) for item in batch
+        ]
         if len(paths) < at_least:
             return 0
         found = {path: self._get(path) for path in sorted(paths)}
         rows = [(path, data) for path, data in found.items() if data and Record.from_bytes(data)]
-        table = pa.table({"lineage": [path.rsplit("/", 1)[1] for path, _ in rows], "record": [data for _, data in rows]})
+        table = pa.table(
+            {"lineage": [path.rsplit("/", 1)[1] for path, _ in rows], "record": [data for _, data in rows]}
+        )
         sink = io.BytesIO()
         pq.write_table(table, sink, compression="zstd")
         self._create(f"segments/{state_digest(sink.getvalue())}.parquet", sink.getvalue())

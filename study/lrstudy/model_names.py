@@ -13,6 +13,9 @@ BUILDER = 1
 NUM_SECTIONS = 3
 """Every model has three sections, from input to head."""
 
+NUM_SECTIONS = 3
+"""Every model has this many sections (groups of parameters), from input to head."""
+
 SMALL_IMAGE = 64
 """Up to this size (pixels) stems made for 224 pixels are changed: they would discard most of the image."""
 
@@ -50,8 +53,8 @@ FAMILIES = (
     Family(tuple(f"regnet_x_{flops}" for flops in _REGNET_FLOPS), "stride1"),
     Family(tuple(f"regnet_y_{flops}" for flops in (*_REGNET_FLOPS, "128gf")), "stride1"),
     Family(tuple(f"shufflenet_v2_x{width}" for width in ("0_5", "1_0", "1_5", "2_0")), "stride1"),
-    Family(("squeezenet1_0", "squeezenet1_1"), "stride1", least=24),
-    Family(("googlenet",), "stride1", least=16),
+    Family(("squeezenet1_0", "squeezenet1_1"), "stride1", least=14),
+    Family(("googlenet",), "stride1"),
     Family(("inception_v3",), least=75),
     Family(("alexnet",), least=63),
     Family(tuple(f"vgg{depth}{norm}" for depth in (11, 13, 16, 19) for norm in ("", "_bn")), least=32),

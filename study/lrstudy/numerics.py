@@ -32,7 +32,7 @@ def measure(device: str, threads: int) -> dict[str, object]:
         if device == "cuda"
         else torch.backends.cpu.get_cpu_capability(),
         "threads": threads,
-        "mkldnn": bool(torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled),
+        "mkldnn": bool(torch.backends.mkldnn.enabled),
         "precision": "fp32",
         "tf32": False,
         "compile": False,
@@ -84,7 +84,17 @@ def _machine(device: str, threads: int) -> list[Any]:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         flags = next((line for line in lines if line.startswith(("flags", "Features"))), "")
     environment = {k: v for k, v in sorted(os.environ.items()) if k.startswith(_ENVIRONMENT)}
-    return [1, device, threads, EVAL_BATCH, version("torch"), sys.executable, _cpu_model(), flags, environment]
+    return [
+        1,
+        device,
+        threads,
+        EVAL_BATCH,
+        version("torch"),
+        sys.executable,
+        _cpu_model(),
+        flags,
+        environment,
+    ]
 
 
 def _cpu_model() -> str:

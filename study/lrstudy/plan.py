@@ -55,7 +55,15 @@ class Plan:
         recipe = arm.recipe(configuration, Recipe(augment=self.study.workload.augment))
         return Run(self.workload.counts[0], self.study.budget.epochs, NUM_SECTIONS, recipe)
 
-    def spec(self, trial_id: str, arm: Arm, configuration: Configuration, seed: int, confirm: bool, origin: Mapping[str, Any]) -> TrialSpec:
+    def spec(
+        self,
+        trial_id: str,
+        arm: Arm,
+        configuration: Configuration,
+        seed: int,
+        confirm: bool,
+        origin: Mapping[str, Any],
+    ) -> TrialSpec:
         """The specification of one trial."""
         return TrialSpec(
             trial_id=trial_id,

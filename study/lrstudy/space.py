@@ -272,9 +272,7 @@ def _listed(name: str, kind: Kind, spec: Mapping[str, Any], when: dict[str, Valu
     if not isinstance(values, (list, tuple)) or not values:
         raise InputError(f"{where}.{kind}: expected a list of at least one value; got {values!r}.")
     if "steps" in spec:
-        raise InputError(
-            f"{where}.steps: only ranges (uniform, log, int) take steps; a {kind} is a list already."
-        )
+        raise InputError(f"{where}.steps: only ranges (uniform, log, int) take steps; a {kind} is a list already.")
     listed = tuple(_frozen(value) for value in values)
     named = {canonical_json(value) for value in listed}
     if len(named) < len(listed) or any(_same(*pair) for pair in combinations(listed, 2)):
@@ -289,14 +287,10 @@ def _listed(name: str, kind: Kind, spec: Mapping[str, Any], when: dict[str, Valu
 
 def _ranged(name: str, kind: Kind, spec: Mapping[str, Any], when: dict[str, Value], where: str) -> Parameter:
     bounds = spec[kind]
-    if not (
-        isinstance(bounds, (list, tuple)) and len(bounds) == 2 and all(_is_number(bound) for bound in bounds)
-    ):
+    if not (isinstance(bounds, (list, tuple)) and len(bounds) == 2 and all(_is_number(bound) for bound in bounds)):
         raise InputError(f"{where}.{kind}: expected [low, high], two numbers; got {bounds!r}.")
     low, high = bounds
-    if not (math.isfinite(low) and math.isfinite(high) and low < high) and not (
-        low == high and kind == "int"
-    ):
+    if not (math.isfinite(low) and math.isfinite(high) and low < high) and not (low == high and kind == "int"):
         raise InputError(f"{where}.{kind}: expected low < high, both finite; got [{low}, {high}].")
     if kind == "log" and low <= 0:
         raise InputError(f"{where}.log: expected bounds above 0; got [{low}, {high}].")

@@ -137,7 +137,9 @@ class Study:
         finally:
             lock.release()
 
-    def _run(self, plan: Plan, notes: tuple[str, ...], lock: DriverLock, display: Display, slots: int | None) -> Summary:
+    def _run(
+        self, plan: Plan, notes: tuple[str, ...], lock: DriverLock, display: Display, slots: int | None
+    ) -> Summary:
         journal = Journal(self.folder / "journal")
         unfinished = _unfinished_run(journal)
         journal.open_run(host=platform.node(), pid=os.getpid(), started_at=time.time(), overrides=list(self.overrides))
@@ -163,7 +165,15 @@ class Study:
             memo.evict(_needed_states(admission), int(self.file.storage.keep_gb * 1e9))
         return _summary(self.folder, admission, notes)
 
-    def _train(self, admission: Admission, plan: Plan, first: Any, lock: DriverLock, display: Display, slots: int | None) -> None:
+    def _train(
+        self,
+        admission: Admission,
+        plan: Plan,
+        first: Any,
+        lock: DriverLock,
+        display: Display,
+        slots: int | None,
+    ) -> None:
         """Bring up Ray and run what is not recorded."""
         from lrstudy.ray_tune import runner
         from lrstudy.ray_tune.slots import Slots
@@ -171,7 +181,12 @@ class Study:
         workload, journal = plan.workload, admission.journal
         count = slots or runner.count_slots(workload.device, workload.share, workload.threads)
         journal.write(
-            "slots", count=count, start=self.begun, share=workload.share, device=workload.device, host=platform.node()
+            "slots",
+            count=count,
+            start=self.begun,
+            share=workload.share,
+            device=workload.device,
+            host=platform.node(),
         )
         board = Slots(count, journal)
         limits = _Limits(self.file, journal, workload.share)
@@ -197,7 +212,10 @@ class Study:
         versions = {name: version(name) for name in _PACKAGES}
         try:
             _replace_text(self.folder / "study.yaml", self.text)
-            _replace_text(self.folder / "study.lock.json", study_lock.render(plan, self.overrides, is_complete, versions))
+            _replace_text(
+                self.folder / "study.lock.json",
+                study_lock.render(plan, self.overrides, is_complete, versions),
+            )
         except OSError as error:
             raise StorageError(f"storage.path: cannot write in {self.folder}: {error.strerror}.") from error
 
@@ -254,7 +272,10 @@ class _Limits:
         if wall is not None and time.monotonic() - self._started > wall:
             admission.stop(f"limits.wall ({self._limits.wall}) is reached")
         if hours is not None:
-            spent = sum(line["count"] * line["share"] * (self._end(line["run"]) - line["start"]) for line in self._journal.of_kind("slots"))
+            spent = sum(
+                line["count"] * line["share"] * (self._end(line["run"]) - line["start"])
+                for line in self._journal.of_kind("slots")
+            )
             if spent > hours * 3600:
                 admission.stop(f"limits.gpu_hours ({hours:g}) is reached")
 
@@ -285,7 +306,15 @@ def _summary(folder: Path, admission: Admission, notes: tuple[str, ...]) -> Summ
     asked = sum(len(trial.records) for trial in trials)
     distinct = len({record.lineage for trial in trials for record in trial.records})
     return Summary(
-        folder, statuses, asked, distinct, asked - recalled, recalled, admission.stopped, admission.is_done, notes
+        folder,
+        statuses,
+        asked,
+        distinct,
+        asked - recalled,
+        recalled,
+        admission.stopped,
+        admission.is_done,
+        notes,
     )
 
 
@@ -302,7 +331,9 @@ def _make_folder(folder: Path) -> None:
         probe.write_text("")
         probe.unlink()
     except OSError as error:
-        raise InputError(f"storage.path: cannot write in {folder}: {error.strerror}. Expected a folder that you may write to.") from None
+        raise InputError(
+            f"storage.path: cannot write in {folder}: {error.strerror}. Expected a folder that you may write to."
+        ) from None
 
 
 def _replace_text(path: Path, text: str) -> None:
@@ -320,7 +351,12 @@ def _unfinished_run(journal: Journal) -> int | None:
 
 def _last_sign_of_life(journal: Journal, run: int, holder: Mapping[str, Any] | None) -> float:
     """When a killed run was last known to live, on its own clock: a heartbeat, or the last measured span."""
-    ends = [start + duration for line in journal.of_kind("spans") if line["run"] == run for start, duration, *_ in line["spans"]]
+    ends = [
+        start + duration
+        for line in journal.of_kind("spans")
+        if line["run"] == run
+        for start, duration, *_ in line["spans"]
+    ]
     starts = [line["start"] for line in journal.of_kind("slots") if line["run"] == run]
     heartbeat = [holder["heartbeat"]] if holder and "heartbeat" in holder else []
     return float(max([*starts, *ends, *heartbeat]))

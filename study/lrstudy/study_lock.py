@@ -36,7 +36,9 @@ def read(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read ({error}). Choose another name with --as NAME.") from None
     if not isinstance(lock, dict) or lock.get("lock_format") != FORMAT:
-        raise InputError(f"{path}: expected lock format {FORMAT}; got {lock.get('lock_format') if isinstance(lock, dict) else lock!r}.")
+        raise InputError(
+            f"{path}: expected lock format {FORMAT}; got {lock.get('lock_format') if isinstance(lock, dict) else lock!r}."
+        )
     return lock
 
 
@@ -47,13 +49,17 @@ def reconcile(plan: Plan, lock: Mapping[str, Any], folder: Path) -> tuple[Plan, 
     _refuse_changed_identity(plan, lock["identity"], folder)
     notes = []
     if lock["numerics"] != plan.workload.numerics:
-        notes.append("This machine or its settings compute differently from the last run: what was recorded there is not recalled.")
+        notes.append(
+            "This machine or its settings compute differently from the last run: what was recorded there is not recalled."
+        )
     known: dict[str, dict[str, Any]] = lock["arms"]
     arms: dict[str, Arm] = {}
     for name, arm in plan.arms.items():
         placed = _place(name, arm, known)
         if placed != name:
-            notes.append(f"arms.{name} has changed since the last run: it goes on as {placed}, and what ran before is kept.")
+            notes.append(
+                f"arms.{name} has changed since the last run: it goes on as {placed}, and what ran before is kept."
+            )
         arms[placed] = replace(arm, name=placed)
     retired = {name: from_definition(name, known[name]["definition"]) for name in known if name not in arms}
     cohort = {placed: plan.cohort[name] for placed, name in zip(arms, plan.arms, strict=True)}

@@ -33,7 +33,11 @@ def write_tables(admission: Admission, folder: Path, now: float) -> None:
     metric = plan.study.metric
     settings: dict[str, Settings] = {}
     _write(folder / "trials.parquet", [_trial_row(t, admission, spent) for t in shown], _with_parameters(shown))
-    _write(folder / "epochs.parquet", [row for t in shown for row in _epoch_rows(t, metric, settings)], _EPOCH_SCHEMA)
+    _write(
+        folder / "epochs.parquet",
+        [row for t in shown for row in _epoch_rows(t, metric, settings)],
+        _EPOCH_SCHEMA,
+    )
     _write(folder / "settings.parquet", [_settings_row(digest, s) for digest, s in settings.items()], SETTINGS)
     _write(folder / "ledger.parquet", lines, LEDGER)
     ended = {t.trial_id for t in shown if t.test}
@@ -64,7 +68,9 @@ def ledger_lines(journal: Iterable[Mapping[str, Any]], now: float) -> list[dict[
         start, end = slots["start"], ends.get(run, now)
         idle = [(line["start"], line["end"]) for line in lines if line["kind"] == "idle"]
         for slot in range(slots["count"]):
-            workers = _workers([line for line in lines if line["kind"] == "spans" and line["slot"] == slot], run in killed)
+            workers = _workers(
+                [line for line in lines if line["kind"] == "spans" and line["slot"] == slot], run in killed
+            )
             for span in slot_lines(workers, start, end, idle):
                 rows.append(
                     {
@@ -125,8 +131,7 @@ def _trial_row(trial: Trial, admission: Admission, spent: Mapping[str, float]) -
 
 
 def _parameters(trial: Trial) -> dict[str, Any]:
-    plain = {k: v if isinstance(v, (int, float, str, bool)) else json.dumps(v) for k, v in trial.configuration.items()}
-    return {f"p_{name}": value for name, value in plain.items()}
+    return {f"p_{name}": value for name, value in trial.configuration.items() if value is not None}
 
 
 def _with_parameters(trials: Iterable[Trial]) -> pa.Schema:
@@ -135,7 +140,9 @@ def _with_parameters(trials: Iterable[Trial]) -> pa.Schema:
     extra: set[str] = set()
     for trial in trials:
         for name, value in _parameters(trial).items():
-            kinds.setdefault(name, set()).add("number" if isinstance(value, (int, float)) and not isinstance(value, bool) else "text")
+            kinds.setdefault(name, set()).add(
+                "number" if isinstance(value, (int, float)) and not isinstance(value, bool) else "text"
+            )
         extra |= {f"test_{name}" for name in (trial.test or {}) if f"test_{name}" not in TRIALS.names}
     schema = TRIALS
     for name, kind in sorted(kinds.items()):
@@ -153,14 +160,18 @@ def _epoch_rows(trial: Trial, metric: str, settings: dict[str, Settings]) -> Ite
     for record, recalled in zip(trial.records, trial.recalled, strict=True):
         applied = settings.get(record.settings) or policy.settings(record.epoch, history, trial.spec.run)
         if applied.digest != record.settings:
-            raise RuntimeError(f"epoch {record.epoch} of {trial.trial_id} was trained with other settings than its policy gives")
+            raise RuntimeError(
+                f"epoch {record.epoch} of {trial.trial_id} was trained with other settings than its policy gives"
+            )
         settings[record.settings] = applied
         history.append(record.metrics)
         total += record.device_s
         yield _epoch_row(trial, record, recalled, applied, metric, total)
 
 
-def _epoch_row(trial: Trial, record: Record, recalled: bool, applied: Settings, metric: str, total: float) -> dict[str, Any]:
+def _epoch_row(
+    trial: Trial, record: Record, recalled: bool, applied: Settings, metric: str, total: float
+) -> dict[str, Any]:
     head = applied.lr[:, -1]
     row = {name: getattr(record, name) for name in _FROM_RECORD}
     return row | {
@@ -198,6 +209,11 @@ def _settings_row(digest: str, settings: Settings) -> dict[str, Any]:
 
 
 def _write(path: Path, rows: list[dict[str, Any]], schema: pa.Schema) -> None:
+    texts = [f.name for f in schema if f.name.startswith("p_") and f.type == pa.string()]
+    for row in rows:
+        for name in texts:
+            if (value := row.get(name)) is not None:
+                row[name] = value if isinstance(value, str) else json.dumps(value)
     _replace(path, pa.Table.from_pylist(rows, schema=schema))
 
 

@@ -9,6 +9,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from lrstudy import numerics
 from lrstudy.config import StudyFile
 from lrstudy.data.cache import prepare
 from lrstudy.data.normalise import Constants, normalisation
@@ -16,7 +17,6 @@ from lrstudy.data.spec import DataSpec
 from lrstudy.data.splits import split
 from lrstudy.lineage import Root
 from lrstudy.model_names import describe
-from lrstudy import numerics
 
 
 @dataclass(frozen=True)

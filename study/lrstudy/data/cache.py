@@ -197,6 +197,4 @@ def _checksum(array: NDArray[Any]) -> str:
 
 
 def _digest(classes: tuple[str, ...] | list[str], checksums: list[object]) -> str:
-    return blake2b(
-        canonical_json([list(classes), checksums]), digest_size=16, person=b"lrstudy-data"
-    ).hexdigest()
+    return blake2b(canonical_json([list(classes), checksums]), digest_size=16, person=b"lrstudy-data").hexdigest()

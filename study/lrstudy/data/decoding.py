@@ -62,9 +62,7 @@ def write_arrays(source: Source, spec: ImageSpec, folder: Path) -> tuple[str, ..
     return tuple(str(value) for value in values)
 
 
-def decode(
-    encoded: Encoded, channels: int, size: int | None, resize: Literal["squash", "crop", "pad"]
-) -> Pixels:
+def decode(encoded: Encoded, channels: int, size: int | None, resize: Literal["squash", "crop", "pad"]) -> Pixels:
     """Pixels of shape (channels, H, W), turned upright by their EXIF orientation.
 
     Colour becomes grey by ITU-R 601 luma, grey becomes three equal channels; transparency is dropped, as
@@ -116,9 +114,7 @@ class _Stack:
             more = ", ..." if self.num_failed > len(self.failed) else ""
             names = ", ".join(self.failed) + more
             found.append(f"data: {self.num_failed} of {self.num_images} images cannot be decoded: {names}.")
-        sizes = [
-            f"{width} x {height} ({n})" for (_, height, width), n in self.shapes.most_common(_MOST_NAMES)
-        ]
+        sizes = [f"{width} x {height} ({n})" for (_, height, width), n in self.shapes.most_common(_MOST_NAMES)]
         if len(self.shapes) > 1:
             more = ", ..." if len(self.shapes) > len(sizes) else ""
             found.append(

@@ -140,9 +140,7 @@ class Folder:
             classes = [entry for entry in _listing(folder) if entry.is_dir()]
             if not classes:
                 expected = "one folder of images per class, or train/ and test/ with such folders"
-                raise faults.InputError(
-                    f"data: the folder {folder} has no class folders; expected {expected}."
-                )
+                raise faults.InputError(f"data: the folder {folder} has no class folders; expected {expected}.")
             for entry in classes:
                 images = _images_in(Path(entry.path))
                 if part == POOL and not images:
@@ -200,9 +198,7 @@ class Parquet:
                 )
             if column.null_count:
                 row = column.is_null().to_pylist().index(True)
-                raise faults.InputError(
-                    f"{where} has {column.null_count} missing labels, first in row {row}."
-                )
+                raise faults.InputError(f"{where} has {column.null_count} missing labels, first in row {row}.")
             labels += column.to_pylist()
             parts += [part] * len(column)
         if len({type(label) for label in labels}) > 1:

@@ -113,17 +113,13 @@ def _given(name: str, indices: Indices) -> Indices:
     return indices
 
 
-def _draw(
-    name: str, share: float | int, pool: Indices, groups: NDArray[Any], seed: int, *, leave: bool
-) -> Indices:
+def _draw(name: str, share: float | int, pool: Indices, groups: NDArray[Any], seed: int, *, leave: bool) -> Indices:
     """Sorted indices of the part drawn from `pool`; with `leave`, it must not be all of it."""
     field = "subset" if name == "subset" else f"split.{name}"
     count = round(share * len(pool)) if isinstance(share, float) else share
     most = len(pool) - 1 if leave else len(pool)
     if not 1 <= count <= most:
-        raise faults.InputError(
-            f"{field}: {share!r} asks for {count} of {len(pool)} examples; expected 1 to {most}."
-        )
+        raise faults.InputError(f"{field}: {share!r} asks for {count} of {len(pool)} examples; expected 1 to {most}.")
     members, sizes = np.unique(groups[pool], return_inverse=True, return_counts=True)[1:]
     keys = _keys(name, seed, len(groups))[pool]
     order = np.lexsort((pool, keys, members))

@@ -31,8 +31,7 @@ def in_epochs(duration: Duration, num_epochs: int, updates_per_epoch: int) -> Fr
             raise ValueError("negative")
     except (ValueError, ZeroDivisionError):
         raise ValueError(
-            "expected a duration: epochs (3), a share of the budget ('30%') or updates ('4000u'); "
-            f"got {duration!r}"
+            f"expected a duration: epochs (3), a share of the budget ('30%') or updates ('4000u'); got {duration!r}"
         ) from None
     return epochs
 

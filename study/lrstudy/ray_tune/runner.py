@@ -6,7 +6,6 @@ import logging
 import os
 import shutil
 import tempfile
-import types
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +19,7 @@ _ENVIRONMENT = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C reaches us as KeyboardInterrupt
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # admission reads results itself
     "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # we resume from our own journal
+    "RAY_AIR_NEW_OUTPUT": "0",  # the new output prints a box even when silent
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
@@ -45,27 +45,9 @@ def run(
     os.environ.update({key: os.environ.get(key, value) for key, value in _ENVIRONMENT.items()})
     import ray
     from ray import tune
-    from ray.tune.callback import Callback
-    from ray.tune.schedulers import FIFOScheduler
 
-    from lrstudy.ray_tune.adapter import AdmissionSearcher
+    from lrstudy.ray_tune.adapter import AdmissionSearcher, KeepingWorkers, Refresh
     from lrstudy.ray_tune.trainable import TuneTrial
-
-    class Refresh(Callback):  # type: ignore[misc]
-        """Lets the display follow; Tune pickles callbacks, so this one leaves its function behind."""
-
-        def __getstate__(self) -> dict[str, Any]:
-            return {}
-
-        def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
-            refresh()
-
-    class Scheduler(FIFOScheduler):  # type: ignore[misc]
-        """First in, first out, on a controller that keeps the workers it boots."""
-
-        def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
-            _keep_booting_workers(tune_controller)
-            super().on_trial_add(tune_controller, trial)
 
     with _ray(ray, workload, slots), _scratch() as scratch:
         gpu = workload.share if workload.device == "cuda" else 0
@@ -73,7 +55,7 @@ def run(
             tune.with_resources(TuneTrial, {"cpu": workload.threads, "gpu": gpu}),
             tune_config=tune.TuneConfig(
                 search_alg=AdmissionSearcher(admission, workload, str(folder), first, observe),
-                scheduler=Scheduler(),
+                scheduler=KeepingWorkers(slots),
                 num_samples=-1,
                 max_concurrent_trials=slots,
                 reuse_actors=True,
@@ -83,7 +65,7 @@ def run(
                 name="trials",
                 storage_path=str(scratch),
                 verbose=0,
-                callbacks=[Refresh()],
+                callbacks=[Refresh(refresh)],
                 failure_config=tune.FailureConfig(max_failures=_MAX_WORKER_DEATHS),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             ),
@@ -99,26 +81,6 @@ def count_slots(workload_device: str, share: float, threads: int) -> int:
         per_gpu = max(1, int(1 / share + 1e-9))
         return max(1, min(gpus * per_gpu, cores // threads))
     return max(1, cores // threads)
-
-
-def _keep_booting_workers(controller: Any) -> None:
-    """Stop Tune from giving up a booting worker when its trial could take a cached one.
-
-    `TuneController._maybe_reuse_cached_actor` then deletes the booting worker. With trials shorter than a boot this
-    repeats for ever: after one killed worker a study used 10 workers, with one slot working (127 s; with this guard 82 s).
-    """
-    real = getattr(controller, "_tune_controller", controller)
-    if "_maybe_reuse_cached_actor" in vars(real):
-        return
-    original = real._maybe_reuse_cached_actor
-
-    def keep(self: Any, trial: Any) -> bool:
-        booting = self._trial_to_actor.get(trial)
-        if booting is not None and not self._actor_manager.is_actor_started(booting):
-            return False
-        return bool(original(trial))
-
-    real._maybe_reuse_cached_actor = types.MethodType(keep, real)
 
 
 @contextmanager

@@ -50,6 +50,7 @@ class TuneTrial(Trainable):
         self._worker = uuid.uuid4().hex[:12]
         self._spans: list[Span] = []
         self._last = time.monotonic() - (time.time() - psutil.Process().create_time())
+
         import lrstudy.training.trainer  # noqa: F401
 
         self._trainer: Any = None
@@ -73,7 +74,7 @@ class TuneTrial(Trainable):
             last = steps[-1] if steps else self._previous
             if last.record.diverged:
                 return self._result(steps, status="diverged", error=_divergence(last))
-            return self._result(steps, status="completed", test=self._test() if self._order.spec.read_test else None)
+            return self._result(steps, status="completed", **self._test())
         except StorageError as error:
             return self._result(steps, fatal=str(error))
         except Exception as error:  # the study goes on without this trial; the traceback is kept
@@ -94,8 +95,10 @@ class TuneTrial(Trainable):
             self._trained_workload = self._order.workload
         return self._trainer
 
-    def _test(self) -> dict[str, float]:
-        """Read the test part: evaluate the final state and keep its predictions."""
+    def _test(self) -> dict[str, Any]:
+        """Read the test part, if the trial is to: evaluate the final state and keep its predictions."""
+        if not self._order.spec.read_test:
+            return {}
         trainer, spans = self._walk.bring_to_end()
         begin = time.monotonic()
         evaluation, part = trainer.test()  # type: ignore[attr-defined]
@@ -109,7 +112,7 @@ class TuneTrial(Trainable):
             evaluation.logits.numpy(),
         )
         self._spans += [*spans, Span(begin, time.monotonic() - begin, "evaluate", order.spec.trial_id)]
-        return {"loss": evaluation.loss, **evaluation.metrics}
+        return {"test": [("loss", evaluation.loss), *evaluation.metrics.items()]}  # Tune would flatten a map
 
     def _measure(self, category: Category) -> None:
         now = time.monotonic()

@@ -58,7 +58,7 @@ def train_epoch(state: State, settings: Settings, part: Part, seed: int, epoch: 
                 group["lr"], group["momentum"] = lr, momentum
             optimizer.zero_grad(set_to_none=True)
             loss = tasks.loss(model(part.normalised(images)), part.labels[chosen], recipe.class_weights)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             if recipe.clip_norm is not None:
                 nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
             optimizer.step()

@@ -40,7 +40,9 @@ class Trainer:
         found = numerics.measure(workload.device, workload.threads)
         if found != workload.numerics:
             differing = {k for k in found.keys() | workload.numerics.keys() if found.get(k) != workload.numerics.get(k)}
-            detail = "; ".join(f"{k}: expected {workload.numerics.get(k)!r}, here {found.get(k)!r}" for k in sorted(differing))
+            detail = "; ".join(
+                f"{k}: expected {workload.numerics.get(k)!r}, here {found.get(k)!r}" for k in sorted(differing)
+            )
             raise RuntimeError(f"this worker computes with other numerics than its study was named with ({detail})")
         self.workload = workload
         self.device = torch.device(workload.device)
@@ -51,7 +53,10 @@ class Trainer:
     def _load(self) -> None:
         self._data = prepare(self.workload.data, Path(self.workload.cache))
         self._splits = split(self._data.labels, self._data.part, self.workload.data.split, self.workload.data.subset)
-        if (self._data.digest, self._splits.digest) != (self.workload.data_digest, self.workload.split_digest):
+        if (self._data.digest, self._splits.digest) != (
+            self.workload.data_digest,
+            self.workload.split_digest,
+        ):
             raise RuntimeError("this worker sees other data than the driver: the source changed while the study ran")
         self.train_part = self._part(self._splits.train)
         self.validation_part = self._part(self._splits.validation)

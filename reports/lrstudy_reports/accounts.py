@@ -1,0 +1,136 @@
+"""The sections of the page that account for a study: what went wrong, was shared, was spent, and by what."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from lrstudy_reports import formats
+from lrstudy_reports.analysis import Analysis
+from lrstudy_reports.page import Cell, Section, Table
+from lrstudy_reports.tables import Study
+
+MAX_ROWS = 25
+SHORT = 12  # hexadecimal digits of a lineage
+
+
+def trouble(found: Analysis) -> Section:
+    """Trials that diverged, failed or were interrupted."""
+    trials = troubled(found.study)
+    if trials.empty:
+        text = "No trial diverged, failed or was interrupted." if len(found.study.trials) else ""
+        return Section("trouble", "Trials that did not complete", text=[text] if text else [])
+    cells = [
+        [
+            Cell(str(row["trial_id"])),
+            Cell(str(row["phase"])),
+            Cell(str(row["status"])),
+            Cell(f"{row['epochs']:.0f}" if pd.notna(row["epochs"]) else formats.MISSING),
+            Cell(_first_line(row["error"])),
+        ]
+        for row in trials.head(MAX_ROWS).to_dict("records")
+    ]
+    more = len(trials) - len(cells)
+    return Section(
+        "trouble",
+        "Trials that did not complete",
+        tables=[Table("By trial", ["Trial", "Phase", "Status", "Epochs", "Error"], cells, frozenset({3}))],
+        notes=[f"{more:,} more are in tables/trouble.csv."] if more > 0 else [],
+    )
+
+
+def what_was_shared(found: Analysis) -> Section:
+    """Epochs asked for against epochs trained."""
+    shared = found.sharing
+    if not shared.asked:
+        return Section("sharing", "What was shared")
+    unit = formats.time_unit(found.study.lock.unit, [shared.asked_device_s])
+    factor = f", {shared.asked / shared.trained:.2f} for each one trained" if shared.trained else ""
+    text = (
+        f"Trials asked for {formats.count(shared.asked, 'epoch')}{factor}. Stand-alone they cost "
+        f"{unit(shared.asked_device_s)} {unit.label}; those trained took {unit(shared.trained_device_s)}."
+    )
+    if shared.earlier:
+        text += f" {formats.count(shared.earlier, 'distinct epoch')} had been trained by earlier studies."
+    repeated = shared.trained - (shared.distinct - shared.earlier)
+    if repeated:
+        text += f" {formats.count(repeated, 'epoch')} were trained more than once."
+    cells = [
+        [found.arm(str(arm)), *(Cell(f"{row[name]:,.0f}") for name in ("asked", "distinct", "trained"))]
+        for arm, row in shared.arms.iterrows()
+    ]
+    table = Table(
+        "Epochs by arm", ["Arm", "Asked for", "Distinct", "Trained here"], cells, frozenset({1, 2, 3})
+    )
+    return Section("sharing", "What was shared", text=[text], drawings=found.drawn("sharing"), tables=[table])
+
+
+def ledger(found: Analysis) -> Section:
+    """Allocated device time by category, with its closing sum."""
+    closing = found.closing
+    if closing is None:
+        return Section("ledger", "Ledger")
+    unit = formats.time_unit(found.study.lock.unit, [closing.allocated_s])
+    rows = [
+        (str(row["category"]).replace("_", " "), row["device_s"])
+        for row in closing.categories.to_dict("records")
+    ]
+    rows += [
+        ("sum of categories", closing.accounted_s),
+        ("unaccounted", closing.unaccounted_s),
+        ("allocated", closing.allocated_s),
+    ]
+    seconds = [s for _, s in rows]
+    shares = [f"{s / (closing.allocated_s or float('nan')):.1%}".replace("-", formats.MINUS) for s in seconds]
+    cells = [
+        [Cell(name), Cell(time), Cell(share)]
+        for (name, _), time, share in zip(rows, unit.column(seconds), shares, strict=True)
+    ]
+    table = Table("Closing", ["Category", unit.label, "Share"], cells, frozenset({1, 2}))
+    text = (
+        f"Allocated is the length of {formats.count(closing.runs, 'run')} times "
+        f"{formats.count(closing.slots, 'slot')}; what no category holds is unaccounted."
+    )
+    if not found.study.lock.complete:
+        text += " While the study runs, that includes what is in flight."
+    return Section("ledger", "Ledger", text=[text], drawings=found.drawn("ledger"), tables=[table])
+
+
+def provenance(found: Analysis) -> Section:
+    """Data, model, numerics, versions, and the lineages of the confirm trials."""
+    study, lock = found.study, found.study.lock
+    groups = (
+        ("Data", lock.data),
+        ("Model", lock.model),
+        ("Numerics", lock.numerics),
+        ("Versions", lock.versions),
+    )
+    bullets = [f"{name}: {formats.value(values)}." for name, values in groups if values]
+    cells, confirming = [], study.confirming()
+    for arm in found.comparison.arms["arm"]:
+        mine = confirming[confirming["arm"] == arm].head(MAX_ROWS)
+        names = [_lineage(row) for row in mine.to_dict("records")]
+        if names:
+            cells.append([found.arm(arm), Cell(", ".join(names))])
+    columns = ["Arm", "Seed: lineage of the last epoch"]
+    tables = [Table("Confirm trials", columns, cells)] if cells else []
+    notes = [f"Lineages are cut to {SHORT} digits; tables/confirmed.csv has them whole."] if cells else []
+    return Section("provenance", "Provenance", bullets=bullets, tables=tables, notes=notes)
+
+
+def troubled(study: Study) -> pd.DataFrame:
+    """Trials that diverged, failed or were interrupted."""
+    trials = study.trials[study.trials["status"].isin(["diverged", "failed", "interrupted"])]
+    return trials[["trial_id", "arm", "phase", "seed", "status", "epochs", "configuration", "error"]]
+
+
+def _lineage(row: Mapping[Any, Any]) -> str:
+    name = str(row["lineage"])[:SHORT] if pd.notna(row["lineage"]) else formats.MISSING
+    return f"{row['seed']:.0f}: {name}" + ("" if row["status"] == "completed" else f" ({row['status']})")
+
+
+def _first_line(error: object) -> str:
+    text = str(error).strip() if isinstance(error, str) else ""
+    return text.splitlines()[0][:160] if text else formats.MISSING
