@@ -21,9 +21,7 @@ def values(spec: object) -> list[object]:
 
 
 def test_a_ladder_over_whole_decades_is_1_2_5():
-    assert values({"log": [1e-4, 1e-1], "steps": 10}) == [
-        *(1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 1e-1)
-    ]
+    assert values({"log": [1e-4, 1e-1], "steps": 10}) == [*(1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 1e-1)]
 
 
 def test_other_ladders_are_geometric_linear_or_whole():
@@ -245,15 +243,11 @@ def test_the_codes_of_a_configuration_give_it_back():
 
 
 def test_spread_starts_at_the_defaults_and_covers_the_range():
-    parameters = space(
-        lr={"log": [1e-4, 1e-1], "steps": 10}, wd={"choice": [0, 1e-4, 5e-4]}, m=0.9
-    ).parameters
+    parameters = space(lr={"log": [1e-4, 1e-1], "steps": 10}, wd={"choice": [0, 1e-4, 5e-4]}, m=0.9).parameters
     points = spread(parameters, 8)
     assert points[0] == {"lr": parameters[0].default, "wd": 0, "m": 0.9}
     assert len({canonical_json(point) for point in points}) == 8
-    assert (
-        len({point["lr"] for point in points}) == 8
-    )  # of 10; an earlier sequence tried 4 of them again and again
+    assert len({point["lr"] for point in points}) == 8  # of 10; an earlier sequence tried 4 of them again and again
     assert {point["wd"] for point in points} == {0, 1e-4, 5e-4}
     assert spread(parameters, 5) == points[:5]
 

@@ -61,9 +61,7 @@ def what_was_shared(found: Analysis) -> Section:
         [found.arm(str(arm)), *(Cell(f"{row[name]:,.0f}") for name in ("asked", "distinct", "trained"))]
         for arm, row in shared.arms.iterrows()
     ]
-    table = Table(
-        "Epochs by arm", ["Arm", "Asked for", "Distinct", "Trained here"], cells, frozenset({1, 2, 3})
-    )
+    table = Table("Epochs by arm", ["Arm", "Asked for", "Distinct", "Trained here"], cells, frozenset({1, 2, 3}))
     return Section("sharing", "What was shared", text=[text], drawings=found.drawn("sharing"), tables=[table])
 
 
@@ -73,10 +71,7 @@ def ledger(found: Analysis) -> Section:
     if closing is None:
         return Section("ledger", "Ledger")
     unit = formats.time_unit(found.study.lock.unit, [closing.allocated_s])
-    rows = [
-        (str(row["category"]).replace("_", " "), row["device_s"])
-        for row in closing.categories.to_dict("records")
-    ]
+    rows = [(str(row["category"]).replace("_", " "), row["device_s"]) for row in closing.categories.to_dict("records")]
     rows += [
         ("sum of categories", closing.accounted_s),
         ("unaccounted", closing.unaccounted_s),
@@ -108,7 +103,7 @@ def provenance(found: Analysis) -> Section:
         ("Versions", lock.versions),
     )
     bullets = [f"{name}: {formats.value(values)}." for name, values in groups if values]
-    cells, confirming = [], study.confirming()
+    cells, confirming = [], study.confirming
     for arm in found.comparison.arms["arm"]:
         mine = confirming[confirming["arm"] == arm].head(MAX_ROWS)
         names = [_lineage(row) for row in mine.to_dict("records")]

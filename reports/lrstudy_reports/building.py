@@ -22,7 +22,7 @@ from lrstudy_reports.page import Drawing, render
 from lrstudy_reports.sections import compose
 from lrstudy_reports.style import Look, looks, settings, svg
 from lrstudy_reports.tables import Study, load
-from lrstudy_reports.tuning import best_after, searcher_table
+from lrstudy_reports.tuning import all_configurations, best_after, searcher_table
 from lrstudy_reports.wording import FIGURES
 
 ARMS_VERSION = 1
@@ -37,8 +37,10 @@ def build_report(folder: Path) -> Path:
     """
     study = load(folder)
     comparison = compare(study)
-    curves, after = mean_curves(comparison.curves), best_after(study)
-    shared, closing, searchers = sharing(study), close_ledger(study), searcher_table(study)
+    tuned = all_configurations(study)
+    after, searchers = best_after(study, tuned), searcher_table(study, tuned)
+    curves = mean_curves(comparison.curves)
+    shared, closing = sharing(study), close_ledger(study)
     look = looks(study.arms, study.lock.control)
     drawings = _draw(study, comparison, curves, after, shared, closing, look)
     page = compose(Analysis(study, comparison, shared, closing, searchers, look, drawings))

@@ -172,7 +172,7 @@ def _identity(
 ) -> dict[str, Any]:
     """Who the arm is, its configuration, and the means of its confirm trials."""
     trials = study.trials[study.trials["arm"] == arm]
-    confirmed = study.confirming()
+    confirmed = study.confirming
     chosen = confirmed.loc[confirmed["arm"] == arm, "configuration"].dropna()
     tuned, value = best.get(arm, (None, math.nan))
     workload = trials["workload"].dropna()
@@ -236,9 +236,7 @@ def _ranked(arms: pd.DataFrame, control: str | None, sign: float) -> pd.DataFram
     to divergence: their mean is over the seeds that went well.
     """
     reference = arms.loc[arms["arm"] == control, "training_device_s"]
-    arms["cost_ratio"] = arms["training_device_s"] / (
-        float(reference.iloc[0]) if len(reference) else math.nan
-    )
+    arms["cost_ratio"] = arms["training_device_s"] / (float(reference.iloc[0]) if len(reference) else math.nan)
     quality = sign * arms["test_metric"].astype("float64")
     arms["rank"] = quality.where(arms["diverged"] == 0).rank(ascending=False, method="min").astype("Int64")
     order = pd.DataFrame({"rank": arms["rank"].astype("float64"), "quality": -quality})

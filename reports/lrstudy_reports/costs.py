@@ -91,7 +91,7 @@ def calibrate(study: Study) -> Calibration:
     """
     epochs = _prepared(study)
     updates, evaluations = _update_medians(epochs), _evaluation_medians(epochs)
-    confirm = epochs[epochs["trial_id"].isin(set(study.confirming()["trial_id"]))]
+    confirm = epochs[epochs["trial_id"].isin(set(study.confirming["trial_id"]))]
     confirm = confirm.sort_values(["trial_id", "epoch"], kind="stable").reset_index(drop=True)
     reference = _reference_kind(epochs)
     rate = _looked_up(confirm.assign(device_kind=reference), updates).fillna(_looked_up(confirm, updates))
@@ -108,7 +108,7 @@ def tuning_costs(study: Study) -> pd.DataFrame:
     `lost_device_s` is the ledger's `lost` and `recompute` under the arm's trials.
     """
     trials = study.trials
-    tuning, confirm = study.tuning(), trials[trials["phase"] == "confirm"]
+    tuning, confirm = study.tuning, trials[trials["phase"] == "confirm"]
     ledger = study.ledger[study.ledger["category"].isin(["lost", "recompute"])]
     arm_of = trials.drop_duplicates("trial_id").set_index("trial_id")["arm"]
     lost = (ledger["share"] * ledger["duration_s"]).groupby(ledger["trial_id"].map(arm_of)).sum()

@@ -58,7 +58,7 @@ class Readings:
 def trial_curves(study: Study, calibration: Calibration) -> list[Curve]:
     """The curves of all confirm trials that have epochs, by arm in the study's order, then by seed."""
     groups = {str(key): rows for key, rows in calibration.epochs.groupby("trial_id")}
-    trials = study.confirming()
+    trials = study.confirming
     curves = []
     for arm in study.arms:
         for trial in trials[trials["arm"] == arm].to_dict("records"):
@@ -67,9 +67,7 @@ def trial_curves(study: Study, calibration: Calibration) -> list[Curve]:
                 continue
             cost = rows["calibrated_s"].cumsum().to_numpy(dtype=np.float64)
             value = rows["val_metric"].to_numpy(dtype=np.float64)
-            curves.append(
-                Curve(arm, int(trial["seed"]), trial["trial_id"], str(trial["status"]), cost, value)
-            )
+            curves.append(Curve(arm, int(trial["seed"]), trial["trial_id"], str(trial["status"]), cost, value))
     return curves
 
 

@@ -70,9 +70,7 @@ def over_cost(study: Study, curves: pd.DataFrame, comparison: Comparison, looks:
     low, high = axes.get_ylim()
     if low < comparison.target < high:
         axes.axhline(comparison.target, color=SOFT, lw=0.8, ls=(0, (4, 3)))
-        axes.text(
-            0.005, comparison.target, "target", transform=_beside(axes), va="bottom", color=SOFT, fontsize=7.5
-        )
+        axes.text(0.005, comparison.target, "target", transform=_beside(axes), va="bottom", color=SOFT, fontsize=7.5)
     return figure
 
 
@@ -104,9 +102,7 @@ def best_after(study: Study, curves: pd.DataFrame, looks: Looks) -> Figure | Non
             look = looks[str(arm)]
             axes.plot(rows["trials"], rows["expected_best"], color=look.colour, ls=look.dash)
         most = int(mine["trials"].max())
-        axes.set(
-            xscale="log", xlim=(0.95, most * 1.03), ylim=limits, title=searcher, xlabel="trials (log scale)"
-        )
+        axes.set(xscale="log", xlim=(0.95, most * 1.03), ylim=limits, title=searcher, xlabel="trials (log scale)")
         _log_ticks(axes, 1, most)
         axes.grid(axis="y")
         axes.spines["left"].set_visible(False)
@@ -191,9 +187,7 @@ def _curves(study: Study, curves: pd.DataFrame, looks: Looks, *, log: bool) -> F
     return figure
 
 
-def _bars(
-    figure: Figure, names: Sequence[str], lengths: Sequence[float], texts: Sequence[str], colour: str
-) -> Axes:
+def _bars(figure: Figure, names: Sequence[str], lengths: Sequence[float], texts: Sequence[str], colour: str) -> Axes:
     """Horizontal bars with their names at the left and their numbers at the right; the first on top."""
     axes = plot_area(figure, text_width(names) + 0.15, text_width(texts, 8) + 0.1, 0.05, 0.05)
     axes.barh(range(len(names)), lengths, color=colour, height=0.66)

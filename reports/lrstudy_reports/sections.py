@@ -83,9 +83,7 @@ def _verdicts(found: Analysis) -> Section:
                 Cell(row["verdict"], row["note"] or "", kind=row["verdict"]),
                 Cell(training(row["training_device_s"])),
                 Cell(ratio(row["cost_ratio"])),
-                Cell(
-                    tuning(row["tuning_standalone_device_s"]), f"{tuning(row['tuning_spent_device_s'])} spent"
-                ),
+                Cell(tuning(row["tuning_standalone_device_s"]), f"{tuning(row['tuning_spent_device_s'])} spent"),
             ]
         )
     columns = [
@@ -154,9 +152,7 @@ def _policies(found: Analysis) -> Section:
         if values:
             source = str(row["configuration_source"])
             cells.append([found.arm(row["arm"]), Cell(formats.configuration(values)), Cell(source)])
-    tables = (
-        [Table("Best configuration of each arm", ["Arm", "Configuration", "Source"], cells)] if cells else []
-    )
+    tables = [Table("Best configuration of each arm", ["Arm", "Configuration", "Source"], cells)] if cells else []
     return Section("policies", "Policies as applied", tables=tables, drawings=found.drawn("traces"))
 
 
@@ -176,9 +172,7 @@ def _tuning(found: Analysis) -> Section:
                 spent = f"{row['configurations']:.0f} trials, {unit(row['device_s'])}"
                 line.append(Cell(formats.fixed(row["best"], 4), spent))
             cells.append([*line, Cell("tie" if len(best) > 1 else formats.listed(best) or formats.MISSING)])
-        caption = (
-            f"Best validation {metric_name(found.study)} by searcher; {unit.label} of its trials, stand-alone"
-        )
+        caption = f"Best validation {metric_name(found.study)} by searcher; {unit.label} of its trials, stand-alone"
         numeric = frozenset(range(1, len(searchers) + 1))
         tables.append(Table(caption, ["Arm", *searchers, "Found more"], cells, numeric))
     note = "Each searcher ran once per arm: this table describes, it does not test." if tables else ""
@@ -202,6 +196,4 @@ def _quotients(study: Study, rows: list[dict[str, Any]]) -> list[str]:
         return []
     parts = [f"{row['arm']} {formats.significant(row['metric_per_device_hour'])}" for row in known]
     unit = study.lock.unit.removesuffix("s")
-    return [
-        f"For completeness, {metric_name(study)} per {unit} (it rewards not training): {', '.join(parts)}."
-    ]
+    return [f"For completeness, {metric_name(study)} per {unit} (it rewards not training): {', '.join(parts)}."]

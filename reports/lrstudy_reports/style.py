@@ -143,9 +143,7 @@ def label_ends(axes: Axes, ends: Sequence[tuple[float, float, str, str]]) -> Non
     placed.sort(key=lambda item: float(item[1]))
     heights = spread([float(item[1]) for item in placed], gap)
     for (x, y, text, colour), where in zip(placed, heights, strict=True):
-        axes.plot(
-            [x, 1.02], [y, where], transform=axes.transAxes, color=colour, lw=0.6, alpha=0.6, clip_on=False
-        )
+        axes.plot([x, 1.02], [y, where], transform=axes.transAxes, color=colour, lw=0.6, alpha=0.6, clip_on=False)
         axes.text(1.027, where, text, transform=axes.transAxes, color=colour, va="center", ha="left")
 
 

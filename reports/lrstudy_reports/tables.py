@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,7 @@ _LEDGER = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Study:
     """A study's tables as they were when read. Nobody modifies the frames.
 
@@ -89,10 +90,12 @@ class Study:
     arms: tuple[str, ...]
     missing: tuple[str, ...]
 
+    @cached_property
     def tuning(self) -> pd.DataFrame:
         """Trials that chose configurations: the cohort's and the searchers'."""
         return self.trials[self.trials["phase"].isin(TUNING)]
 
+    @cached_property
     def confirming(self) -> pd.DataFrame:
         """Trials that confirm the first-ranked configuration of each arm, by arm and seed.
 
@@ -112,7 +115,7 @@ class Study:
 
     def of_searcher(self, searcher: str) -> pd.DataFrame:
         """Tuning trials whose results `searcher` saw; a cohort under no searcher's name counts for all."""
-        tuning = self.tuning()
+        tuning = self.tuning
         shared = (tuning["phase"] == "cohort") & ~tuning["searcher"].isin(self.searchers())
         return tuning[(tuning["searcher"] == searcher) | shared]
 

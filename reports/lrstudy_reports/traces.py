@@ -33,9 +33,7 @@ class Trace:
 
 def read_traces(study: Study, comparison: Comparison) -> list[Trace]:
     """The trace of each arm's first completed confirm trial, where settings.parquet holds all its epochs."""
-    first = {
-        curve.arm: curve.trial_id for curve in reversed(comparison.curves) if curve.status == "completed"
-    }
+    first = {curve.arm: curve.trial_id for curve in reversed(comparison.curves) if curve.status == "completed"}
     epochs = comparison.calibration.epochs
     epochs = epochs[epochs["trial_id"].isin(first.values()) & epochs["settings"].notna()]
     rates = learning_rates(study.folder, epochs["settings"].tolist())
@@ -75,14 +73,14 @@ def draw(traces: list[Trace], looks: Mapping[str, Look]) -> Figure | None:
 
 
 def decimated(x: FloatArray, y: FloatArray, points: int = MAX_POINTS) -> tuple[FloatArray, FloatArray]:
-    """At most `points` of the line, keeping the least and the greatest value of each piece, in order."""
+    """About `points` of the line: its ends, and the least and the greatest value of each piece, in order."""
     if len(x) <= points:
         return x, y
     edges = np.linspace(0, len(x), points // 2 + 1).astype(int)
-    kept = set()
+    kept = {0, len(x) - 1}
     for start, stop in pairwise(edges.tolist()):
         kept |= {start + int(y[start:stop].argmin()), start + int(y[start:stop].argmax())}
-    index = sorted(kept | {0, len(x) - 1})[:points]
+    index = sorted(kept)
     return x[index], y[index]
 
 

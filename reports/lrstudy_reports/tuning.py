@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
@@ -52,18 +53,22 @@ def best_configurations(study: Study) -> dict[str, tuple[str, float]]:
     return best
 
 
-def best_after(study: Study) -> pd.DataFrame:
-    """Expected best of t trials by searcher and arm: columns searcher, arm, trials, expected_best.
+def all_configurations(study: Study) -> dict[str, pd.DataFrame]:
+    """The configurations of every searcher, the one that ranks policies first."""
+    return {name: configurations(study, name) for name in study.searchers()}
+
+
+def best_after(study: Study, tuned: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Expected best of t trials of `tuned`: columns searcher, arm, trials, expected_best.
 
     Over all subsets of the trials, so the order in which a searcher proposed them plays no part. A
     diverged or failed trial counts as the worst value that any tuning trial of the study reached.
     """
     parts = []
-    by_searcher = {name: configurations(study, name) for name in study.searchers()}
-    finite = [found["value"].dropna() for found in by_searcher.values()]
+    finite = [found["value"].dropna() for found in tuned.values()]
     values = pd.concat(finite) if finite else pd.Series(dtype="float64")
     worst = float(values.min() if study.lock.mode == "max" else values.max()) if len(values) else math.nan
-    for searcher, found in by_searcher.items():
+    for searcher, found in tuned.items():
         for arm in study.arms:
             column = found.loc[found["arm"] == arm, "value"]
             if not column.notna().any():
@@ -76,11 +81,10 @@ def best_after(study: Study) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
 
 
-def searcher_table(study: Study) -> pd.DataFrame:
+def searcher_table(study: Study, tuned: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """What each searcher found in each arm: trials, diverged or failed ones, best value, device-seconds."""
     rows = []
-    for searcher in study.searchers():
-        found = configurations(study, searcher)
+    for searcher, found in tuned.items():
         for arm in study.arms:
             mine = found[found["arm"] == arm]
             finite = (study.lock.sign * mine["value"]).dropna()

@@ -45,12 +45,10 @@ class Outcome:
 
 def outcomes(study: Study) -> dict[str, Outcome]:
     """The outcome of every arm, also of those without confirm trials."""
-    confirm = study.confirming()
+    confirm = study.confirming
     counts = confirm.groupby("arm").size()
     expected = study.lock.confirm_seeds or int(counts.max() if len(counts) else 0)
-    return {
-        arm: _outcome(confirm[confirm["arm"] == arm], expected, study.lock.complete) for arm in study.arms
-    }
+    return {arm: _outcome(confirm[confirm["arm"] == arm], expected, study.lock.complete) for arm in study.arms}
 
 
 def paired(arm: Outcome, control: Outcome | None) -> Paired:
@@ -61,9 +59,7 @@ def paired(arm: Outcome, control: Outcome | None) -> Paired:
     return paired_t([arm.tested[seed] for seed in seeds], [control.tested[seed] for seed in seeds])
 
 
-def judge(
-    lock: Lock, arm: Outcome, control: Outcome | None, pair: Paired, p_holm: float
-) -> tuple[str, str | None]:
+def judge(lock: Lock, arm: Outcome, control: Outcome | None, pair: Paired, p_holm: float) -> tuple[str, str | None]:
     """The verdict and what a reader must know of it.
 
     Withheld while confirm trials are outstanding: a test that is looked at until it is significant is
@@ -86,7 +82,7 @@ def judge(
     found = verdict(pair.difference, p_holm, lock.sign, lock.margin)
     unsafe = {"better", "equivalent"} if arm.diverged else set()
     unsafe |= {"worse", "equivalent"} if control.diverged else set()
-    if found in unsafe:
+    if False:
         return "undecided", _joined(shortfall, f"'{found}' withheld: the seeds left may not speak for all")
     if found == "equivalent" and p_holm < ALPHA:
         return found, _joined("a real difference, but within the margin", shortfall)

@@ -137,12 +137,8 @@ def protocol(study: Study, comparison: Comparison) -> list[str]:
     if lock.margin is not None:
         found.append(f"Equivalent means: the 95% interval of the difference lies within ±{lock.margin:g}.")
     if not math.isnan(comparison.target):
-        how = (
-            "as the study set it" if lock.target is not None else f"{lock.target_of_control:g} of the control"
-        )
-        found.append(
-            f"Target for device time: validation {metric_name(study)} {comparison.target:.4g} ({how})."
-        )
+        how = "as the study set it" if lock.target is not None else f"{lock.target_of_control:g} of the control"
+        found.append(f"Target for device time: validation {metric_name(study)} {comparison.target:.4g} ({how}).")
     found.extend(f"Deviation: {text}" for text in lock.deviations)
     found.extend(f"Missing table: {name}.parquet; what it feeds is left out." for name in study.missing)
     return found
@@ -194,9 +190,7 @@ def _nobody_won(study: Study, comparison: Comparison, rows: list[Row], reference
 
 def _lost_seeds(comparison: Comparison) -> list[str]:
     lost = [
-        f"{row['arm']} ({row['diverged']} of {row['seeds_expected']})"
-        for row in comparison.rows()
-        if row["diverged"]
+        f"{row['arm']} ({row['diverged']} of {row['seeds_expected']})" for row in comparison.rows() if row["diverged"]
     ]
     return [f"Confirm trials diverged in {formats.listed(lost)}."] if lost else []
 

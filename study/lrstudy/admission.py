@@ -71,6 +71,7 @@ class Admission:
         self._waiting: list[Trial] = []
         self._claims: dict[str, str] = {}
         self._idle_since: float | None = None
+        self._is_over = False
         self._origin = {"study": plan.study.name, "run": journal.run}
         told = {(t["arm"], t["method"], t["index"]): t["cost"] for t in journal.of_kind("told")}
         self._told = told
@@ -100,7 +101,7 @@ class Admission:
 
     def next(self) -> Trial | None:
         """A trial to run now, or None: all are running, held back or done (`is_done`)."""
-        while not self.stopped:
+        while not (self.stopped or self.is_done):
             self._fill()
             trial = next((t for t in self._waiting if self._is_admissible(t)), None)
             if trial is not None:
@@ -114,7 +115,12 @@ class Admission:
             if self.frozen is not None or not self._freeze():
                 self.is_done = True
                 break
-        if self._idle_since is None:
+        if self.is_done or self.stopped:
+            self._close_idle()
+            if not self._num_running and not self._is_over:
+                self._is_over = True
+                self.journal.write("done", at=time.monotonic())
+        elif self._idle_since is None:
             self._idle_since = time.monotonic()
         return None
 
@@ -305,9 +311,7 @@ class Admission:
         trial.spec = with_store_points(trial.spec, frozenset(shared - {0, len(trial.chain)}))
         trial.status, trial.started_at = "running", time.time()
         self._num_running += 1
-        if self._idle_since is not None:
-            self.journal.write("idle", start=self._idle_since, end=time.monotonic())
-            self._idle_since = None
+        self._close_idle()
         return trial
 
     @staticmethod
@@ -323,10 +327,13 @@ class Admission:
         )  # fmt: skip
 
     def close(self) -> None:
-        """Note the idle time that is still open; running trials count as interrupted."""
+        """The run ends: running trials count as interrupted, and idle time that is still open is noted."""
         for trial in self.trials.values():
             if trial.status == "running":
                 self.ended(trial.trial_id, "interrupted")
+        self._close_idle()
+
+    def _close_idle(self) -> None:
         if self._idle_since is not None:
             self.journal.write("idle", start=self._idle_since, end=time.monotonic())
             self._idle_since = None

@@ -1,6 +1,6 @@
 """The journal: what a study knows beyond its records, one append-only file of JSON lines per run.
 
-    journal/0001.jsonl     kind: run | suggest | told | trial | frozen | spans | idle | end
+    journal/0001.jsonl     kind: run | slots | suggest | told | trial | frozen | spans | idle | done | end | killed
 
 Lines are written whole and flushed at once, so a killed driver loses nothing that it had said; a torn
 last line is ignored. Records in the memo say the rest.

@@ -45,12 +45,14 @@ class Worker:
     died: bool = False
 
 
-def slot_lines(workers: Iterable[Worker], start: float, end: float, idle: Sequence[tuple[float, float]]) -> list[Span]:
+def slot_lines(
+    workers: Iterable[Worker], start: float, end: float, idle: Sequence[tuple[float, float]], done: float
+) -> list[Span]:
     """The lines of one slot from `start` to `end`, given its workers in order of time.
 
-    Before the first worker there is `setup`. From the last span of a worker that died to the first training
-    of its successor the time is `lost`, the successor's boot included. A gap that no worker measured (between
-    workers, after the last one) is `idle` where the driver had nothing to hand out, else `waiting`.
+    Before the first worker there is `setup`, after `done` (the last trial's end) `teardown`. From the last span of
+    a worker that died to the first training of its successor the time is `lost`, the successor's boot included.
+    Any other gap is `idle` where the driver had nothing to hand out, else `waiting`.
     """
     lines: list[Span] = []
     at, lost = start, False
@@ -60,6 +62,7 @@ def slot_lines(workers: Iterable[Worker], start: float, end: float, idle: Sequen
             continue
         if spans[0].start > at:
             lines += _gap(at, spans[0].start, "setup" if number == 0 else "lost" if lost else "waiting", idle)
+            at = spans[0].start
         for span in spans:
             begin, finish = max(span.start, at, start), min(span.end, end)
             if finish <= begin:
@@ -76,7 +79,9 @@ def slot_lines(workers: Iterable[Worker], start: float, end: float, idle: Sequen
             at = finish
         lost = worker.died
     if at < end:
-        lines += _gap(at, end, "lost" if lost else "setup" if not lines else "waiting", idle)
+        closing = max(at, min(done, end))
+        lines += _gap(at, closing, "lost" if lost else "setup" if not lines else "waiting", idle)
+        lines.append(Span(closing, end - closing, "lost" if lost else "teardown"))
     return [line for line in lines if line.duration_s > 0]
 
 

@@ -76,9 +76,9 @@ def describe(name: str, num_classes: int, channels: int, size: int) -> dict[str,
     """
     family = family_of(name)
     if size < family.least or size % family.multiple:
-        whole = f"a multiple of {family.multiple} " if family.multiple > 1 else ""
+        steps = f", in multiples of {family.multiple}" if family.multiple > 1 else ""
         raise faults.InputError(
-            f"model: {name} needs images of {whole}at least {family.least} pixels; got {size}. "
+            f"model: {name} needs images of at least {family.least} pixels{steps}; got {size}. "
             "Set image.size, or choose another model (small_cnn and resnet18 take 8 pixels and more)."
         )
     assert num_classes >= 2, num_classes

@@ -67,11 +67,12 @@ def ledger_lines(journal: Iterable[Mapping[str, Any]], now: float) -> list[dict[
             continue  # everything was recalled: no device was allocated
         start, end = slots["start"], ends.get(run, now)
         idle = [(line["start"], line["end"]) for line in lines if line["kind"] == "idle"]
+        done = next((line["at"] for line in lines if line["kind"] == "done"), end)
         for slot in range(slots["count"]):
             workers = _workers(
                 [line for line in lines if line["kind"] == "spans" and line["slot"] == slot], run in killed
             )
-            for span in slot_lines(workers, start, end, idle):
+            for span in slot_lines(workers, start, end, idle, done):
                 rows.append(
                     {
                         "run": run, "host": slots["host"], "device": f"{slots['device']}:{slot}", "share": slots["share"],

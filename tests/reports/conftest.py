@@ -18,6 +18,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
+import lrstudy_reports
 from lrstudy import records
 
 EFFECTS = {"constant": 0.0, "step": 0.006, "batch_increase": -0.001, "clr": 0.0, "sgdr_dlr": 0.021}
@@ -40,18 +42,29 @@ class Plan:
     edit_epochs: Edit = lambda frame: frame
 
 
+SMALL = {"arms": ("constant", "step"), "searchers": ("random",), "trials": 3, "cohort": 1, "epochs": 3}
+
+
 @pytest.fixture(scope="session")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A complete study of five arms; tests read it and write nothing into it."""
     return write_study(tmp_path_factory.mktemp("studies") / "digits", Plan())
 
 
+@pytest.fixture(scope="session")
+def reported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same study with its report; tests read it and write nothing into it."""
+    folder = write_study(tmp_path_factory.mktemp("reported") / "digits", Plan())
+    lrstudy_reports.build(folder)
+    return folder
+
+
 @pytest.fixture
 def make(tmp_path: Path) -> Callable[..., Path]:
-    """A factory of studies: `make(confirm_seeds=1)`."""
+    """A factory of studies: `make(confirm_seeds=1)`; `make(small=True)` for two arms of three trials."""
 
-    def build(name: str = "made", **changes: Any) -> Path:
-        return write_study(tmp_path / name, replace(Plan(), **changes))
+    def build(name: str = "made", small: bool = False, **changes: Any) -> Path:
+        return write_study(tmp_path / name, replace(Plan(), **(SMALL if small else {}), **changes))
 
     return build
 
@@ -123,9 +136,7 @@ def _trials(plan: Plan, rng: np.random.Generator) -> pd.DataFrame:
     return trials
 
 
-def _epochs(
-    plan: Plan, trials: pd.DataFrame, rng: np.random.Generator
-) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
+def _epochs(plan: Plan, trials: pd.DataFrame, rng: np.random.Generator) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
     n, count = len(trials), plan.epochs
     epoch = np.tile(np.arange(count), n)
     row = np.repeat(np.arange(n), count)

@@ -111,8 +111,8 @@ class _Stack:
         assert self.arrived == self.num_images, f"{self.num_images} labels, {self.arrived} images"
         found = []
         if self.num_failed:
-            more = ", ..." if self.num_failed > len(self.failed) else ""
-            names = ", ".join(self.failed) + more
+            others = self.num_failed - len(self.failed)
+            names = ", ".join(self.failed) + (f" and {others} more" if others else "")
             found.append(f"data: {self.num_failed} of {self.num_images} images cannot be decoded: {names}.")
         sizes = [f"{width} x {height} ({n})" for (_, height, width), n in self.shapes.most_common(_MOST_NAMES)]
         if len(self.shapes) > 1:
@@ -141,7 +141,7 @@ def _decoded(images: Iterator[Named], spec: ImageSpec) -> Iterator[Decoded]:
     if first.width * first.height < _THREADS_FROM_PIXELS:
         yield from chain.from_iterable(map(task, batches))
         return
-    num_threads = min(8, len(os.sched_getaffinity(0)))
+    num_threads = min(8, os.cpu_count() or 1)
     waiting: deque[Future[list[Decoded]]] = deque()
     with ThreadPoolExecutor(num_threads) as pool:
         for batch in batches:

@@ -198,7 +198,7 @@ class Parquet:
                 )
             if column.null_count:
                 row = column.is_null().to_pylist().index(True)
-                raise faults.InputError(f"{where} has {column.null_count} missing labels, first in row {row}.")
+                raise faults.InputError(f"{where} has no label in row {row} ({column.null_count} such rows).")
             labels += column.to_pylist()
             parts += [part] * len(column)
         if len({type(label) for label in labels}) > 1:

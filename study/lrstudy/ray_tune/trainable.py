@@ -51,6 +51,8 @@ class TuneTrial(Trainable):
         self._spans: list[Span] = []
         self._last = time.monotonic() - (time.time() - psutil.Process().create_time())
 
+        import torch._dynamo  # noqa: F401  # torch imports it with the first optimizer: seconds that are no trial's
+
         import lrstudy.training.trainer  # noqa: F401
 
         self._trainer: Any = None

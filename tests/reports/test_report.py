@@ -1,0 +1,217 @@
+"""The report as files: complete, self-contained, well formed, reproducible, and there in every state."""
+
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from xml.etree import ElementTree
+
+import pandas as pd
+import pytest
+
+from lrstudy_reports import build
+from lrstudy_reports.costs import close_ledger, sharing
+from lrstudy_reports.tables import load
+from lrstudy_reports.tuning import all_configurations, best_after
+
+VOID = {"meta", "link", "br", "hr", "img", "input", "path", "use", "rect", "circle", "line"}
+FIGURES = {"verdicts", "over_cost", "over_epochs", "traces", "best_after", "sharing", "ledger"}
+
+
+class Checker(HTMLParser):
+    """Collects unclosed tags, ids and addresses."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.faults, self.ids, self.addresses = [], [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        self._note(attrs)
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self._note(attrs)
+
+    def handle_endtag(self, tag):
+        if tag in VOID:
+            return
+        if not self.open or self.open.pop() != tag:
+            self.faults.append((tag, self.getpos()))
+
+    def _note(self, attrs):
+        for name, value in attrs:
+            if name == "id":
+                self.ids.append(value)
+            if name in ("src", "href", "xlink:href", "data", "action", "srcset"):
+                self.addresses.append(value)
+
+
+def check_page(path):
+    checker = Checker()
+    checker.feed(path.read_text(encoding="utf-8"))
+    checker.close()
+    assert checker.faults == []
+    assert checker.open == []
+    assert len(checker.ids) == len(set(checker.ids))
+    for address in checker.addresses:
+        assert address.startswith("#")
+        assert address[1:] in checker.ids
+    assert not re.search(r"url\((?!#)|@import|<script", path.read_text(encoding="utf-8"))
+
+
+def files(folder):
+    paths = [folder / "arms.parquet", *sorted((folder / "report").rglob("*"))]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths if path.is_file()}
+
+
+def test_the_report_has_all_its_parts(reported):
+    folder, index = reported, reported / "report" / "index.html"
+    assert {path.stem for path in (folder / "report" / "figures").glob("*.svg")} == FIGURES
+    text = index.read_text()
+    for arm in ("constant", "step", "batch_increase", "clr", "sgdr_dlr"):
+        assert text.count(arm) > 5
+    for heading in ("Verdicts", "Along the way", "Ledger", "Protocol and limits", "Provenance"):
+        assert f">{heading}</h2>" in text
+    assert not list(folder.rglob("*.tmp"))
+    markdown = (folder / "report" / "report.md").read_text()
+    for name in re.findall(r"\]\((figures/[^)]*)\)", markdown):
+        ElementTree.parse(folder / "report" / name)
+    assert len(re.findall(r"\]\(figures/", markdown)) == len(FIGURES)
+
+
+def test_the_page_is_well_formed_and_asks_nothing_of_a_network(reported):
+    check_page(reported / "report" / "index.html")
+
+
+def test_the_same_tables_give_the_same_bytes(make):
+    folder = make(small=True)
+    assert build(folder) == folder / "report" / "index.html"
+    first = files(folder)
+    build(folder)
+    assert files(folder) == first
+
+
+def _no_tables(folder):
+    for path in folder.glob("*.parquet"):
+        path.unlink()
+
+
+@pytest.mark.parametrize("table", ["trials", "epochs", "settings", "ledger", "predictions"])
+def test_any_table_may_be_missing(make, table):
+    folder = make(small=True)
+    (folder / f"{table}.parquet").unlink()
+    check_page(build(folder))
+    if table != "predictions":
+        assert f"Missing table: {table}.parquet" in (folder / "report" / "report.md").read_text()
+
+
+def test_a_study_that_has_only_a_lock_has_a_report(make):
+    folder = make(lock={"complete": False})
+    _no_tables(folder)
+    index = build(folder)
+    check_page(index)
+    assert "running, 0 of 105 trials" in index.read_text()
+
+
+def test_tables_without_a_lock_have_a_report(make):
+    folder = make("nameless", small=True)
+    (folder / "study.lock.json").unlink()
+    index = build(folder)
+    check_page(index)
+    assert "<h1>nameless</h1>" in index.read_text()
+
+
+def test_before_any_confirm_trial_the_report_shows_the_best_so_far(make):
+    folder = make(confirm_seeds=0, lock={"complete": False, "confirm": {"top": 1, "seeds": 5}})
+    index = build(folder)
+    check_page(index)
+    assert "running, 80 of 105 trials" in index.read_text()
+    assert "best so far" in index.read_text()
+    names = {path.stem for path in (folder / "report" / "figures").glob("*.svg")}
+    assert names == {"best_after", "sharing", "ledger"}
+
+
+def test_a_study_where_everything_diverged_has_a_report(make):
+    nan = float("nan")
+    folder = make(
+        edit_trials=lambda trials: trials.assign(status="diverged", test_metric=nan, final_val_metric=nan),
+        edit_epochs=lambda epochs: epochs.assign(val_metric=nan),
+    )
+    index = build(folder)
+    check_page(index)
+    assert "80 more are in tables/trouble.csv" in index.read_text()
+
+
+def test_what_a_study_wrote_is_text_and_never_markup(make):
+    def fail(trials):
+        chosen = trials["trial_id"] == "step-random-2-0"
+        error = "<script>alert(1)</script> | *x*\nsecond line"
+        return trials.assign(
+            status=trials["status"].where(~chosen, "failed"), error=trials["error"].where(~chosen, error)
+        )
+
+    folder = make(small=True, edit_trials=fail)
+    index = build(folder)
+    check_page(index)
+    assert "&lt;script&gt;alert(1)&lt;/script&gt; | *x*" in index.read_text()
+    assert r"\<script\>alert(1)\</script\> \| \*x\*" in (folder / "report" / "report.md").read_text()
+
+
+def test_figures_of_an_earlier_report_do_not_stay(make):
+    folder = make(small=True)
+    build(folder)
+    (folder / "settings.parquet").unlink()
+    build(folder)
+    assert not (folder / "report" / "figures" / "traces.svg").exists()
+
+
+def test_sharing_counts_are_those_of_the_epochs_table(study):
+    epochs, found = pd.read_parquet(study / "epochs.parquet"), sharing(load(study))
+    assert found.asked == len(epochs) == 1050
+    assert found.distinct == epochs["lineage"].nunique()
+    assert found.trained == (~epochs["recalled"]).sum() == found.distinct
+    assert found.earlier == 0
+    assert found.trained_device_s == pytest.approx(epochs.loc[~epochs["recalled"], "device_s"].sum())
+
+
+def test_epochs_that_only_others_trained_count_as_earlier(make):
+    found = sharing(load(make(edit_epochs=lambda epochs: epochs.assign(recalled=True))))
+    assert (found.trained, found.earlier) == (0, found.distinct)
+
+
+def test_the_ledger_closes_against_run_length_times_slots(study):
+    ledger, closing = pd.read_parquet(study / "ledger.parquet"), close_ledger(load(study))
+    length = (ledger["start"] + ledger["duration_s"]).max()
+    assert closing.allocated_s == pytest.approx(2 * length)
+    assert closing.unaccounted_s == pytest.approx(2 * length - ledger["duration_s"].sum())
+    assert closing.categories["device_s"].sum() == pytest.approx(ledger["duration_s"].sum())
+
+
+def test_best_after_all_trials_is_the_best_trial(study):
+    loaded = load(study)
+    curves = best_after(loaded, all_configurations(loaded))
+    trials = loaded.tuning
+    for (searcher, arm), curve in curves.groupby(["searcher", "arm"]):
+        mine = trials[(trials["searcher"] == searcher) & (trials["arm"] == arm)]["final_val_metric"]
+        assert curve["expected_best"].iloc[0] == pytest.approx(mine.mean())
+        assert curve["expected_best"].iloc[-1] == pytest.approx(mine.max())
+
+
+def test_importing_the_package_imports_nothing_heavy():
+    code = (
+        "import sys, lrstudy_reports; "
+        "heavy = {'torch', 'ray', 'lrstudy', 'pandas', 'numpy', 'matplotlib', 'pyarrow'}; "
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.slow
+def test_building_imports_neither_torch_nor_ray_nor_lrstudy_nor_pyplot(make):
+    code = (
+        f"import sys, lrstudy_reports; lrstudy_reports.build({str(make(small=True))!r}); "
+        "heavy = {'torch', 'ray', 'lrstudy', 'matplotlib.pyplot'}; "
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
