@@ -50,7 +50,8 @@ def what_was_shared(found: Analysis) -> Section:
     factor = f", {shared.asked / shared.trained:.2f} for each one trained" if shared.trained else ""
     text = (
         f"Trials asked for {formats.count(shared.asked, 'epoch')}{factor}. Stand-alone they cost "
-        f"{unit(shared.asked_device_s)} {unit.label}; those trained took {unit(shared.trained_device_s)}."
+        f"{unit(shared.asked_device_s)} {unit.label}; "
+        f"those trained here took {unit(shared.trained_device_s)}."
     )
     if shared.earlier:
         text += f" {formats.count(shared.earlier, 'distinct epoch')} had been trained by earlier studies."

@@ -93,6 +93,7 @@ def _environment(name: str) -> Environment:
     )
     environment.filters["md"] = _markdown
     environment.filters["tied"] = _tied
+    environment.filters["aside"] = _aside
     return environment
 
 
@@ -102,8 +103,15 @@ def _tied(text: str) -> str:
     return re.sub(r"\[(\S+), (\S+)\]", "[\\1,\u00a0\\2]", text)
 
 
+def _aside(cell: Cell) -> str:
+    """The second line of `cell` for a format that has only one."""
+    if not cell.sub:
+        return ""
+    return f" {cell.sub}" if cell.sub.startswith("[") else f" ({cell.sub})"
+
+
 def _markdown(text: str) -> str:
     """`text` as one line of Markdown, without anything that Markdown would interpret."""
     for character in "\\`*_<>|[]":
         text = text.replace(character, f"\\{character}")
-    return " ".join(text.split())
+    return " ".join(text.splitlines())

@@ -174,7 +174,7 @@ def _tuning(found: Analysis) -> Section:
             cells.append([*line, Cell("tie" if len(best) > 1 else formats.listed(best) or formats.MISSING)])
         caption = f"Best validation {metric_name(found.study)} by searcher; {unit.label} of its trials, stand-alone"
         numeric = frozenset(range(1, len(searchers) + 1))
-        tables.append(Table(caption, ["Arm", *searchers, "Found more"], cells, numeric))
+        tables.append(Table(caption, ["Arm", *searchers, "Better"], cells, numeric))
     note = "Each searcher ran once per arm: this table describes, it does not test." if tables else ""
     return Section(
         "tuning",

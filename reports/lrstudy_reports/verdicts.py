@@ -82,7 +82,7 @@ def judge(lock: Lock, arm: Outcome, control: Outcome | None, pair: Paired, p_hol
     found = verdict(pair.difference, p_holm, lock.sign, lock.margin)
     unsafe = {"better", "equivalent"} if arm.diverged else set()
     unsafe |= {"worse", "equivalent"} if control.diverged else set()
-    if False:
+    if found in unsafe:
         return "undecided", _joined(shortfall, f"'{found}' withheld: the seeds left may not speak for all")
     if found == "equivalent" and p_holm < ALPHA:
         return found, _joined("a real difference, but within the margin", shortfall)

@@ -127,7 +127,7 @@ def protocol(study: Study, comparison: Comparison) -> list[str]:
             f"tuning seeds {formats.value(list(lock.seeds))}."
         )
     if len(searchers) > 1:
-        found.append(f"Policies are ranked by what {searchers[0]} found.")
+        found.append(f"The confirmed configurations are those that {searchers[0]} found.")
     seeds = lock.confirm_seeds
     if seeds:
         found.append(

@@ -158,8 +158,14 @@ class Admission:
 
     @property
     def num_planned(self) -> int:
-        """How many trials the whole study has."""
-        return self.plan.num_trials
+        """How many trials the whole study has, as far as is known: a small space may be used up early."""
+        search = self.plan.study.search
+        missing = sum(
+            search.trials - len(stream.asked)
+            for (arm, _), stream in self._streams.items()
+            if stream.is_exhausted and arm not in self.plan.retired
+        )
+        return self.plan.num_trials - missing * len(search.seeds)
 
     # Tuning
 

@@ -81,6 +81,8 @@ class Stream:
     def _from_searcher(self, index: int) -> Configuration | None:
         if self._searcher is None:
             self._searcher = make(self._method, self._space, self._seed)
+            for point in self._cohort:
+                self._searcher.expect(point)
         while True:
             self._tell_up_to(self._searcher_asked - self._outstanding)
             suggested = self._searcher.ask()

@@ -1,0 +1,245 @@
+"""A trial walks its lineage: sharing, recall, resume and repair give the same numbers, bit for bit on a CPU."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import serial
+
+from lrstudy import trial as trial_module
+from lrstudy.memo import Memo
+from lrstudy.training.trainer import Trainer
+from lrstudy.trial import RecomputedDifferentlyError, TrialSpec, Walk
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory):
+    return serial.study(tmp_path_factory.mktemp("trial")).plan()[0]
+
+
+@pytest.fixture(scope="module")
+def trainer(plan):
+    return Trainer(plan.workload)
+
+
+def spec(plan, arm: str, seed: int = 0, epochs: int = 4, **parameters) -> TrialSpec:
+    found = plan.arms[arm]
+    made = plan.spec(f"{arm}-{seed}", found, {**found.space.default(), **parameters}, seed, False, {})
+    return replace(made, run=replace(made.run, num_epochs=epochs))
+
+
+def walk(spec: TrialSpec, memo: Memo, trainer):
+    """All steps of a walk, with a memo object of its own, as another process would have."""
+    return list(Walk(spec, Memo(memo.location), lambda: trainer))
+
+
+def numbers(steps):
+    return [(s.record.lineage, s.record.metrics, s.record.state) for s in steps]
+
+
+@pytest.fixture
+def memo(tmp_path) -> Memo:
+    return Memo(tmp_path / "memo")
+
+
+def test_sharing_on_and_off_give_the_same_numbers_bit_for_bit(plan, trainer, memo, tmp_path):
+    arms = ["constant", "step", "clr"]
+    alone = [numbers(walk(spec(plan, arm), Memo(tmp_path / arm), trainer)) for arm in arms]
+    shared = [walk(spec(plan, arm), memo, trainer) for arm in arms]
+    assert [numbers(steps) for steps in shared] == alone
+    recalled = [[step.recalled for step in steps] for steps in shared]
+    assert recalled == [[False] * 4, [True, True, False, False], [False] * 4]
+
+
+def test_the_second_walk_recalls_everything_and_asks_for_no_trainer(plan, trainer, memo):
+    first = walk(spec(plan, "constant"), memo, trainer)
+
+    def refuse():
+        raise AssertionError("a trainer was asked for")
+
+    again = list(Walk(spec(plan, "constant"), Memo(memo.location), refuse))
+    assert all(step.recalled for step in again)
+    assert numbers(again) == numbers(first)
+
+
+def test_a_recalled_epoch_keeps_its_original_cost(plan, trainer, memo):
+    first = walk(spec(plan, "constant"), memo, trainer)
+    again = walk(spec(plan, "constant"), memo, trainer)
+    assert [s.record.device_s for s in again] == [s.record.device_s for s in first]
+    assert all(s.record.device_s > 0 for s in first)
+    assert not any(s.spans for s in again)
+
+
+def test_a_walk_that_stopped_goes_on_to_the_same_end(plan, trainer, memo, tmp_path):
+    straight = walk(spec(plan, "clr"), Memo(tmp_path / "straight"), trainer)
+    for _, step in zip(range(2), Walk(spec(plan, "clr"), memo, lambda: trainer), strict=False):
+        assert not step.recalled
+    resumed = walk(spec(plan, "clr"), memo, trainer)
+    assert [step.recalled for step in resumed] == [True, True, False, False]
+    assert numbers(resumed) == numbers(straight)
+
+
+def test_more_epochs_extend_a_policy_that_does_not_look_at_its_horizon(plan, trainer, memo):
+    walk(spec(plan, "constant", epochs=2), memo, trainer)
+    longer = walk(spec(plan, "constant", epochs=4), memo, trainer)
+    assert [step.recalled for step in longer] == [True, True, False, False]
+
+
+def test_another_seed_is_another_training(plan, trainer, memo):
+    one, two = walk(spec(plan, "constant", 0), memo, trainer), walk(spec(plan, "constant", 1), memo, trainer)
+    assert not any(step.recalled for step in two)
+    assert {s.record.lineage for s in one}.isdisjoint(s.record.lineage for s in two)
+    assert one[0].record.metrics["train_loss"] != two[0].record.metrics["train_loss"]
+
+
+@pytest.mark.parametrize("damage", ["torn", "flipped", "missing"])
+def test_a_damaged_state_is_noticed_and_retrained(plan, trainer, memo, tmp_path, damage):
+    straight = walk(spec(plan, "constant", epochs=4), Memo(tmp_path / "straight"), trainer)
+    first = walk(spec(plan, "constant", epochs=2), memo, trainer)
+    path = Path(memo.location) / "states" / first[-1].record.state
+    data = bytearray(path.read_bytes())
+    if damage == "torn":
+        path.write_bytes(data[: len(data) // 2])
+    elif damage == "flipped":
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+    else:
+        path.unlink()
+    longer = walk(spec(plan, "constant", epochs=4), memo, trainer)
+    assert numbers(longer) == numbers(straight)
+    assert "recompute" in {span.category for span in longer[2].spans}
+    assert Memo(memo.location).state_of(first[-1].record) == bytes(_original(tmp_path, first[-1]))
+
+
+def _original(tmp_path, step) -> bytes:
+    return (tmp_path / "straight" / "states" / step.record.state).read_bytes()
+
+
+def test_a_damaged_record_is_retrained_and_its_name_taken_again(plan, trainer, memo):
+    first = walk(spec(plan, "constant"), memo, trainer)
+    name = first[2].record.lineage
+    path = Path(memo.location) / "records" / name[:2] / name
+    path.write_bytes(path.read_bytes()[:-40])
+    again = walk(spec(plan, "constant"), memo, trainer)
+    assert [step.recalled for step in again] == [True, True, False, True]
+    assert numbers(again) == numbers(first)
+
+
+def test_an_epoch_recomputed_with_another_loss_is_a_fault_of_naming(plan, trainer, memo):
+    first = walk(spec(plan, "constant", epochs=1), memo, trainer)
+    record = first[0].record
+    (Path(memo.location) / "states" / record.state).unlink()
+    path = Path(memo.location) / "records" / record.lineage[:2] / record.lineage
+    path.write_bytes(replace(record, metrics={**record.metrics, "train_loss": 0.5}).to_bytes())
+    with pytest.raises(RecomputedDifferentlyError, match="missing from its name"):
+        walk(spec(plan, "constant", epochs=2), memo, trainer)
+
+
+def test_large_states_are_stored_at_the_end_and_where_others_wait(plan, trainer, memo, monkeypatch):
+    monkeypatch.setattr(trial_module, "SMALL_STATE_BYTES", 0)
+    monkeypatch.setattr(trial_module, "STATE_EVERY", 1e9)
+    steps = walk(replace(spec(plan, "constant", epochs=6), store_at=frozenset({3})), memo, trainer)
+    # The first epoch is stored to learn what storing costs.
+    assert [step.record.state is not None for step in steps] == [True, False, True, False, False, True]
+    branch = walk(spec(plan, "step", epochs=6, milestones=[5]), memo, trainer)
+    assert [step.recalled for step in branch] == [True] * 5 + [False]
+    recomputed = sum(span.category == "recompute" for span in branch[5].spans)
+    assert recomputed == 2  # from the state after 3 epochs to that after 5
+    other = walk(spec(plan, "step", epochs=6, milestones=[5], gamma=0.5), memo, trainer)
+    assert not any(span.category == "recompute" for step in other for span in step.spans), "the branch was anchored"
+
+
+def test_a_diverged_epoch_is_a_record_without_a_state_and_ends_the_trial(plan, trainer, memo):
+    steps = walk(spec(plan, "constant", lr=1e20), memo, trainer)
+    assert len(steps) == 1
+    assert steps[0].record.diverged
+    assert steps[0].record.state is None
+    again = walk(spec(plan, "constant", lr=1e20), memo, trainer)
+    assert [step.recalled for step in again] == [True]
+
+
+def test_an_exception_in_training_is_never_memoised(plan, trainer, memo):
+    class Failing:
+        def __getattr__(self, name):
+            return getattr(trainer, name)
+
+        def train(self, settings, seed, epoch):
+            if epoch == 2:
+                raise MemoryError("out of memory")
+            return trainer.train(settings, seed, epoch)
+
+    with pytest.raises(MemoryError):
+        walk(spec(plan, "constant"), memo, Failing())
+    steps = walk(spec(plan, "constant"), memo, trainer)
+    assert [step.recalled for step in steps] == [True, True, False, False]
+
+
+def test_the_loser_of_a_race_goes_on_from_the_winners_state(plan, trainer, memo, tmp_path):
+    mine = spec(plan, "constant")
+
+    class Overtaken:
+        """While it trains its second epoch, another process commits the whole trial."""
+
+        def __getattr__(self, name):
+            return getattr(trainer, name)
+
+        def train(self, settings, seed, epoch):
+            if epoch == 1 and not done:
+                done.append(True)
+                state = trainer.capture()
+                walk(mine, memo, trainer)
+                trainer.restore(state)
+            return trainer.train(settings, seed, epoch)
+
+    done: list[bool] = []
+    steps = walk(mine, memo, Overtaken())
+    assert [step.recalled for step in steps] == [False, False, True, True]
+    assert numbers(steps) == numbers(walk(mine, Memo(tmp_path / "straight"), trainer))
+
+
+def test_spans_say_where_the_time_of_an_epoch_went(plan, trainer, memo):
+    steps = walk(spec(plan, "constant"), memo, trainer)
+    categories = [span.category for step in steps[1:] for span in step.spans]
+    assert set(categories) == {"train", "evaluate", "state"}
+    for step in steps:
+        trained = sum(s.duration_s for s in step.spans if s.category == "train")
+        assert trained == step.record.train_s
+
+
+def test_thread_count_and_split_and_data_change_the_name(plan, tmp_path):
+    name = plan.root(0).name()
+    others = ["resources.cpu=2", "workload.split.seed=1", "workload.subset=119", "workload.image.normalize=none"]
+    for override in others:
+        other = serial.study(tmp_path, serial.SMALL, override).plan()[0]
+        assert other.root(0).name() != name, override
+    same = serial.study(tmp_path, serial.SMALL, "budget.epochs=9", "name=other", "metric=balanced_accuracy").plan()[0]
+    assert same.root(0).name() == name
+
+
+def test_a_worker_that_computes_otherwise_refuses(plan):
+    wrong = replace(plan.workload, numerics={**plan.workload.numerics, "threads": 7})
+    with pytest.raises(RuntimeError, match="threads: expected 7, here 1"):
+        Trainer(wrong)
+
+
+def test_another_process_gives_the_same_numbers(plan, trainer, memo, tmp_path):
+    steps = walk(spec(plan, "clr"), memo, trainer)
+    code = f"""
+        import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})
+        from pathlib import Path
+        import serial, test_trial
+        from lrstudy.memo import Memo
+        from lrstudy.training.trainer import Trainer
+        plan = serial.study(Path({str(tmp_path)!r})).plan()[0]
+        steps = test_trial.walk(test_trial.spec(plan, "clr"), Memo({str(tmp_path / "other")!r}), Trainer(plan.workload))
+        print(*[step.record.state for step in steps])
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [step.record.state for step in steps]
