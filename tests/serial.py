@@ -35,6 +35,7 @@ class Serial:
     """Runs what admission hands out on `slots` simulated slots; `order` picks which running trial steps next."""
 
     def __init__(self, plan: Plan, folder: Path, slots: int = 1, order: Callable[[int], int] = lambda n: 0) -> None:
+        self.folder = folder
         self.journal = Journal(folder / "small" / "journal")
         self.journal.open_run()
         self.memo = Memo(folder / "memo")

@@ -34,7 +34,14 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("lrstudy.study", "lrstudy.display"),
     ("lrstudy.cli",),
 )
-TORCH = ("lrstudy.data.batches", "lrstudy.models", "lrstudy.model_names", "lrstudy.tasks", "lrstudy.training", "lrstudy.numerics")
+TORCH = (
+    "lrstudy.data.batches",
+    "lrstudy.models",
+    "lrstudy.model_names",
+    "lrstudy.tasks",
+    "lrstudy.training",
+    "lrstudy.numerics",
+)
 # model_names and numerics do so only where they are asked for what torch alone knows.
 TORCH_OR_RAY = (*TORCH, "lrstudy.ray_tune")
 

@@ -149,9 +149,7 @@ def test_batch_increase_is_the_twin_of_step() -> None:
     twin = Step(lr=0.1, batch_size=32, milestones=(1, 2, 3, 4), gamma=0.2)
     run = Run(num_examples=1000, num_epochs=5)
     for cap, mode in ((None, "residual"), (200, "residual"), (200, "switch"), (20, "residual")):
-        grown = BatchIncrease(
-            lr=0.1, batch_size=32, milestones=(1, 2, 3, 4), factor=5, cap=cap, cap_mode=mode
-        )
+        grown = BatchIncrease(lr=0.1, batch_size=32, milestones=(1, 2, 3, 4), factor=5, cap=cap, cap_mode=mode)
         for epoch in range(5):
             lr, batch_size = grown.rate_and_batch(epoch, run)
             assert lr / batch_size == pytest.approx(twin.rates(epoch, run)[0] / 32, rel=1e-12)
@@ -436,9 +434,7 @@ def test_sgdr_agrees_with_torch(t0: int, t_mult: int, min_ratio: float, updates:
 
 
 @pytest.mark.parametrize("t_mult", [1, 2, 3, 10])
-@pytest.mark.parametrize(
-    "t0", [Fraction(1), Fraction(1, 3), Fraction(30, 7), Fraction(123, 1000), Fraction(5, 2)]
-)
+@pytest.mark.parametrize("t0", [Fraction(1), Fraction(1, 3), Fraction(30, 7), Fraction(123, 1000), Fraction(5, 2)])
 def test_restarts_happen_at_exactly_the_right_update(t0: Fraction, t_mult: int) -> None:
     """Torch's step(p) misses restart 5 of T_mult 3 (epoch 121 T0) and restart 3 of 10 (111 T0)."""
     updates, epochs = 7, 130
@@ -484,9 +480,7 @@ def test_sections_of_sgdr_dlr_stay_proportional_and_must_match_the_model() -> No
     np.testing.assert_allclose(lr[:, 0], 0.5 * lr[:, 1], rtol=1e-12)
     with pytest.raises(InputError) as caught:
         policy.settings(0, (), RUN)
-    assert caught.value.faults == (
-        "section_ratios: expected one ratio per section of the model (3); got (0.5, 1.0)",
-    )
+    assert caught.value.faults == ("section_ratios: expected one ratio per section of the model (3); got (0.5, 1.0)",)
 
 
 # --- durations and updates -------------------------------------------------------------------------------
@@ -511,15 +505,12 @@ def test_a_duration_in_epochs(duration: object, epochs: Fraction) -> None:
     assert in_epochs(duration, 30, 10) == epochs
 
 
-@pytest.mark.parametrize(
-    "duration", [True, "", "%", "u", "x", "1.5u", "1/0%", -1, "-5%", "-1u", math.nan, math.inf]
-)
+@pytest.mark.parametrize("duration", [True, "", "%", "u", "x", "1.5u", "1/0%", -1, "-5%", "-1u", math.nan, math.inf])
 def test_what_is_no_duration_is_refused(duration: object) -> None:
     with pytest.raises(ValueError) as caught:
         in_epochs(duration, 30, 10)
     assert str(caught.value) == (
-        "expected a duration: epochs (3), a share of the budget ('30%') or updates ('4000u'); "
-        f"got {duration!r}"
+        f"expected a duration: epochs (3), a share of the budget ('30%') or updates ('4000u'); got {duration!r}"
     )
 
 
@@ -559,9 +550,7 @@ def test_all_faults_are_reported_together_with_the_nearest_names() -> None:
 
 
 def test_an_unknown_policy_is_answered_with_the_nearest() -> None:
-    with pytest.raises(
-        InputError, match=r"^policy: there is no policy 'stpe'\. Did you mean 'step'\? Valid: "
-    ):
+    with pytest.raises(InputError, match=r"^policy: there is no policy 'stpe'\. Did you mean 'step'\? Valid: "):
         build("stpe", COMMON)
 
 
@@ -589,9 +578,7 @@ def test_an_unknown_policy_is_answered_with_the_nearest() -> None:
         ("sgdr_dlr", "section_ratios", [0, 1], "a list of which each is a number above 0 and at most 1"),
     ],
 )
-def test_a_value_that_does_not_fit_is_refused(
-    name: str, parameter: str, value: object, expected: str
-) -> None:
+def test_a_value_that_does_not_fit_is_refused(name: str, parameter: str, value: object, expected: str) -> None:
     assert refused(name, **{parameter: value}) == (f"{parameter}: expected {expected}; got {value!r}",)
 
 
@@ -612,9 +599,7 @@ def test_building_a_policy_directly_checks_the_same() -> None:
 
 
 def test_an_unknown_default_space_is_answered_with_the_nearest() -> None:
-    with pytest.raises(
-        InputError, match=r"there is no default space of a policy 'sgrd'\. Did you mean 'sgdr'"
-    ):
+    with pytest.raises(InputError, match=r"there is no default space of a policy 'sgrd'\. Did you mean 'sgdr'"):
         default_space("sgrd")
 
 

@@ -187,9 +187,7 @@ def test_settings_are_read_only_and_apart_from_what_they_were_made_of() -> None:
 
 
 def test_canonical_json_keeps_integers_and_floats_apart_and_rounds() -> None:
-    assert (
-        canonical_json({"b": 1 / 3, "a": [1, 1.0, True, None]}) == b'{"a":[1,1.0,true,null],"b":0.333333333}'
-    )
+    assert canonical_json({"b": 1 / 3, "a": [1, 1.0, True, None]}) == b'{"a":[1,1.0,true,null],"b":0.333333333}'
 
 
 @pytest.mark.parametrize(("value", "error"), [(float("nan"), ValueError), (object(), TypeError)])

@@ -35,7 +35,14 @@ def part(n=N, channels=1, size=6, seed=0) -> Part:
 
 def network(dropout=0.0) -> State:
     torch.manual_seed(1)
-    layers = [nn.Conv2d(1, 4, 3), nn.ReLU(), nn.BatchNorm2d(4), nn.Flatten(), nn.Dropout(dropout), nn.Linear(64, CLASSES)]
+    layers = [
+        nn.Conv2d(1, 4, 3),
+        nn.ReLU(),
+        nn.BatchNorm2d(4),
+        nn.Flatten(),
+        nn.Dropout(dropout),
+        nn.Linear(64, CLASSES),
+    ]
     module = nn.Sequential(*layers)
     return State.of(Model(module, SECTIONS, {}), torch.device("cpu"))
 
@@ -76,7 +83,9 @@ def test_sections_train_at_their_own_rates():
     assert moved == {"5.weight", "5.bias"}
 
 
-@pytest.mark.parametrize(("batch", "sizes"), [(8, [8] * 6 + [2]), (7, [7] * 7 + [1]), (49, [50]), (50, [50]), (1, [1] * 50)])
+@pytest.mark.parametrize(
+    ("batch", "sizes"), [(8, [8] * 6 + [2]), (7, [7] * 7 + [1]), (49, [50]), (50, [50]), (1, [1] * 50)]
+)
 def test_a_tail_is_kept_and_a_tail_of_one_joins_the_batch_before(batch, sizes):
     updates = Run(N, 1).num_updates(batch)
     found = [stop - start for start, stop in batch_bounds(N, batch, updates)]
