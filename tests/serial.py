@@ -63,7 +63,7 @@ class Serial:
                 self.steps.append(step)
                 if not step.recalled:
                     self.trained.append(step.record.lineage)
-                self.admission.stepped(trial.trial_id, [(step.record, step.recalled)])
+                self.admission.stepped(trial.trial_id, [step.record])
                 if stop_after is not None and len(self.trained) >= stop_after:
                     self.admission.stop("test")
                     return self.admission

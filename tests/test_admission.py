@@ -169,7 +169,7 @@ def test_a_claim_is_released_state_by_state(plan, tmp_path):
     for _ in range(2):
         assert waiting.status == "waiting"
         step = next(steps)
-        admission.stepped(first.trial_id, [(step.record, False)])
+        admission.stepped(first.trial_id, [step.record])
     names = []
     while (trial := admission.next()) is not None:
         names.append(trial.trial_id)

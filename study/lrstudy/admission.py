@@ -28,7 +28,7 @@ Status = Literal["waiting", "running", "completed", "diverged", "failed", "inter
 
 @dataclass(eq=False)
 class Trial:
-    """One trial as the driver knows it. `records` and `recalled` grow as epochs arrive."""
+    """One trial as the driver knows it. `records` grow as epochs arrive."""
 
     trial_id: str
     arm: str
@@ -42,10 +42,15 @@ class Trial:
     status: Status = "waiting"
     error: str = ""
     records: list[Record] = field(default_factory=list)
-    recalled: list[bool] = field(default_factory=list)
     test: Mapping[str, Any] | None = None
     started_at: float | None = None
     ended_at: float | None = None
+
+    @property
+    def recalled(self) -> list[bool]:
+        """For each record, whether it is of another trial: what this trial trained itself in an earlier run is not."""
+        own = (self.spec.origin["study"], self.trial_id)
+        return [(record.origin.get("study"), record.origin.get("trial")) != own for record in self.records]
 
     def value(self, metric: str, select: str) -> float | None:
         """The validation metric that the trial is judged by; None if it did not complete."""
@@ -72,12 +77,12 @@ class Admission:
         self._claims: dict[str, str] = {}
         self._idle_since: float | None = None
         self._is_over = False
-        self._origin = {"study": plan.study.name, "run": journal.run}
+        self._origin = {"study": journal.study_id, "run": journal.run}
         told = {(t["arm"], t["method"], t["index"]): t["cost"] for t in journal.of_kind("told")}
         self._told = told
         self._suggested = {(s["arm"], s["method"], s["index"]) for s in journal.of_kind("suggest")}
         self._num_running = 0
-        self._tests = {t["trial_id"]: (t["lineage"], t["test"]) for t in journal.of_kind("trial") if t.get("test")}
+        self._noted = {line["trial_id"]: line for line in journal.of_kind("trial") if line["status"] != "interrupted"}
         self._streams = {(arm, method): self._stream(arm, method, told) for arm in plan.arms for method in plan.methods}
 
     def _stream(self, arm: str, method: str, told: Mapping[tuple[str, str, int], float | None]) -> Stream:
@@ -124,15 +129,14 @@ class Admission:
             self._idle_since = time.monotonic()
         return None
 
-    def stepped(self, trial_id: str, epochs: Iterable[tuple[Record, bool]]) -> None:
-        """Take epochs of a running trial: (record, whether it was recalled). Repeats after a restart are ignored."""
+    def stepped(self, trial_id: str, records: Iterable[Record]) -> None:
+        """Take the records of a running trial's epochs. Repeats after a worker's death are ignored."""
         trial = self.trials[trial_id]
-        for record, recalled in epochs:
+        for record in records:
             self.memo.learn(record)
             self._claims.pop(record.lineage, None)
             if record.epoch == len(trial.records):
                 trial.records.append(record)
-                trial.recalled.append(recalled)
 
     def ended(self, trial_id: str, status: Status, error: str = "", test: Mapping[str, Any] | None = None) -> None:
         """A running trial is over. An interrupted one is not told to its searcher and will go on in another run."""
@@ -217,7 +221,7 @@ class Admission:
         self.frozen = {arm: [configuration for _, configuration in best] for arm, best in chosen.items()}
         previous = [line["arms"] for line in self.journal.of_kind("frozen")]
         if not previous or canonical_json(previous[-1]) != canonical_json(self.frozen):
-            self.journal.write("frozen", arms=self.frozen, deviates=bool(previous and self._tests))
+            self.journal.write("frozen", arms=self.frozen, deviates=any(line["test"] for line in self._noted.values()))
         for seed in range(CONFIRM_SEED, CONFIRM_SEED + study.confirm.seeds):
             for arm, best in chosen.items():
                 for rank, (index, configuration) in enumerate(best, start=1):
@@ -261,7 +265,6 @@ class Admission:
         self.trials[trial_id] = trial
         if arm in self.plan.retired and not self._is_recorded(trial):
             trial.status, trial.records = "interrupted", self._walked(trial)
-            trial.recalled = [True] * len(trial.records)
             self._streams[arm, method].result(index, None)
         else:
             self._waiting.append(trial)
@@ -285,8 +288,8 @@ class Admission:
         last = self._walked(trial)[-1]
         if not trial.spec.read_test or last.diverged:
             return True
-        lineage, _ = self._tests.get(trial.trial_id, ("", None))
-        return bool(lineage == last.lineage)
+        noted = self._noted.get(trial.trial_id, {})
+        return bool(noted.get("lineage") == last.lineage and noted["test"])
 
     def _walked(self, trial: Trial) -> list[Record]:
         """The known records of a trial's chain, up to the first one that diverged."""
@@ -302,12 +305,14 @@ class Admission:
 
     def _finish_recalled(self, trial: Trial) -> None:
         trial.records = self._walked(trial)
-        trial.recalled = [True] * len(trial.records)
-        trial.started_at = trial.ended_at = time.time()
-        trial.status = "diverged" if trial.records[-1].diverged else "completed"
-        if trial.spec.read_test and trial.status == "completed":
-            trial.test = self._tests[trial.trial_id][1]
-        self._note(trial)
+        last = trial.records[-1]
+        trial.status = "diverged" if last.diverged else "completed"
+        noted = self._noted.get(trial.trial_id, {})
+        if (noted.get("status"), noted.get("lineage")) == (trial.status, last.lineage):
+            trial.started_at, trial.ended_at, trial.test = noted["started_at"], noted["ended_at"], noted["test"]
+        else:
+            trial.started_at = trial.ended_at = time.time()
+            self._note(trial)
         self._tell(trial)
 
     def _admit(self, trial: Trial) -> Trial:

@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 import traceback
+from hashlib import blake2b
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -61,7 +62,7 @@ def run(study: StudyAndOverrides = None, name: As = None, as_json: Json = False)
     found = Study.from_yaml(*_split(study), name)
     object.__setattr__(found, "begun", _BEGUN)
     summary = found.run(Progress(console))
-    page = _build_report(summary.folder)
+    page = _build_report(summary.folder, is_forced=summary.trained > 0)
     took = time.monotonic() - _BEGUN
     failed = summary.statuses.get("failed", 0)
     if as_json:
@@ -206,30 +207,47 @@ def _split(arguments: list[str] | None) -> tuple[str | None, list[str]]:
     return None, given
 
 
-def _build_report(folder: Path) -> Path:
+def _build_report(folder: Path, is_forced: bool = True) -> Path:
+    """Build the report; unless forced, only if a table or the lock has changed since the last one."""
     import lrstudy_reports
 
-    return Path(lrstudy_reports.build(folder))
+    page, stamp = folder / "report" / "index.html", folder / "report" / ".inputs"
+    digest = blake2b(__version__.encode())
+    for path in sorted([*folder.glob("*.parquet"), folder / "study.lock.json"]):
+        if path.name != "arms.parquet":
+            digest.update(path.read_bytes())
+    if is_forced or not page.exists() or not stamp.exists() or stamp.read_text() != digest.hexdigest():
+        page = Path(lrstudy_reports.build(folder))
+        stamp.write_text(digest.hexdigest())
+    return page
 
 
 def _print_verdicts(console: Console, folder: Path) -> None:
+    """The verdict table of a study, as far as it goes, read from what the report wrote."""
+    import pyarrow.parquet as pq
     from rich.table import Table
 
-    import lrstudy_reports
-
-    rows = lrstudy_reports.summary(folder)
-    if not rows:
-        return
+    rows = pq.read_table(folder / "arms.parquet").to_pylist()
     table = Table(box=None, pad_edge=False)
-    for heading in rows[0]:
-        table.add_column(str(heading).replace("_", " "))
+    for heading in ("arm", "test metric, 95% interval", "difference to control", "verdict", "cost"):
+        table.add_column(heading, no_wrap=True)
     for row in rows:
-        table.add_row(*(_shown(value) for value in row.values()))
-    console.print(table)
+        table.add_row(
+            row["arm"],
+            _with_interval(row["test_metric"], row["test_low"], row["test_high"]),
+            _with_interval(row["difference"], row["difference_low"], row["difference_high"], "+"),
+            row["verdict"] or "",
+            "" if row["cost_ratio"] is None else f"x{row['cost_ratio']:.2f}",
+        )
+    if any(row["test_metric"] is not None for row in rows):
+        console.print(table)
 
 
-def _shown(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else "" if value is None else str(value)
+def _with_interval(value: float | None, low: float | None, high: float | None, sign: str = "") -> str:
+    if value is None:
+        return ""
+    interval = "" if low is None or high is None else f" \\[{low:{sign}.3f}, {high:{sign}.3f}]"
+    return f"{value:{sign}.3f}{interval}"
 
 
 def _summary_dict(summary: Any) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
+from uuid import uuid4
 
 from lrstudy.memo import StorageError
 
@@ -24,17 +25,19 @@ class Journal:
         self.folder = folder
         self.lines: list[dict[str, Any]] = []
         self.run = 0
+        self.study_id = ""
         self._file: TextIO | None = None
         for path in sorted(folder.glob("*.jsonl")):
             self.run = int(path.stem)
             self.lines += [{**line, "run": self.run} for line in _read(path)]
 
     def open_run(self, **facts: Any) -> int:
-        """Begin a run; returns its number."""
+        """Begin a run; returns its number. The first one gives the study an identity of its own (`study_id`)."""
         self.run += 1
+        self.study_id = next((str(line["study_id"]) for line in self.of_kind("run")), uuid4().hex[:12])
         self.folder.mkdir(parents=True, exist_ok=True)
         self._file = (self.folder / f"{self.run:04d}.jsonl").open("x", encoding="utf-8")
-        self.write("run", **facts)
+        self.write("run", study_id=self.study_id, **facts)
         return self.run
 
     def write(self, kind: str, **facts: Any) -> None:

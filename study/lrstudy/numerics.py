@@ -12,7 +12,7 @@ import platform
 import subprocess
 import sys
 from hashlib import blake2b
-from importlib.metadata import version
+from importlib.metadata import distribution, version
 from pathlib import Path
 from typing import Any
 
@@ -89,8 +89,7 @@ def _machine(device: str, threads: int) -> list[Any]:
         device,
         threads,
         EVAL_BATCH,
-        version("torch"),
-        sys.executable,
+        version("torch"), str(distribution("torch").locate_file("")),
         _cpu_model(),
         flags,
         environment,

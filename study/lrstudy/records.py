@@ -66,7 +66,7 @@ class Record:
             body = json.loads(text)
             known = {f.name for f in fields(Record)}
             return Record(**{key: value for key, value in body.items() if key in known})
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
 
 

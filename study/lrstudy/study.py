@@ -302,7 +302,13 @@ def _summary(folder: Path, admission: Admission, notes: tuple[str, ...]) -> Summ
     statuses: dict[str, int] = {}
     for trial in trials:
         statuses[trial.status] = statuses.get(trial.status, 0) + 1
-    recalled = sum(sum(trial.recalled) for trial in trials)
+    now = (admission.journal.study_id, admission.journal.run)
+    trained = {
+        record.lineage
+        for trial in trials
+        for record in trial.records
+        if (record.origin.get("study"), record.origin.get("run")) == now
+    }
     asked = sum(len(trial.records) for trial in trials)
     distinct = len({record.lineage for trial in trials for record in trial.records})
     return Summary(
@@ -310,8 +316,8 @@ def _summary(folder: Path, admission: Admission, notes: tuple[str, ...]) -> Summ
         statuses,
         asked,
         distinct,
-        asked - recalled,
-        recalled,
+        len(trained),
+        asked - len(trained),
         admission.stopped,
         admission.is_done,
         notes,

@@ -72,8 +72,7 @@ class AdmissionSearcher(Searcher):
             )
 
     def _take(self, name: str, result: dict[str, Any]) -> None:
-        epochs = [(Record(**epoch["record"]), epoch["recalled"]) for epoch in result["epochs"]]
-        self._admission.stepped(name, epochs)
+        self._admission.stepped(name, [Record(**record) for record in result["records"]])
         self._observe(result)
 
     def save(self, checkpoint_path: str) -> None:

@@ -41,7 +41,7 @@ class Order:
 class TuneTrial(Trainable):
     """Walks the trial of its order; results carry epochs and the worker's own time.
 
-    A result has `epochs` (records with `recalled`), `spans`, `worker`, `host`, and at the end `status`,
+    A result has `records`, `spans`, `worker`, `host`, and at the end `status`,
     `error`, `test`, or `fatal` when the storage failed and the whole study must stop.
     """
 
@@ -130,7 +130,7 @@ class TuneTrial(Trainable):
             "trial": self._order.spec.trial_id,
             "worker": self._worker,
             "host": socket.gethostname(),
-            "epochs": [{"record": asdict(step.record), "recalled": step.recalled} for step in steps],
+            "records": [asdict(step.record) for step in steps],
             "spans": [[span.start, span.duration_s, span.category, span.trial_id] for span in spans],
             "done": bool(end),
             **end,

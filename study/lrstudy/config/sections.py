@@ -1,0 +1,309 @@
+"""What a study file may hold: one model per section. `description` is what a fault says was expected."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+
+from lrstudy.data.spec import DataSpec, ImageSpec, SplitSpec
+from lrstudy.faults import InputError, choices, unknown
+from lrstudy.search import METHODS
+
+Positive = Annotated[float, Field(gt=0, description="a number above 0")]
+Count = Annotated[int, Field(ge=1, description="a whole number of at least 1")]
+Natural = Annotated[int, Field(ge=0, description="a whole number of at least 0")]
+Share = Annotated[float, Field(gt=0, lt=1, description="a fraction between 0 and 1")]
+Part = Literal["given"] | Share | Annotated[int, Field(ge=1, description="a count of at least 1")]
+Text = Annotated[str, Field(min_length=1, description="a text")]
+
+
+class Section(BaseModel):
+    """A map of the study file whose keys are all known."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class Source(Section):
+    """`workload.data` as a map: where the data lies and which columns to read."""
+
+    source: Text
+    image: Text = "image"
+    label: Text = "label"
+
+
+_DATA = "digits, folder:PATH, parquet:PATH, or a map with the keys source, image and label"
+
+
+class Split(Section):
+    """How examples are divided; each part is a fraction, a count, or `given` by the source."""
+
+    test: Part | None = None
+    validation: Part = 0.15
+    by: Literal["stratified", "random"] = "stratified"
+    seed: Natural = 0
+
+
+class Image(Section):
+    """How images become arrays."""
+
+    size: Annotated[int, Field(ge=4, le=4096, description="a whole number of pixels from 4 to 4096")] | None = None
+    resize: Literal["squash", "crop", "pad"] = "squash"
+    channels: Literal["rgb", "grey", "stored"] = "stored"
+    normalize: Literal["imagenet", "data", "none"] = "data"
+
+
+class Task(Section):
+    """What is learnt."""
+
+    kind: Literal["auto", "multiclass"] = "auto"
+    class_weights: Literal["none"] = "none"
+    loss: Literal["auto", "cross_entropy"] = "auto"
+
+
+class WorkloadConfig(Section):
+    """Data + model + task."""
+
+    data: Annotated[str | Source, Field(description=_DATA)] = "digits"
+    split: Split = Split()
+    subset: Annotated[int, Field(ge=2, description="a whole number of at least 2")] | None = None
+    image: Image = Image()
+    augment: Literal["none", "flip", "crop_flip"] = "none"
+    model: Text = "small_cnn"
+    weights: Literal["random"] = "random"
+    task: Task = Task()
+
+    @property
+    def source(self) -> Source:
+        """`data`, written out as a map."""
+        return self.data if isinstance(self.data, Source) else Source(source=self.data)
+
+    def data_spec(self, base: Path) -> DataSpec:
+        """The description that the data package reads; relative paths start at `base`."""
+        kind, colon, path = self.source.source.partition(":")
+        test = self.split.test if self.split.test is not None else (0.2 if kind == "digits" else "given")
+        return DataSpec(
+            source=f"{kind}:{(base / Path(path).expanduser()).resolve()}" if colon else kind,
+            image_column=self.source.image,
+            label_column=self.source.label,
+            image=ImageSpec(**self.image.model_dump()),
+            split=SplitSpec(test, self.split.validation, self.split.by, self.split.seed),
+            subset=self.subset,
+        )
+
+
+class Budget(Section):
+    """How long every trial trains."""
+
+    epochs: Count = 30
+
+
+class Common(Section):
+    """Parameters that all policies share; each but the optimizer may be a space, and any arm may override them."""
+
+    optimizer: Literal["sgd"] = "sgd"
+    lr: Any = Field(default_factory=lambda: {"log": [1e-3, 1.0], "steps": 10})
+    momentum: Any = 0.9
+    nesterov: Any = False
+    weight_decay: Any = 5e-4
+    batch_size: Any = 32
+    clip_norm: Any = None
+
+
+def _as_list(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+class Search(Section):
+    """How configurations are proposed. A list of methods compares searchers; the first ranks policies."""
+
+    method: Annotated[list[Text], BeforeValidator(_as_list), Field(min_length=1, description="one or more searchers")] = (
+        Field(default_factory=lambda: ["hyperopt"])
+    )
+    trials: Count = 16
+    cohort: Natural | None = None
+    seeds: Annotated[list[int], Field(min_length=1, description="a list of whole numbers")] = Field(
+        default_factory=lambda: [0]
+    )
+    outstanding: Count | None = None
+    seed: Natural = 0
+
+    @field_validator("method")
+    @classmethod
+    def _known(cls, value: list[str]) -> list[str]:
+        faults = [unknown("search.method", "searcher", name, METHODS) for name in value if name not in METHODS]
+        if faults:
+            raise InputError(faults)
+        return _distinct(value)
+
+    @field_validator("seeds")
+    @classmethod
+    def _tuning_seeds(cls, value: list[int]) -> list[int]:
+        if outside := [seed for seed in value if not 0 <= seed < 1000]:
+            raise ValueError(f"expected seeds from 0 to 999 (confirmation takes 1000 and up); got {outside[0]}")
+        return _distinct(value)
+
+    @model_validator(mode="after")
+    def _cohort_fits(self) -> Search:
+        if self.cohort is not None and self.cohort > self.trials:
+            raise InputError(f"search.cohort: expected at most search.trials ({self.trials}); got {self.cohort}.")
+        return self
+
+
+class Confirm(Section):
+    """How many of each arm's best configurations are trained anew, and with how many fresh seeds."""
+
+    top: Natural = 1
+    seeds: Count = 5
+
+
+class Compare(Section):
+    """The arm that others are compared with, and the difference that does not matter."""
+
+    control: Text | None = None
+    margin: Share | None = None
+
+
+class Target(Section):
+    """What counts as reached: a value of the metric, or a share of the control's mean."""
+
+    value: Annotated[float, Field(gt=0, le=1, description="a number above 0 and at most 1")] | None = None
+    of_control: Positive | None = None
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> Target:
+        if self.value is not None and self.of_control is not None:
+            raise InputError("target: expected either value or of_control; got both.")
+        return self
+
+
+_TIME = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd])")
+
+
+class Limits(Section):
+    """When to stop handing out trials; running again with higher limits goes on."""
+
+    gpu_hours: Positive | None = None
+    wall: Annotated[Text | Positive, Field(description="a time such as 90s, 30m, 12h or 2d, or hours")] | None = None
+
+    @field_validator("wall")
+    @classmethod
+    def _readable(cls, value: object) -> object:
+        if isinstance(value, str) and not ((match := _TIME.fullmatch(value)) and float(match[1])):
+            raise ValueError(f"expected a time above 0, such as 90s, 30m, 12h or 2d, or hours; got {value!r}")
+        return value
+
+    @property
+    def wall_s(self) -> float | None:
+        """The wall limit in seconds; a plain number is in hours."""
+        if not isinstance(self.wall, str):
+            return None if self.wall is None else self.wall * 3600
+        match = _TIME.fullmatch(self.wall)
+        assert match, "checked above"
+        return float(match[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
+
+
+class Resources(Section):
+    """What one trial occupies. `gpu` between 0 and 1; none given: 1 where there is a GPU, else 0."""
+
+    gpu: Annotated[float, Field(ge=0, le=1, description="a number from 0 to 1")] | None = None
+    cpu: Count = 1
+
+
+class Price(Section):
+    """Money per hour of a GPU (one price, or one per model name) or of a CPU core."""
+
+    gpu_hour: Positive | dict[str, Positive] | None = None
+    cpu_core_hour: Positive | None = None
+    currency: Text = "USD"
+
+
+class Storage(Section):
+    """Where the memo and the study's folder lie."""
+
+    path: Text = "runs"
+    keep_gb: Positive | None = None
+
+
+def _arms_as_map(value: object) -> object:
+    """The arms as a map from name to body, however they were written. Raises InputError with every fault."""
+    if isinstance(value, list) and all(isinstance(name, str) for name in value):
+        value = {name: None for name in _distinct(value)}
+    if not isinstance(value, dict) or not value:
+        raise ValueError(f"expected a list of policy names, or a map from arm names to parameters; got {shown(value)}")
+    faults = [
+        f"arms.{name}: arm names are up to 60 letters, digits and '_', beginning with a letter; got {name!r}."
+        for name in value
+        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,59}", name)
+    ]
+    faults += [
+        f"arms.{name}: expected a map of parameters, or nothing for the policy's default space; got {shown(body)}."
+        for name, body in value.items()
+        if not isinstance(body, dict | None)
+    ]
+    if faults:
+        raise InputError(faults)
+    return {name: body or {} for name, body in value.items()}
+
+
+_Metric = Literal["accuracy", "balanced_accuracy"]
+_NAME = "up to 100 letters, digits, '_', '-' and '.', beginning with a letter or digit"
+
+
+class StudyFile(Section):
+    """A whole study file, checked as far as it can be without looking at policies and data."""
+
+    lrstudy: Annotated[Literal[1], Field(description="1, the version of study files that this lrstudy reads")]
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$", description=_NAME)]
+    workload: WorkloadConfig = WorkloadConfig()
+    metric: _Metric = "accuracy"
+    report_metrics: list[_Metric] = Field(default_factory=list)
+    select: Literal["final", "best"] = "final"
+    budget: Budget = Budget()
+    common: Common = Common()
+    arms: Annotated[dict[str, dict[str, Any]], BeforeValidator(_arms_as_map)]
+    search: Search = Search()
+    early_stopping: Literal["none"] = "none"
+    confirm: Confirm = Confirm()
+    compare: Compare = Compare()
+    target: Target = Target()
+    limits: Limits = Limits()
+    resources: Resources = Resources()
+    price: Price = Price()
+    storage: Storage = Storage()
+
+    @field_validator("name")
+    @classmethod
+    def _not_the_memo(cls, value: str) -> str:
+        if value.lower() == "memo":
+            raise ValueError(f"expected another name: {value} is the folder of the memo; got {value!r}")
+        return value
+
+    @model_validator(mode="after")
+    def _control_exists(self) -> StudyFile:
+        control = self.compare.control
+        if control is not None and control not in self.arms:
+            raise InputError(unknown("compare.control", "arm", control, self.arms))
+        return self
+
+    @property
+    def control(self) -> str:
+        """The arm that others are compared with: as given, else `constant`, else the first."""
+        return self.compare.control or ("constant" if "constant" in self.arms else next(iter(self.arms)))
+
+
+def shown(value: object) -> str:
+    """A value as it may be written in a study file, shortened."""
+    if value is None:
+        return "nothing"
+    text = str(value).lower() if isinstance(value, bool) else repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _distinct(values: list[Any]) -> list[Any]:
+    repeated = list(dict.fromkeys(value for value in values if values.count(value) > 1))
+    if repeated:
+        raise ValueError(f"expected every value once; {', '.join(map(repr, repeated))} repeats")
+    return values
