@@ -5,11 +5,11 @@ from __future__ import annotations
 import random
 
 import pytest
-import serial
-from serial import SMALL, Serial, study, suggestions
 
+import serial
 from lrstudy.admission import Admission
 from lrstudy.search import METHODS
+from serial import SMALL, Serial, study, suggestions
 
 pytestmark = pytest.mark.slow
 

@@ -31,6 +31,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("lrstudy.admission",),
     ("lrstudy.views",),
     ("lrstudy.ray_tune",),
+    ("lrstudy.run",),
     ("lrstudy.study", "lrstudy.display"),
     ("lrstudy.cli",),
 )

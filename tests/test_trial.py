@@ -9,8 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import serial
 
+import serial
 from lrstudy import trial as trial_module
 from lrstudy.memo import Memo
 from lrstudy.training.trainer import Trainer

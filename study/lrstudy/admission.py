@@ -144,12 +144,18 @@ class Admission:
         self._num_running -= 1
         trial.status, trial.error, trial.test = status, error, test
         trial.ended_at = time.time()
-        for name in trial.chain:
-            if self._claims.get(name) == trial_id:
-                del self._claims[name]
+        self._release(trial)
         if status != "interrupted":
             self._note(trial)
             self._tell(trial)
+
+    def returned(self, trial_id: str) -> None:
+        """A running trial has lost its worker: it waits again, first in line, and will recall what it committed."""
+        trial = self.trials[trial_id]
+        self._num_running -= 1
+        self._release(trial)
+        trial.status = "waiting"
+        self._waiting.insert(0, trial)
 
     def stop(self, reason: str) -> None:
         """Hand out nothing more."""
@@ -324,6 +330,12 @@ class Admission:
         self._num_running += 1
         self._close_idle()
         return trial
+
+    def _release(self, trial: Trial) -> None:
+        """Give up a trial's claims on the states that it has not published."""
+        for name in trial.chain:
+            if self._claims.get(name) == trial.trial_id:
+                del self._claims[name]
 
     @staticmethod
     def _common_depth(one: Trial, other: Trial) -> int:

@@ -5,14 +5,15 @@ search_spaces/<policy>.yaml  <-  common  <-  the arm, key by key
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from lrstudy.config import Common, StudyFile
+from lrstudy.config.sections import shown
 from lrstudy.faults import InputError, choices, unknown
 from lrstudy.policies import build, registry
-from lrstudy.policies.base import parameter_names
+from lrstudy.policies.base import Policy, checked, parameter_names
 from lrstudy.policies.spaces import default_space
 from lrstudy.settings import Recipe
 from lrstudy.space import Configuration, Parameter, Space, Value, parse_parameter, spread
@@ -20,6 +21,8 @@ from lrstudy.space import Configuration, Parameter, Space, Value, parse_paramete
 COMMON = ("lr", "batch_size", "momentum", "weight_decay", "nesterov", "clip_norm")
 RECIPE = ("weight_decay", "nesterov", "clip_norm")
 _OPTIONAL = ("nesterov", "clip_norm")  # absent from a configuration unless the study says something
+_DEFAULTS = Common().model_dump()
+_ANY_POLICY: type[Policy] = Policy  # type: ignore[type-abstract]  # never constructed: its fields have the rules
 
 
 @dataclass(frozen=True)
@@ -38,41 +41,43 @@ class Arm:
 
     def recipe(self, configuration: Configuration, base: Recipe) -> Recipe:
         """The recipe of a configuration: `base` with the configuration's weight decay and the like."""
-        given = {name: configuration[name] for name in RECIPE if name in configuration}
-        if "weight_decay" in given:
-            given["weight_decay"] = float(given["weight_decay"])
-        return replace(base, **given)
+        return replace(base, **{name: configuration[name] for name in RECIPE if name in configuration})
 
 
 def resolve(study: StudyFile) -> dict[str, Arm]:
-    """The study's arms by name. Raises InputError with every fault of every arm."""
-    common = _common(study.common)
+    """The study's arms by name. Raises InputError with every fault of the common parameters and every arm."""
+    common = common_definition(study)
+    faults = _common_faults(common)
+    at_fault = {fault.split(":")[0].split(".")[1] for fault in faults}  # their defaults stand in for them below
+    sound = {name: _DEFAULTS[name] if name in at_fault else spec for name, spec in common.items()}
     arms: dict[str, Arm] = {}
-    faults: list[str] = []
     for name, body in study.arms.items():
         try:
-            arms[name] = _arm(name, body, common)
+            arms[name] = _arm(name, body, sound)
         except InputError as error:
             faults += error.faults
     if faults:
-        raise InputError(list(dict.fromkeys(faults)))
+        raise InputError(faults)
     return arms
 
 
-def cohort(study: StudyFile, arms: Mapping[str, Arm], count: int) -> list[dict[str, Value]]:
+def cohort(study: StudyFile, count: int) -> list[dict[str, Value]]:
     """`count` points over the common parameters, drawn once for all arms: the centre first, covering the range."""
-    common = [parse_parameter(name, spec, f"common.{name}") for name, spec in _common(study.common).items()]
+    common = [parse_parameter(name, spec, f"common.{name}") for name, spec in common_definition(study).items()]
     return spread(common, count)
 
 
-def at_cohort_point(arm: Arm, point: Mapping[str, Value], common: Mapping[str, Any]) -> Configuration:
-    """The arm's configuration at a point of the common parameters: its own ones at their defaults.
+def at_cohort_points(arm: Arm, points: Sequence[Mapping[str, Value]], common: Mapping[str, Any]) -> list[Configuration]:
+    """The arm's configurations at points of the common parameters: its policy's parameters at their defaults.
 
-    A common parameter that the arm overrides takes the arm's default.
+    A common parameter that the arm overrides is spread over the arm's own range instead.
     """
-    shared = {name: value for name, value in point.items() if arm.definition.get(name) == common.get(name)}
-    searched = {p.name for p in arm.space.searched}
-    return arm.space.complete({name: value for name, value in shared.items() if name in searched})
+    shared = {p.name for p in arm.space.searched if p.name in common and arm.definition[p.name] == common[p.name]}
+    own = [p for p in arm.space.searched if p.name in COMMON and p.name not in shared]
+    return [
+        arm.space.complete({**mine, **{name: value for name, value in point.items() if name in shared}})
+        for point, mine in zip(points, spread(own, len(points)), strict=True)
+    ]
 
 
 def from_definition(name: str, definition: Mapping[str, Any]) -> Arm:
@@ -84,84 +89,125 @@ def from_definition(name: str, definition: Mapping[str, Any]) -> Arm:
 
 
 def common_definition(study: StudyFile) -> dict[str, Any]:
-    """The common parameters as the study file says them."""
-    return _common(study.common)
+    """The common parameters as the study file says them; those that are switched off are left out."""
+    given = {name: getattr(study.common, name) for name in COMMON}
+    return {name: spec for name, spec in given.items() if not (name in _OPTIONAL and (spec is None or spec is False))}
 
 
-def _common(common: Common) -> dict[str, Any]:
-    given = {name: getattr(common, name) for name in COMMON}
-    return {name: value for name, value in given.items() if name not in _OPTIONAL or value}
+def origin(study: StudyFile, arm: str, parameter: str) -> str:
+    """Where the study file says a parameter of an arm: ``common.lr`` or ``arms.clr.lr``."""
+    is_common = parameter in common_definition(study) and parameter not in study.arms.get(arm, {})
+    return f"common.{parameter}" if is_common else f"arms.{arm}.{parameter}"
+
+
+def one_at_a_time(space: Space) -> Iterator[Configuration]:
+    """The defaults, then every value of every parameter in turn (of a range: both ends and the middle)."""
+    yield space.default()
+    for parameter in space.searched:
+        needed = space.requirements(parameter.name) or {}
+        for value in parameter.values or [parameter.at(position) for position in (0.0, 0.5, 1.0)]:
+            yield space.complete({**needed, parameter.name: value})
+
+
+def _common_faults(common: Mapping[str, Any]) -> list[str]:
+    faults: list[str] = []
+    parameters = []
+    for name, spec in common.items():
+        try:
+            parameters.append(parse_parameter(name, spec, f"common.{name}"))
+        except InputError as error:
+            faults += error.faults
+            parameters.append(parse_parameter(name, _DEFAULTS[name], name))
+    try:
+        space = Space(tuple(parameters))
+    except InputError as error:
+        return faults + [f"common.{fault}" for fault in error.faults]
+    names = parameter_names(_ANY_POLICY)
+    found = _value_faults(space, lambda c: checked(_ANY_POLICY, {p: v for p, v in c.items() if p in names})[1])
+    return faults + [f"common.{fault}" for fault in found]
 
 
 def _arm(name: str, body: Mapping[str, Any], common: Mapping[str, Any]) -> Arm:
     where = f"arms.{name}"
-    policy = body.get("policy", name)
-    policies = registry()
-    if policy not in policies:
-        raise InputError(unknown(f"{where}.policy" if "policy" in body else where, "policy", policy, policies))
-    own = parameter_names(policies[policy])
-    valid = list(dict.fromkeys([*COMMON, *own, "policy"]))
-    faults = [f"{where}: unknown key {key!r}. {choices(valid, key)}" for key in body if key not in valid]
-    merged = {
-        **common,
-        **default_space(policy),
-        **{k: v for k, v in body.items() if k in valid and k != "policy"},
-    }
-    parameters: list[Parameter] = []
-    for key, spec in merged.items():
-        origin = f"common.{key}" if key in common and key not in body else f"{where}.{key}"
+    policy = _policy(where, name, body)
+    own = parameter_names(registry()[policy])
+    valid = list(dict.fromkeys([*COMMON, *own, "optimizer", "policy"]))
+    faults = [f"{where}.{key}: unknown key. {choices(valid, key)}" for key in body if key not in valid]
+    if body.get("optimizer", "sgd") != "sgd":
+        faults.append(unknown(f"{where}.optimizer", "optimizer", body["optimizer"], ["sgd"]))
+    merged = {**common, **default_space(policy), **body}
+    names = [key for key in valid[:-2] if key in merged]  # one order, however the file is written
+    parameters = []
+    for key in names:
         try:
-            parameters.append(parse_parameter(key, spec, origin))
+            parameters.append(parse_parameter(key, merged[key], f"{where}.{key}"))
         except InputError as error:
             faults += error.faults
-    names = [p.name for p in parameters]
-    for parameter in parameters:
-        faults += [
-            unknown(f"{where}.{parameter.name}.when", "parameter", other, names)
-            for other in parameter.when
-            if other not in names
-        ]
     if faults:
         raise InputError(faults)
-    arm = Arm(name, policy, Space(tuple(parameters)), {"policy": policy, **merged})
-    _check_values(arm, body, common)
+    try:
+        space = Space(tuple(parameters))
+    except InputError as error:
+        raise InputError([f"{where}.{fault}" for fault in error.faults]) from None
+    never = [p for p in space.parameters if p.name in body and space.requirements(p.name) is None]
+    faults = [f"{where}.{p.name}.when: {_conditions(space, p)}, so {p.name} never exists." for p in never]
+    arm = Arm(name, policy, space, {"policy": policy, **{key: merged[key] for key in names}})
+    faults += [f"{where}.{fault}" for fault in _value_faults(space, lambda c: _policy_faults(arm, c))]
+    if faults:
+        raise InputError(faults)
     return arm
 
 
-def _check_values(arm: Arm, body: Mapping[str, Any], common: Mapping[str, Any]) -> None:
-    """Build the policy at the defaults and with every single value (of a range: both ends) in turn."""
-    faults: list[str] = []
-    for configuration in _one_at_a_time(arm.space):
-        try:
-            build(arm.policy, arm.parameters(configuration))
-        except InputError as error:
-            faults += error.faults
-        faults += _recipe_faults(configuration)
-    if faults:
-        located = []
-        for fault in faults:
-            key = fault.partition(":")[0]
-            located.append(f"{'common' if key in common and key not in body else f'arms.{arm.name}'}.{fault}")
-        raise InputError(list(dict.fromkeys(located)))
+def _policy(where: str, name: str, body: Mapping[str, Any]) -> str:
+    """The policy of an arm: as it says, else the one it is called after. Raises InputError for an unknown one."""
+    policy, policies = body.get("policy", name), registry()
+    if not isinstance(policy, str):
+        raise InputError(f"{where}.policy: expected the name of a policy; got {shown(policy)}. {choices(policies)}")
+    if policy in policies:
+        return policy
+    if "policy" in body:
+        raise InputError(unknown(f"{where}.policy", "policy", policy, policies))
+    hint = " An arm that is not called after its policy names it, as policy: NAME."
+    raise InputError(unknown(where, "policy", policy, policies) + hint)
 
 
-def _one_at_a_time(space: Space) -> Iterator[Configuration]:
-    yield space.default()
-    for parameter in space.searched:
-        for value in parameter.values or (parameter.low, parameter.high):
-            needed = dict(parameter.when)
-            yield space.complete({**needed, parameter.name: value})
+def _conditions(space: Space, parameter: Parameter) -> str:
+    """What the parameters that `parameter` depends on may be, for a fault."""
+    return " and ".join(
+        f"{other} must be {wanted!r} but is one of {list(space[other].values)}"
+        for other, wanted in parameter.when.items()
+    )
+
+
+def _value_faults(space: Space, check: Callable[[Configuration], Sequence[str]]) -> list[str]:
+    """What `check` and the recipe's rules say of the space's values: a sentence for each that is expected."""
+    arrived: dict[str, list[str]] = {}
+    for configuration in one_at_a_time(space):
+        for fault in (*check(configuration), *_recipe_faults(configuration)):
+            expected, _, got = fault.removesuffix(".").partition("; got ")
+            if got not in arrived.setdefault(expected, []):
+                arrived[expected].append(got)
+    return [f"{expected}; got {', '.join(got)}." if got[0] else f"{expected}." for expected, got in arrived.items()]
+
+
+def _policy_faults(arm: Arm, configuration: Configuration) -> Sequence[str]:
+    try:
+        build(arm.policy, arm.parameters(configuration))
+    except InputError as error:
+        return error.faults
+    return ()
 
 
 def _recipe_faults(configuration: Configuration) -> Iterator[str]:
+    """The rules of what an arm's recipe takes from its configuration."""
     decay = configuration.get("weight_decay", 0.0)
     if isinstance(decay, bool) or not isinstance(decay, (int, float)) or not 0 <= decay < 1:
         yield f"weight_decay: expected a number in [0, 1); got {decay!r}"
-    clip = configuration.get("clip_norm", 1.0)
-    if isinstance(clip, bool) or not isinstance(clip, (int, float)) or clip <= 0:
-        yield f"clip_norm: expected a number above 0; got {clip!r}"
+    clip = configuration.get("clip_norm")
+    if clip is not None and (isinstance(clip, bool) or not isinstance(clip, (int, float)) or clip <= 0):
+        yield f"clip_norm: expected a number above 0, or null for none; got {clip!r}"
     nesterov = configuration.get("nesterov", False)
     if not isinstance(nesterov, bool):
         yield f"nesterov: expected true or false; got {nesterov!r}"
     elif nesterov and not configuration.get("momentum", 0.9):
-        yield "nesterov: needs a momentum above 0; got momentum 0"
+        yield "nesterov: expected a momentum above 0 with it; got 0"

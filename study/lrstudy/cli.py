@@ -59,8 +59,7 @@ def run(study: StudyAndOverrides = None, name: As = None, as_json: Json = False)
     from lrstudy.study import Study
 
     console = Console(stderr=as_json)
-    found = Study.from_yaml(*_split(study), name)
-    object.__setattr__(found, "begun", _BEGUN)
+    found = Study.from_yaml(*_split(study), name, _BEGUN)
     summary = found.run(Progress(console))
     page = _build_report(summary.folder, is_forced=summary.trained > 0)
     took = time.monotonic() - _BEGUN
@@ -228,8 +227,8 @@ def _print_verdicts(console: Console, folder: Path) -> None:
     from rich.table import Table
 
     rows = pq.read_table(folder / "arms.parquet").to_pylist()
-    table = Table(box=None, pad_edge=False)
-    for heading in ("arm", "test metric, 95% interval", "difference to control", "verdict", "cost"):
+    table = Table(box=None, pad_edge=False, collapse_padding=True)
+    for heading in ("arm", "test \\[95% interval]", "against control", "verdict", "cost"):
         table.add_column(heading, no_wrap=True)
     for row in rows:
         table.add_row(

@@ -11,9 +11,6 @@ BUILDER = 1
 """Version of models.py: raised whenever one description gives another network or other sections."""
 
 NUM_SECTIONS = 3
-"""Every model has three sections, from input to head."""
-
-NUM_SECTIONS = 3
 """Every model has this many sections (groups of parameters), from input to head."""
 
 SMALL_IMAGE = 64

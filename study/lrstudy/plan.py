@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
+from pathlib import Path
 from typing import Any, Literal
 
 from lrstudy import arms as arms_module
-from lrstudy.arms import Arm, at_cohort_point, common_definition
+from lrstudy import config
+from lrstudy.arms import Arm, at_cohort_points, common_definition, one_at_a_time, origin
 from lrstudy.config import StudyFile
+from lrstudy.data.sources import open_source
 from lrstudy.faults import InputError
 from lrstudy.lineage import Root
-from lrstudy.model_names import NUM_SECTIONS
+from lrstudy.model_names import NUM_SECTIONS, family_of
+from lrstudy.policies import build
 from lrstudy.policies.base import Run
 from lrstudy.settings import Recipe
 from lrstudy.space import Configuration
@@ -27,7 +31,8 @@ CONFIRM_SEED = 1000
 class Plan:
     """A study, resolved. `cohort` holds one configuration per arm and cohort index; `outstanding` is W.
 
-    `retired` arms are of earlier runs and no longer in the study file: shown, recalled, never trained on.
+    `arms` are those of the study file in its order, then the `retired` ones: of earlier runs and no longer in
+    the study file, shown, recalled, never trained on.
     """
 
     study: StudyFile
@@ -49,6 +54,11 @@ class Plan:
         search, confirm = self.study.search, self.study.confirm
         per_arm = len(self.methods) * search.trials * len(search.seeds) + confirm.top * confirm.seeds
         return len(self.arms.keys() - self.retired) * per_arm
+
+    @property
+    def control(self) -> str:
+        """The arm that others are compared with, under the name that it runs as now (`clr` may be `clr@2`)."""
+        return dict(zip(self.study.arms, self.arms, strict=False))[self.study.control]
 
     def run(self, arm: Arm, configuration: Configuration) -> Run:
         """What the policy of a trial may know."""
@@ -86,12 +96,24 @@ class Plan:
         return int.from_bytes(digest, "little") >> 1
 
 
+def read(text: str, overrides: Sequence[str] = ()) -> StudyFile:
+    """Read and check a study file: every fault that shows without its data, at once. Raises InputError."""
+    study, faults = config.examine(text, overrides)
+    if study is not None:
+        faults += _raised(lambda: arms_module.resolve(study))
+        faults += [f"workload.{fault}" for fault in _raised(lambda: open_source(study.workload.data_spec(Path())))]
+        faults += [f"workload.{fault}" for fault in _raised(lambda: family_of(study.workload.model))]
+    if faults or study is None:
+        raise InputError(faults)
+    return study
+
+
 def make_plan(study: StudyFile, workload: Workload, cohort_size: int, outstanding: int) -> Plan:
     """Resolve a study against its workload. Raises InputError for what only the data can show."""
     arms = arms_module.resolve(study)
-    points = arms_module.cohort(study, arms, cohort_size)
+    points = arms_module.cohort(study, cohort_size)
     common = common_definition(study)
-    placed = {name: [at_cohort_point(arm, point, common) for point in points] for name, arm in arms.items()}
+    placed = {name: at_cohort_points(arm, points, common) for name, arm in arms.items()}
     plan = Plan(study, arms, workload, placed, outstanding, cohort_size)
     _check_against_data(plan)
     return plan
@@ -108,30 +130,41 @@ def default_outstanding(study: StudyFile, slots: int) -> int:
     return study.search.outstanding or max(4, -(-2 * slots // streams))
 
 
-def _check_against_data(plan: Plan) -> None:
-    """Batches larger than the training set, and settings that do not fit budget, data or sections."""
-    faults = []
-    train = plan.workload.counts[0]
-    for name, arm in plan.arms.items():
-        sizes = arm.space["batch_size"].values or (arm.space["batch_size"].high,)
-        if max(sizes) > train:
-            faults.append(
-                f"arms.{name}.batch_size: {max(sizes)} is more than the {train} examples of the training part. "
-                f"Expected at most {train}."
-            )
-            continue
-        configuration = arm.space.default()
-        run = plan.run(arm, configuration)
-        try:
-            policy = plan.spec("check", arm, configuration, 0, False, {}).build_policy()
-            for epoch in range(run.num_epochs):
-                policy.settings(epoch, (), run)
-        except ValueError as error:
-            faults.append(f"arms.{name}.{error}")
-    if faults:
-        raise InputError(faults)
-
-
 def with_store_points(spec: TrialSpec, depths: frozenset[int]) -> TrialSpec:
     """The specification, with the epochs whose state other trials wait for."""
     return replace(spec, store_at=depths)
+
+
+def _check_against_data(plan: Plan) -> None:
+    """A model that cannot take the images, batches larger than the training set, settings that do not fit."""
+    faults = [f"workload.{fault}" for fault in _raised(lambda: plan.root(0))]
+    faults += [fault for arm in plan.arms.values() for fault in _faults_with_data(plan, arm)]
+    if faults:
+        raise InputError(list(dict.fromkeys(faults)))
+
+
+def _faults_with_data(plan: Plan, arm: Arm) -> Iterator[str]:
+    num_train, batch = plan.workload.counts[0], arm.space["batch_size"]
+    largest = max(batch.values or (batch.high,))
+    if largest > num_train:
+        where = origin(plan.study, arm.name, "batch_size")
+        yield f"{where}: expected at most the {num_train} examples of the training part; got {largest}."
+        return
+    for configuration in one_at_a_time(arm.space):
+        run, policy = plan.run(arm, configuration), build(arm.policy, arm.parameters(configuration))
+        try:
+            for epoch in {0, run.num_epochs - 1}:
+                policy.settings(epoch, (), run)
+        except InputError as error:
+            yield from (f"arms.{arm.name}.{fault}." for fault in error.faults)
+        except ValueError as error:
+            yield f"arms.{arm.name}: {error}, with {configuration}."
+
+
+def _raised(check: Callable[[], object]) -> list[str]:
+    """The faults that `check` raises."""
+    try:
+        check()
+    except InputError as error:
+        return list(error.faults)
+    return []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from lrstudy.memo import StorageError
 from lrstudy.records import PREDICTIONS
 
 
@@ -21,7 +23,10 @@ def write(
     labels: NDArray[np.int64],
     logits: NDArray[np.float32],
 ) -> None:
-    """Write one trial's predictions, replacing earlier ones; logits have shape (examples, classes)."""
+    """Write one trial's predictions, replacing earlier ones; logits have shape (examples, classes).
+
+    Raises StorageError when the storage does not take them.
+    """
     count = len(index)
     table = pa.table(
         {
@@ -36,7 +41,18 @@ def write(
         },
         schema=PREDICTIONS,
     )
-    folder.mkdir(parents=True, exist_ok=True)
     fresh = folder / f".{trial_id}.{os.getpid()}"
-    pq.write_table(table, fresh, compression="zstd")
-    fresh.replace(folder / f"{trial_id}.parquet")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with fresh.open("wb") as file:
+            pq.write_table(table, file, compression="zstd")
+            file.flush()
+            os.fsync(file.fileno())  # a torn file under the final name would stop every later run
+        fresh.replace(folder / f"{trial_id}.parquet")
+    except OSError as error:
+        with suppress(OSError):
+            fresh.unlink()
+        raise StorageError(
+            f"storage.path: cannot write the predictions in {folder}: {error}. What was recorded before is safe; free "
+            "space or fix permissions, then run the same command again."
+        ) from error

@@ -8,7 +8,7 @@ mix what cannot be compared: refused, with the way out.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,27 +19,29 @@ from lrstudy.plan import Plan
 from lrstudy.settings import canonical_json
 
 FORMAT = 1
+_NEEDED = ("identity", "arms", "cohort", "outstanding", "seeds", "searchers", "numerics")
+_WAY_OUT = "Choose another name with --as NAME, or another storage.path."
 
 
 def read(folder: Path) -> dict[str, Any]:
     """The lock of an earlier run, or an empty map. Raises InputError if `folder` is somebody else's."""
     path = folder / "study.lock.json"
     if not path.exists():
-        if folder.is_dir() and any(child.name not in ("driver.lock", "journal") for child in folder.iterdir()):
+        if folder.is_dir() and any(not _is_begun_by_us(child.name) for child in folder.iterdir()):
             raise InputError(
-                f"storage.path: {folder} exists and is no study's folder (it has no study.lock.json). "
-                "Choose another name with --as NAME, or another storage.path."
+                f"storage.path: {folder} exists and is no study's folder (it has no study.lock.json). {_WAY_OUT}"
             )
         return {}
     try:
         lock = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read ({error}). Choose another name with --as NAME.") from None
-    if not isinstance(lock, dict) or lock.get("lock_format") != FORMAT:
-        raise InputError(
-            f"{path}: expected lock format {FORMAT}; got {lock.get('lock_format') if isinstance(lock, dict) else lock!r}."
-        )
-    return lock
+        raise InputError(f"storage.path: {path} cannot be read ({error}). {_WAY_OUT}") from None
+    found = lock.get("lock_format") if isinstance(lock, dict) else None
+    if found != FORMAT:
+        raise InputError(f"storage.path: {path} has lock format {found!r}; expected {FORMAT}. {_WAY_OUT}")
+    if missing := [key for key in _NEEDED if key not in lock]:
+        raise InputError(f"storage.path: {path} is incomplete (no {', '.join(missing)}). {_WAY_OUT}")
+    return dict(lock)
 
 
 def reconcile(plan: Plan, lock: Mapping[str, Any], folder: Path) -> tuple[Plan, tuple[str, ...]]:
@@ -47,27 +49,28 @@ def reconcile(plan: Plan, lock: Mapping[str, Any], folder: Path) -> tuple[Plan, 
     if not lock:
         return plan, ()
     _refuse_changed_identity(plan, lock["identity"], folder)
-    notes = []
-    if lock["numerics"] != plan.workload.numerics:
-        notes.append(
-            "This machine or its settings compute differently from the last run: what was recorded there is not recalled."
-        )
+    notes = list(_notes(plan, lock))
     known: dict[str, dict[str, Any]] = lock["arms"]
     arms: dict[str, Arm] = {}
     for name, arm in plan.arms.items():
         placed = _place(name, arm, known)
         if placed != name:
-            notes.append(
-                f"arms.{name} has changed since the last run: it goes on as {placed}, and what ran before is kept."
-            )
+            now = "goes on as" if placed in known else "has changed since the last run: it runs as"
+            notes.append(f"arms.{name} {now} {placed}, and what ran before is kept.")
         arms[placed] = replace(arm, name=placed)
     retired = {name: from_definition(name, known[name]["definition"]) for name in known if name not in arms}
     cohort = {placed: plan.cohort[name] for placed, name in zip(arms, plan.arms, strict=True)}
     return replace(plan, arms=arms | retired, cohort=cohort, retired=frozenset(retired)), tuple(notes)
 
 
-def render(plan: Plan, overrides: Sequence[str], is_complete: bool, versions: Mapping[str, str]) -> str:
-    """The text of study.lock.json."""
+def render(
+    plan: Plan,
+    overrides: Sequence[str],
+    is_complete: bool,
+    versions: Mapping[str, str],
+    deviations: Sequence[str] = (),
+) -> str:
+    """The text of study.lock.json; `deviations` are departures from the protocol that a report must show."""
     study, workload = plan.study, plan.workload
     train, validation, test = workload.counts
     lock = {
@@ -78,7 +81,7 @@ def render(plan: Plan, overrides: Sequence[str], is_complete: bool, versions: Ma
         "mode": "max",
         "select": study.select,
         "budget_epochs": study.budget.epochs,
-        "control": study.control,
+        "control": plan.control,
         "margin": study.compare.margin,
         "target": study.target.model_dump(),
         "searchers": plan.methods,
@@ -109,6 +112,7 @@ def render(plan: Plan, overrides: Sequence[str], is_complete: bool, versions: Ma
         "model": plan.root(0).model,
         "numerics": workload.numerics,
         "overrides": list(overrides),
+        "deviations": list(deviations),
         "complete": is_complete,
         "versions": dict(versions),
     }
@@ -128,7 +132,7 @@ def identity(plan: Plan) -> dict[str, Any]:
         "select": study.select,
         "budget": study.budget.epochs,
     }
-    return dict(json.loads(canonical_json(found)))
+    return {name: json.loads(canonical_json(value)) for name, value in found.items()}
 
 
 def price(plan: Plan) -> dict[str, Any] | None:
@@ -143,15 +147,59 @@ def price(plan: Plan) -> dict[str, Any] | None:
     return None if per_hour is None else {"device_hour": per_hour, "currency": given.currency}
 
 
+def _is_begun_by_us(name: str) -> bool:
+    """Whether a run that was killed before it wrote its lock may have left this file."""
+    return name in ("driver.lock", "journal", "study.yaml") or name.startswith(".")
+
+
+def _notes(plan: Plan, lock: Mapping[str, Any]) -> Iterator[str]:
+    """What the user should know of changes that are neither taken up nor refused."""
+    search = plan.study.search
+    if lock["numerics"] != plan.workload.numerics:
+        yield (
+            "This machine or its settings compute differently from the last run: "
+            "what was recorded there is not recalled."
+        )
+    for name, wanted, kept in (
+        ("cohort", search.cohort, plan.cohort_size),
+        ("outstanding", search.outstanding, plan.outstanding),
+    ):
+        if wanted is not None and wanted != kept:
+            yield f"search.{name} stays {kept}, as in the first run, whatever the file says now ({wanted})."
+    for name, before, now in (
+        ("method", lock["searchers"], search.method),
+        ("seeds", lock["seeds"], search.seeds),
+    ):
+        if gone := [value for value in before if value not in now]:
+            shown = ", ".join(map(str, gone))
+            yield f"search.{name} no longer has {shown}: trials with it stay recorded but leave the tables."
+
+
 def _refuse_changed_identity(plan: Plan, before: Mapping[str, Any], folder: Path) -> None:
     now = identity(plan)
     changed = [name for name in now if now[name] != before.get(name)]
+    details = [detail for name in changed for detail in _differences(name, before.get(name), now[name])]
+    shown_preprocessing = any(detail.startswith("preprocessing") for detail in details)
+    if "preprocessing" in changed and len(changed) > 1 and not shown_preprocessing:
+        changed.remove("preprocessing")  # only its constants, which follow from data and split
     if changed:
-        details = "; ".join(f"{name}: {_short(before.get(name))} before, {_short(now[name])} now" for name in changed)
+        what = " and ".join(filter(None, (", ".join(changed[:-1]), changed[-1])))
+        shown = f" ({'; '.join(details)})" if details else ""
         raise InputError(
-            f"{folder} holds a study with other {' and '.join(changed)} ({details}). Results would not be comparable. "
-            "Give this one a name of its own with --as NAME (training they share is still recalled), or restore the old value."
+            f"{folder} holds a study with other {what}{shown}. Results would not be comparable. "
+            "Give this one a name of its own with --as NAME (training they share is still recalled), or "
+            "restore the old value."
         )
+
+
+def _differences(name: str, before: Any, now: Any) -> Iterator[str]:
+    """``metric: accuracy before, balanced_accuracy now``; nothing for digests, which tell a reader nothing."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in now:
+            if key != "constants":
+                yield from _differences(f"{name}.{key}", before.get(key), now[key])
+    elif name not in ("data", "split") and now != before:
+        yield f"{name}: {before} before, {now} now"
 
 
 def _place(name: str, arm: Arm, known: Mapping[str, Mapping[str, Any]]) -> str:
@@ -161,8 +209,3 @@ def _place(name: str, arm: Arm, known: Mapping[str, Mapping[str, Any]]) -> str:
         number += 1
         placed = f"{name}@{number}"
     return placed
-
-
-def _short(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value)
-    return text if len(text) <= 48 else text[:45] + "..."

@@ -33,26 +33,49 @@ STATE_EVERY = 20.0
 class EvaluationLike(Protocol):
     """Mean loss and metrics over a part of the data."""
 
-    loss: float
-    metrics: dict[str, float]
+    @property
+    def loss(self) -> float:
+        """Mean loss per example."""
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Metrics by name."""
 
 
 class TrainedLike(Protocol):
     """What training one epoch gave."""
 
-    train_loss: float
-    validation: Any
-    train_s: float
-    eval_s: float
+    @property
+    def train_loss(self) -> float:
+        """Mean training loss per example."""
+
+    @property
+    def validation(self) -> EvaluationLike:
+        """The evaluation on validation data after the epoch."""
+
+    @property
+    def train_s(self) -> float:
+        """Seconds of training."""
+
+    @property
+    def eval_s(self) -> float:
+        """Seconds of evaluation."""
 
 
 class TrainerLike(Protocol):
-    """What a walk needs of a trainer (training/trainer.py)."""
+    """What a walk needs of a trainer (training/trainer.py says what each does)."""
 
-    def start(self, seed: int) -> None: ...
-    def restore(self, data: bytes) -> None: ...
-    def train(self, settings: Settings, seed: int, epoch: int) -> TrainedLike: ...
-    def capture(self) -> bytes: ...
+    def start(self, seed: int) -> None:
+        """Hold the state before the first epoch."""
+
+    def restore(self, data: bytes) -> None:
+        """Hold a stored state."""
+
+    def train(self, settings: Settings, seed: int, epoch: int) -> TrainedLike:
+        """Train one epoch from the state held, and evaluate."""
+
+    def capture(self) -> bytes:
+        """The state held, as bytes."""
 
 
 class RecomputedDifferentlyError(RuntimeError):

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-import os
+import math
+import platform
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
+from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -15,34 +20,82 @@ import pyarrow.parquet as pq
 from lrstudy import __version__
 from lrstudy.admission import Admission, Trial
 from lrstudy.ledger import Span, Worker, slot_lines
+from lrstudy.memo import StorageError
 from lrstudy.records import EPOCHS, LEDGER, PREDICTIONS, SCHEMA_VERSION, SETTINGS, TRIALS, Record
 from lrstudy.settings import Settings
 
+REFRESH_COST = 20.0
+"""Tables are refreshed only when this many times what it last took has passed."""
 _TRIAL_COSTS = ("data", "train", "evaluate", "range_test", "features", "state", "recompute", "waiting")
 
 
 def write_tables(admission: Admission, folder: Path, now: float) -> None:
-    """Write all tables of a study. `now` (monotonic) is where the ledger of a run in progress ends."""
-    lines = ledger_lines(admission.journal.lines, now)
-    spent: dict[str, float] = {}
-    for line in lines:
-        if line["category"] in _TRIAL_COSTS and line["trial_id"]:
-            spent[line["trial_id"]] = spent.get(line["trial_id"], 0.0) + line["duration_s"] * line["share"]
-    shown = [trial for trial in admission.trials.values() if trial.status != "waiting"]
-    plan = admission.plan
-    metric = plan.study.metric
-    settings: dict[str, Settings] = {}
-    _write(folder / "trials.parquet", [_trial_row(t, admission, spent) for t in shown], _with_parameters(shown))
-    _write(
-        folder / "epochs.parquet",
-        [row for t in shown for row in _epoch_rows(t, metric, settings)],
-        _EPOCH_SCHEMA,
-    )
-    _write(folder / "settings.parquet", [_settings_row(digest, s) for digest, s in settings.items()], SETTINGS)
-    _write(folder / "ledger.parquet", lines, LEDGER)
-    ended = {t.trial_id for t in shown if t.test}
-    parts = [pq.read_table(path) for path in sorted((folder / "predictions").glob("*.parquet")) if path.stem in ended]
-    _replace(folder / "predictions.parquet", pa.concat_tables(parts) if parts else PREDICTIONS.empty_table())
+    """Write all tables of a study once. `now` (monotonic) is where the ledger of a run in progress ends.
+
+    Raises StorageError when the storage does not take them.
+    """
+    TableWriter(admission, folder).write(now)
+
+
+class TableWriter:
+    """Writes the tables of one study again and again, computing only what has changed since the last time."""
+
+    def __init__(self, admission: Admission, folder: Path) -> None:
+        self._admission, self._folder = admission, folder
+        self._metric = admission.plan.study.metric
+        self._settings: dict[str, Settings] = {}
+        self._settings_tables: list[pa.Table] = []
+        self._epochs: dict[str, tuple[str, pa.Table]] = {}
+        self._predicted: set[str] | None = None
+        self._finished, self._cost_s = -math.inf, 0.0
+
+    def refresh(self, now: float) -> None:
+        """Write, unless that would take more than a twentieth of the time since it was last done."""
+        if time.monotonic() - self._finished >= REFRESH_COST * self._cost_s:
+            self.write(now)
+
+    def write(self, now: float) -> None:
+        """Write all tables; `now` (monotonic) is where the ledger of a run in progress ends."""
+        begin = time.monotonic()
+        shown = [trial for trial in self._admission.trials.values() if trial.status != "waiting"]
+        lines = ledger_lines(self._admission.journal.lines, now)
+        self._write("trials", _trials_table(shown, self._admission, _spent(lines)))
+        self._write("epochs", pa.concat_tables([_EPOCH_SCHEMA.empty_table(), *map(self._epochs_of, shown)]))
+        self._write("settings", pa.concat_tables([SETTINGS.empty_table(), *self._settings_tables]))
+        self._write("ledger", pa.Table.from_pylist(lines, schema=LEDGER))
+        self._write_predictions({trial.trial_id for trial in shown if trial.test})
+        self._finished = time.monotonic()
+        self._cost_s = self._finished - begin
+
+    def _epochs_of(self, trial: Trial) -> pa.Table:
+        last = trial.records[-1].lineage if trial.records else ""
+        if self._epochs.get(trial.trial_id, ("", None))[0] != last:
+            before = len(self._settings)
+            rows = list(_epoch_rows(trial, self._metric, self._settings))
+            self._epochs[trial.trial_id] = (last, pa.Table.from_pylist(rows, schema=_EPOCH_SCHEMA))
+            new = [_settings_row(*item) for item in itertools.islice(self._settings.items(), before, None)]
+            self._settings_tables += [pa.Table.from_pylist(new, schema=SETTINGS)] if new else []
+        return self._epochs[trial.trial_id][1] if last else _EPOCH_SCHEMA.empty_table()
+
+    def _write_predictions(self, ended: set[str]) -> None:
+        if ended != self._predicted:
+            paths = sorted((self._folder / "predictions").glob("*.parquet"))
+            parts = [pq.read_table(path) for path in paths if path.stem in ended]
+            self._write("predictions", pa.concat_tables([PREDICTIONS.empty_table(), *parts]))
+            self._predicted = ended
+
+    def _write(self, name: str, table: pa.Table) -> None:
+        """Replace one table atomically."""
+        path, fresh = self._folder / f"{name}.parquet", self._folder / f".{name}.parquet.fresh"
+        try:
+            pq.write_table(table.replace_schema_metadata(_metadata()), fresh, compression="zstd")
+            fresh.replace(path)
+        except OSError as error:
+            fresh.unlink(missing_ok=True)
+            raise StorageError(
+                f"storage.path: cannot write {path}: {error}. What was recorded before is safe; free space or fix "
+                "permissions, then run the same command again."
+            ) from error
 
 
 def ledger_lines(journal: Iterable[Mapping[str, Any]], now: float) -> list[dict[str, Any]]:
@@ -68,11 +121,12 @@ def ledger_lines(journal: Iterable[Mapping[str, Any]], now: float) -> list[dict[
         start, end = slots["start"], ends.get(run, now)
         idle = [(line["start"], line["end"]) for line in lines if line["kind"] == "idle"]
         done = next((line["at"] for line in lines if line["kind"] == "done"), end)
-        for slot in range(slots["count"]):
-            workers = _workers(
-                [line for line in lines if line["kind"] == "spans" and line["slot"] == slot], run in killed
-            )
-            for span in slot_lines(workers, start, end, idle, done):
+        of_slot: list[list[Mapping[str, Any]]] = [[] for _ in range(slots["count"])]
+        for line in lines:
+            if line["kind"] == "spans":
+                of_slot[line["slot"]].append(line)
+        for slot, measured in enumerate(of_slot):
+            for span in slot_lines(_workers(measured, run in killed), start, end, idle, done):
                 rows.append(
                     {
                         "run": run, "host": slots["host"], "device": f"{slots['device']}:{slot}", "share": slots["share"],
@@ -90,6 +144,32 @@ def _workers(lines: list[Mapping[str, Any]], run_was_killed: bool) -> list[Worke
         spans.setdefault(line["worker"], []).extend(Span(*span) for span in line["spans"])
     names = list(spans)
     return [Worker(spans[name], died=name != names[-1] or run_was_killed) for name in names]
+
+
+def _spent(lines: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+    """What the study paid for each trial, in device-seconds."""
+    spent: dict[str, float] = {}
+    for line in lines:
+        if line["category"] in _TRIAL_COSTS and line["trial_id"]:
+            spent[line["trial_id"]] = spent.get(line["trial_id"], 0.0) + line["duration_s"] * line["share"]
+    return spent
+
+
+def _trials_table(trials: list[Trial], admission: Admission, spent: Mapping[str, float]) -> pa.Table:
+    """Trials with one column per parameter: numbers where all its values are numbers, else JSON text."""
+    rows = [_trial_row(trial, admission, spent) for trial in trials]
+    schema = TRIALS
+    for name in sorted({name for trial in trials for name in _parameters(trial)}):
+        values = [row[name] for row in rows if name in row]
+        is_number = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values)
+        schema = schema.append(pa.field(name, pa.float64() if is_number else pa.string()))
+        if not is_number:
+            for row in rows:
+                if name in row and not isinstance(row[name], str):
+                    row[name] = json.dumps(row[name])
+    for name in sorted({f"test_{name}" for trial in trials for name in trial.test or ()} - set(TRIALS.names)):
+        schema = schema.append(pa.field(name, pa.float64()))
+    return pa.Table.from_pylist(rows, schema=schema)
 
 
 def _trial_row(trial: Trial, admission: Admission, spent: Mapping[str, float]) -> dict[str, Any]:
@@ -128,29 +208,12 @@ def _trial_row(trial: Trial, admission: Admission, spent: Mapping[str, float]) -
         "started_at": trial.started_at,
         "ended_at": trial.ended_at,
     }
-    return row | {f"test_{m}": test.get(m) for m in plan.study.report_metrics} | _parameters(trial)
+    return row | {f"test_{name}": value for name, value in test.items() if name != "loss"} | _parameters(trial)
 
 
 def _parameters(trial: Trial) -> dict[str, Any]:
-    return {f"p_{name}": value for name, value in trial.configuration.items() if value is not None}
-
-
-def _with_parameters(trials: Iterable[Trial]) -> pa.Schema:
-    """The trials schema with one column per parameter: numbers where all values are numbers, else text."""
-    kinds: dict[str, set[str]] = {}
-    extra: set[str] = set()
-    for trial in trials:
-        for name, value in _parameters(trial).items():
-            kinds.setdefault(name, set()).add(
-                "number" if isinstance(value, (int, float)) and not isinstance(value, bool) else "text"
-            )
-        extra |= {f"test_{name}" for name in (trial.test or {}) if f"test_{name}" not in TRIALS.names}
-    schema = TRIALS
-    for name, kind in sorted(kinds.items()):
-        schema = schema.append(pa.field(name, pa.float64() if kind == {"number"} else pa.string()))
-    for name in sorted(extra):
-        schema = schema.append(pa.field(name, pa.float64()))
-    return schema
+    """Its configuration as columns; an inactive parameter has none, one that is null is the text `null`."""
+    return {f"p_{name}": value for name, value in trial.configuration.items()}
 
 
 def _epoch_rows(trial: Trial, metric: str, settings: dict[str, Settings]) -> Iterable[dict[str, Any]]:
@@ -209,17 +272,12 @@ def _settings_row(digest: str, settings: Settings) -> dict[str, Any]:
     }
 
 
-def _write(path: Path, rows: list[dict[str, Any]], schema: pa.Schema) -> None:
-    texts = [f.name for f in schema if f.name.startswith("p_") and f.type == pa.string()]
-    for row in rows:
-        for name in texts:
-            if (value := row.get(name)) is not None:
-                row[name] = value if isinstance(value, str) else json.dumps(value)
-    _replace(path, pa.Table.from_pylist(rows, schema=schema))
-
-
-def _replace(path: Path, table: pa.Table) -> None:
-    metadata = {"lrstudy": __version__, "lrstudy_schema": str(SCHEMA_VERSION), "pyarrow": pa.__version__}
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    pq.write_table(table.replace_schema_metadata(metadata), fresh, compression="zstd")
-    fresh.replace(path)
+@cache
+def _metadata() -> dict[str, str]:
+    """What every table says about where it comes from."""
+    packages = {name: version(name) for name in ("torch", "torchvision", "ray", "numpy", "pyarrow")}
+    return {
+        "lrstudy": __version__,
+        "lrstudy_schema": str(SCHEMA_VERSION),
+        "python": platform.python_version(),
+    } | packages

@@ -43,6 +43,14 @@ class Workload:
     share: float
     numerics: dict[str, object]
 
+    @property
+    def num_slots(self) -> int:
+        """How many trials this machine can run at once; at least 1."""
+        cores = len(os.sched_getaffinity(0)) // self.threads
+        if self.device == "cuda":
+            return max(1, min(num_gpus() * int(1 / self.share + 1e-9), cores))
+        return max(1, cores)
+
     def root(self, seed: int) -> Root:
         """The root of a trial with this seed."""
         image = self.data.image
@@ -60,14 +68,14 @@ class Workload:
 def resolve(study: StudyFile, base: Path, storage: Path) -> Workload:
     """Find, decode and split the data, and measure the numerics of the device that will train.
 
-    Raises InputError if the data or the split does not do.
+    Raises InputError if the data or the split does not do, or if the decoded data cannot be kept.
     """
     config = study.workload
     spec = config.data_spec(base)
     cache = storage / "memo" / "data"
     data = prepare(spec, cache)
     parts = split(data.labels, data.part, spec.split, spec.subset, data.classes)
-    gpu = study.resources.gpu if study.resources.gpu is not None else float(has_gpu())
+    gpu = study.resources.gpu if study.resources.gpu is not None else float(num_gpus() > 0)
     device, threads = "cuda" if gpu else "cpu", study.resources.cpu
     return Workload(
         data=spec,
@@ -87,8 +95,8 @@ def resolve(study: StudyFile, base: Path, storage: Path) -> Workload:
     )
 
 
-def has_gpu() -> bool:
-    """Whether this machine has an NVIDIA GPU that this process may use, found without importing torch."""
-    if os.environ.get("CUDA_VISIBLE_DEVICES", "x") in ("", "-1"):
-        return False
-    return any(Path("/dev").glob("nvidia[0-9]*"))
+def num_gpus() -> int:
+    """How many NVIDIA GPUs this process may use, found without importing torch."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    found = len(list(Path("/dev").glob("nvidia[0-9]*")))
+    return found if visible is None else min(found, len([v for v in visible.split(",") if v.strip() not in ("", "-1")]))

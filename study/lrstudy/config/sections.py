@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from lrstudy.data.spec import DataSpec, ImageSpec, SplitSpec
-from lrstudy.faults import InputError, choices, unknown
+from lrstudy.faults import InputError, unknown
 from lrstudy.search import METHODS
 
 Positive = Annotated[float, Field(gt=0, description="a number above 0")]
@@ -119,9 +119,9 @@ def _as_list(value: object) -> object:
 class Search(Section):
     """How configurations are proposed. A list of methods compares searchers; the first ranks policies."""
 
-    method: Annotated[list[Text], BeforeValidator(_as_list), Field(min_length=1, description="one or more searchers")] = (
-        Field(default_factory=lambda: ["hyperopt"])
-    )
+    method: Annotated[
+        list[Text], BeforeValidator(_as_list), Field(min_length=1, description="one or more searchers")
+    ] = Field(default_factory=lambda: ["hyperopt"])
     trials: Count = 16
     cohort: Natural | None = None
     seeds: Annotated[list[int], Field(min_length=1, description="a list of whole numbers")] = Field(
@@ -228,26 +228,18 @@ class Storage(Section):
 
 
 def _arms_as_map(value: object) -> object:
-    """The arms as a map from name to body, however they were written. Raises InputError with every fault."""
-    if isinstance(value, list) and all(isinstance(name, str) for name in value):
-        value = {name: None for name in _distinct(value)}
-    if not isinstance(value, dict) or not value:
-        raise ValueError(f"expected a list of policy names, or a map from arm names to parameters; got {shown(value)}")
-    faults = [
-        f"arms.{name}: arm names are up to 60 letters, digits and '_', beginning with a letter; got {name!r}."
-        for name in value
-        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,59}", name)
-    ]
-    faults += [
-        f"arms.{name}: expected a map of parameters, or nothing for the policy's default space; got {shown(body)}."
-        for name, body in value.items()
-        if not isinstance(body, dict | None)
-    ]
-    if faults:
-        raise InputError(faults)
-    return {name: body or {} for name, body in value.items()}
+    """The arms as a map from name to body, however they were written."""
+    if isinstance(value, list) and value and all(isinstance(name, str) for name in value):
+        value = dict.fromkeys(_distinct(value))
+    if isinstance(value, dict) and value:
+        return {name: {} if body is None else body for name, body in value.items()}
+    raise ValueError(f"expected a list of policy names, or a map from arm names to parameters; got {shown(value)}")
 
 
+_ARM = "arm names of up to 60 letters, digits and '_', beginning with a letter"
+_BODY = "a map of parameters, or nothing for the policy's default space"
+ArmName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,59}$", description=_ARM)]
+ArmBody = Annotated[dict[str, Any], Field(description=_BODY)]
 _Metric = Literal["accuracy", "balanced_accuracy"]
 _NAME = "up to 100 letters, digits, '_', '-' and '.', beginning with a letter or digit"
 
@@ -263,7 +255,7 @@ class StudyFile(Section):
     select: Literal["final", "best"] = "final"
     budget: Budget = Budget()
     common: Common = Common()
-    arms: Annotated[dict[str, dict[str, Any]], BeforeValidator(_arms_as_map)]
+    arms: Annotated[dict[ArmName, ArmBody], BeforeValidator(_arms_as_map)]
     search: Search = Search()
     early_stopping: Literal["none"] = "none"
     confirm: Confirm = Confirm()
@@ -280,13 +272,6 @@ class StudyFile(Section):
         if value.lower() == "memo":
             raise ValueError(f"expected another name: {value} is the folder of the memo; got {value!r}")
         return value
-
-    @model_validator(mode="after")
-    def _control_exists(self) -> StudyFile:
-        control = self.compare.control
-        if control is not None and control not in self.arms:
-            raise InputError(unknown("compare.control", "arm", control, self.arms))
-        return self
 
     @property
     def control(self) -> str:

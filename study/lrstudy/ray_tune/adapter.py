@@ -7,7 +7,9 @@ scheduler, which starts every pending trial anyway.
 from __future__ import annotations
 
 import types
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from ray.tune import Callback
@@ -15,9 +17,14 @@ from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
 from lrstudy.admission import Admission, Trial
+from lrstudy.memo import StorageError
+from lrstudy.ray_tune.slots import Slots
 from lrstudy.ray_tune.trainable import Order
 from lrstudy.records import Record
 from lrstudy.workload import Workload
+
+MAX_WORKER_DEATHS = 3
+"""A trial whose worker died more often than this has failed."""
 
 
 class AdmissionSearcher(Searcher):
@@ -27,21 +34,23 @@ class AdmissionSearcher(Searcher):
     """
 
     def __init__(self, admission: Admission, workload: Workload, folder: str, first: Trial | None,
-                 observe: Callable[[dict[str, Any]], None]) -> None:  # fmt: skip
+                 slots: Slots) -> None:  # fmt: skip
         super().__init__(metric="epoch", mode="max")
         self._admission = admission
         self._workload, self._folder = workload, folder
         self._first = first
-        self._observe = observe
+        self._slots = slots
         self._ids: dict[str, str] = {}
+        self._deaths: Counter[str] = Counter()
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
         """An order for a worker, None while everything is held back, FINISHED at the end."""
-        trial = self._first or self._admission.next()
-        self._first = None
+        trial, self._first = self._first, None
+        with self._stopping_when_storage_fails():
+            trial = trial or self._admission.next()
         if trial is None:
             is_over = self._admission.is_done or self._admission.stopped
             return Searcher.FINISHED if is_over else None
@@ -51,29 +60,45 @@ class AdmissionSearcher(Searcher):
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Take the epochs of a report that is not the last."""
-        self._take(self._ids[trial_id], result)
+        with self._stopping_when_storage_fails():
+            self._take(self._ids[trial_id], result)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Take the last report of a trial, or its failure after its workers died too often."""
+        """Take the last report of a trial, or the death of its worker."""
         name = self._ids[trial_id]
-        if error or not result:
-            self._admission.ended(name, "failed", "its worker died, again and again; see Ray's logs for the reason")
-            return
-        self._take(name, result)
-        if "fatal" in result:
-            self._admission.fail(result["fatal"])
-            self._admission.ended(name, "interrupted")
-        else:
-            self._admission.ended(
-                name,
-                result["status"],
-                result.get("error", ""),
-                dict(result["test"]) if "test" in result else None,
-            )
+        with self._stopping_when_storage_fails():
+            if error or not result:
+                self._worker_died(name)
+                return
+            self._take(name, result)
+            if "fatal" in result:
+                self._admission.fail(result["fatal"])
+                self._admission.ended(name, "interrupted")
+            else:
+                test = dict(result["test"]) if "test" in result else None
+                self._admission.ended(name, result["status"], result.get("error", ""), test)
 
     def _take(self, name: str, result: dict[str, Any]) -> None:
         self._admission.stepped(name, [Record(**record) for record in result["records"]])
-        self._observe(result)
+        self._slots.observe(result)
+
+    def _worker_died(self, name: str) -> None:
+        """Let the trial wait again. Tune's own retry leaves out trials whose worker dies before it has begun them."""
+        self._slots.notice_deaths()
+        self._deaths[name] += 1
+        if self._deaths[name] <= MAX_WORKER_DEATHS:
+            self._admission.returned(name)
+        else:
+            reason = f"its worker died {self._deaths[name]} times: killed for memory, or a crash in native code"
+            self._admission.ended(name, "failed", reason)
+
+    @contextmanager
+    def _stopping_when_storage_fails(self) -> Iterator[None]:
+        """Tune takes an exception raised here for the trial's and goes on; going on makes no sense without storage."""
+        try:
+            yield
+        except StorageError as error:
+            self._admission.fail(str(error))
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the journal and the memo hold everything."""

@@ -5,13 +5,16 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import signal
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from lrstudy.admission import Admission, Trial
+from lrstudy.ray_tune.slots import Slots
 from lrstudy.workload import Workload
 
 _ENVIRONMENT = {
@@ -26,7 +29,6 @@ _ENVIRONMENT = {
     "RAY_DEDUP_LOGS": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
 }
-_MAX_WORKER_DEATHS = 3
 
 
 def run(
@@ -35,12 +37,12 @@ def run(
     folder: Path,
     slots: int,
     first: Trial,
-    observe: Callable[[dict[str, Any]], None],
+    board: Slots,
     refresh: Callable[[], None],
 ) -> None:
     """Run everything that admission hands out, beginning with `first`, on `slots` workers.
 
-    `observe` sees every report of a worker; `refresh` is called several times a second.
+    `board` notes who sits on which slot; `refresh` is called several times a second.
     """
     os.environ.update({key: os.environ.get(key, value) for key, value in _ENVIRONMENT.items()})
     import ray
@@ -54,7 +56,7 @@ def run(
         tuner = tune.Tuner(
             tune.with_resources(TuneTrial, {"cpu": workload.threads, "gpu": gpu}),
             tune_config=tune.TuneConfig(
-                search_alg=AdmissionSearcher(admission, workload, str(folder), first, observe),
+                search_alg=AdmissionSearcher(admission, workload, str(folder), first, board),
                 scheduler=KeepingWorkers(slots),
                 num_samples=-1,
                 max_concurrent_trials=slots,
@@ -66,38 +68,30 @@ def run(
                 storage_path=str(scratch),
                 verbose=0,
                 callbacks=[Refresh(refresh)],
-                failure_config=tune.FailureConfig(max_failures=_MAX_WORKER_DEATHS),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             ),
         )
         tuner.fit()
 
 
-def count_slots(workload_device: str, share: float, threads: int) -> int:
-    """How many trials this machine can run at once; at least 1."""
-    cores = len(os.sched_getaffinity(0))
-    if workload_device == "cuda":
-        gpus = len(list(Path("/dev").glob("nvidia[0-9]*")))
-        per_gpu = max(1, int(1 / share + 1e-9))
-        return max(1, min(gpus * per_gpu, cores // threads))
-    return max(1, cores // threads)
-
-
 @contextmanager
 def _ray(ray: Any, workload: Workload, slots: int) -> Iterator[None]:
     """A Ray of our own on this machine, shut down at the end; its logs stay in its own folder."""
     for name in ("ray", "ray.tune", "ray.train"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # the death of a worker is our business, and handled
     gpus: Mapping[str, Any] = {} if workload.device == "cuda" else {"num_gpus": 0}
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     ray.init(
         address="local",
         num_cpus=max(slots * workload.threads, 1),
         include_dashboard=False,
-        logging_level=logging.ERROR,
+        logging_level=logging.CRITICAL,
         log_to_driver=False,
         object_store_memory=100 * 2**20,
         **gpus,
     )
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, on_sigterm)  # Ray puts one in its place that prints a stack and exits with 15
     try:
         yield
     finally:

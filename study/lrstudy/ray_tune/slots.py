@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
+import platform
+import time
+from dataclasses import dataclass
 from typing import Any
 
+import psutil
+
 from lrstudy.journal import Journal
+
+
+@dataclass
+class _Seat:
+    slot: int
+    host: str
+    pid: int
+    heard: float = 0.0
 
 
 class Slots:
@@ -13,25 +26,28 @@ class Slots:
     def __init__(self, count: int, journal: Journal) -> None:
         self._journal = journal
         self._free = list(range(count))
-        self._slot: dict[str, int] = {}
-        self._heard: dict[str, float] = {}
-        self._trial: dict[str, str] = {}
+        self._seats: dict[str, _Seat] = {}
 
     def observe(self, result: dict[str, Any]) -> None:
         """Note the spans of a worker's report."""
         worker = result["worker"]
-        if worker not in self._slot:
-            self._slot[worker] = self._place(result["trial"])
-        self._trial[worker] = result["trial"]
+        if worker not in self._seats:
+            self._seats[worker] = _Seat(self._take_slot(), result["host"], result["process"])
+        seat = self._seats[worker]
         if result["spans"]:
-            self._heard[worker] = max(start + duration for start, duration, *_ in result["spans"])
-            self._journal.write(
-                "spans", worker=worker, host=result["host"], slot=self._slot[worker], spans=result["spans"]
-            )
+            seat.heard = max(start + duration for start, duration, *_ in result["spans"])
+            self._journal.write("spans", worker=worker, host=seat.host, slot=seat.slot, spans=result["spans"])
 
-    def _place(self, trial: str) -> int:
+    def notice_deaths(self) -> None:
+        """Free the slots of workers on this host whose processes are gone, and note that they died."""
+        for worker, seat in list(self._seats.items()):
+            if seat.host == platform.node() and not psutil.pid_exists(seat.pid):
+                self._free.append(seat.slot)
+                del self._seats[worker]
+                self._journal.write("died", worker=worker, at=time.monotonic())
+
+    def _take_slot(self) -> int:
         if self._free:
             return self._free.pop(0)
-        same_trial = [worker for worker in self._slot if self._trial[worker] == trial]
-        gone = same_trial[0] if same_trial else min(self._slot, key=lambda worker: self._heard.get(worker, 0.0))
-        return self._slot.pop(gone)
+        gone = min(self._seats, key=lambda worker: self._seats[worker].heard)
+        return self._seats.pop(gone).slot

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import socket
+import os
+import platform
 import time
 import traceback
 import uuid
@@ -41,7 +42,7 @@ class Order:
 class TuneTrial(Trainable):
     """Walks the trial of its order; results carry epochs and the worker's own time.
 
-    A result has `records`, `spans`, `worker`, `host`, and at the end `status`,
+    A result has `records`, `spans`, `worker`, `host`, `process`, and at the end `status`,
     `error`, `test`, or `fatal` when the storage failed and the whole study must stop.
     """
 
@@ -129,7 +130,8 @@ class TuneTrial(Trainable):
         return {
             "trial": self._order.spec.trial_id,
             "worker": self._worker,
-            "host": socket.gethostname(),
+            "host": platform.node(),
+            "process": os.getpid(),
             "records": [asdict(step.record) for step in steps],
             "spans": [[span.start, span.duration_s, span.category, span.trial_id] for span in spans],
             "done": bool(end),

@@ -1,0 +1,79 @@
+"""The study file: YAML 1.2 in, a checked `StudyFile` out; every fault found is reported at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import takewhile
+from typing import Any
+
+from pydantic import ValidationError
+
+from lrstudy.config.explain import KEY, Path, explain
+from lrstudy.config.sections import Common, StudyFile
+from lrstudy.config.text import apply_overrides, parse_yaml
+from lrstudy.faults import InputError, unknown
+from lrstudy.later import refuse_later
+
+__all__ = ["Common", "StudyFile", "examine", "load"]
+
+_STAND_INS = {"lrstudy": 1, "name": "unnamed"}
+
+
+def load(text: str, overrides: Sequence[str] = ()) -> StudyFile:
+    """Read and check a study file's text. Raises InputError with every fault."""
+    study, faults = examine(text, overrides)
+    if faults or study is None:
+        raise InputError(faults)
+    return study
+
+
+def examine(text: str, overrides: Sequence[str] = ()) -> tuple[StudyFile | None, list[str]]:
+    """The study file and its faults; what is at fault has been left out of it, so that more can be found.
+
+    None if too little is left. Raises InputError if the text cannot be read at all.
+    """
+    raw = apply_overrides(parse_yaml(text), overrides)
+    faults, raw = refuse_later(raw)
+    told: set[Path] = set()
+    while True:
+        try:
+            study = StudyFile.model_validate(raw)
+        except ValidationError as error:
+            found = explain(error, raw)
+        else:
+            control = study.compare.control
+            if control is not None and control not in study.arms:
+                faults.append(unknown("compare.control", "arm", control, study.arms))
+            return study, faults
+        faults += [fault for path, sentences in found.items() if path[:1] not in told for fault in sentences]
+        told |= {path[:1] for path in found}
+        if not all(_leave_out(raw, path) for path in dict.fromkeys(map(_to_name, found))):
+            return None, faults
+
+
+def _leave_out(raw: dict[str, Any], path: Path) -> bool:
+    """Remove a field that is at fault, or let something stand in for it. False if nothing sensible can."""
+    *above, last = path
+    if last == KEY:
+        above, last = above[:-1], above[-1]
+    elif len(above) == 1 and above[0] == "arms":
+        raw["arms"][last] = {"policy": "constant"}
+        return True
+    elif not above and last in _STAND_INS:
+        raw[str(last)] = _STAND_INS[str(last)]
+        return True
+    elif not above and last == "arms":
+        return False
+    node: Any = raw
+    for part in above:
+        node = node.get(part) if isinstance(node, dict) else None
+    if above and isinstance(node, dict) and last not in node:  # what is missing is a fault of the section
+        return _leave_out(raw, tuple(above))
+    if isinstance(node, dict):
+        node.pop(last, None)
+    return True
+
+
+def _to_name(path: Path) -> Path:
+    """The path without positions in a list: of a list, the whole is left out."""
+    return tuple(takewhile(lambda part: isinstance(part, str), path))

@@ -1,0 +1,121 @@
+"""The text of a study file and the overrides of a command line, as one plain map."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from lrstudy.config.sections import shown
+from lrstudy.faults import InputError, unknown
+
+
+def parse_yaml(text: str) -> dict[str, Any]:
+    """YAML 1.2 with duplicate keys refused; a map of texts, numbers, truth values, lists and maps."""
+    raw = _loaded(text, "study file")
+    if not isinstance(raw, dict):
+        got = "an empty file" if raw is None else f"a list ({shown(raw)})" if isinstance(raw, list) else shown(raw)
+        raise InputError(f"study file: expected a map with keys such as lrstudy, name and arms; got {got}.")
+    if faults := list(_unfit(raw, ())):
+        raise InputError(faults)
+    return raw
+
+
+def apply_overrides(raw: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """A copy of the raw study with every `a.b=VALUE` applied, in order. Raises InputError with every fault.
+
+    Values are YAML; paths of files in them start at the current folder, not at the study file.
+    """
+    raw = deepcopy(raw)
+    faults: list[str] = []
+    for override in overrides:
+        try:
+            _apply(raw, override)
+        except InputError as error:
+            faults += [f"command line: {fault}" for fault in error.faults]
+    if faults:
+        raise InputError(faults)
+    return raw
+
+
+def _apply(raw: dict[str, Any], override: str) -> None:
+    """Set one value of `raw`; sections that the file leaves out appear, arms do not."""
+    path, equals, text = override.partition("=")
+    *above, last = path.split(".")
+    if not equals or not all([*above, last]):
+        raise InputError(f"expected key.key=VALUE; got {override!r}.")
+    value = _loaded(text, path)
+    if faults := list(_unfit(value, (path,))):
+        raise InputError(faults)
+    node = raw
+    for depth, key in enumerate(above):
+        if above[:depth] == ["arms"] and key not in node:
+            raise InputError(unknown(f"arms.{key}", "arm", key, node))
+        child = _as_map(node.get(key))
+        if not isinstance(child, dict):
+            raise InputError(f"{'.'.join(above[: depth + 1])} is {shown(child)}, so there is no {path}.")
+        node[key] = child
+        node = child
+    node[last] = _from_here(path, value)
+
+
+def _as_map(section: Any) -> Any:
+    """A section that an override goes into: nothing is an empty map, and a list of arms a map of them."""
+    if isinstance(section, list) and all(isinstance(name, str) for name in section):
+        return dict.fromkeys(section)
+    return {} if section is None else section
+
+
+def _from_here(path: str, value: Any) -> Any:
+    """`value` with the paths of files in it made absolute."""
+    if isinstance(value, dict):
+        return {key: _from_here(f"{path}.{key}", item) for key, item in value.items()}
+    if path == "storage.path" and isinstance(value, str) and "://" not in value:
+        return str(Path(value).expanduser().resolve())
+    if path in ("workload.data", "workload.data.source") and isinstance(value, str):
+        kind, colon, where = value.partition(":")
+        if where and not kind.endswith(".py"):
+            return f"{kind}{colon}{Path(where).expanduser().resolve()}"
+    return value
+
+
+def _loaded(text: str, where: str) -> Any:
+    try:
+        return YAML(typ="safe", pure=True).load(text)
+    except MarkedYAMLError as error:
+        line = f", line {error.problem_mark.line + 1}" if error.problem_mark and where == "study file" else ""
+        raise InputError(f"{where}{line}: not valid YAML: {_one_line(error.problem)}.") from None
+    except RecursionError:
+        raise InputError(f"{where}: not valid YAML: nested too deeply.") from None
+    except (YAMLError, ValueError) as error:
+        raise InputError(f"{where}: not valid YAML: {_one_line(error)}.") from None
+
+
+def _one_line(problem: object) -> str:
+    return " ".join(str(problem).split()).rstrip(".")
+
+
+def _unfit(value: Any, path: tuple[str, ...], above: tuple[int, ...] = ()) -> Iterator[str]:
+    """A sentence for whatever YAML knows and a study file does not: dates, infinities, keys that are no text."""
+    where = ".".join(path) or "study file"
+    if id(value) in above:
+        yield f"{where}: this value contains itself (a YAML alias)."
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            if isinstance(key, str):
+                yield from _unfit(item, (*path, key), (*above, id(value)))
+            else:
+                yield f"{where}: expected keys that are texts; got {shown(key)}. Put it in quotes."
+    elif isinstance(value, list):
+        for item in value:
+            yield from _unfit(item, path, (*above, id(value)))
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield f"{where}: expected a finite number; got {value}."
+    elif not isinstance(value, (str, int, float, bool, type(None))):
+        kind = type(value).__name__
+        yield f"{where}: expected a text, a number, true, false, a list or a map; got the {kind} {value}. Put a text in quotes."

@@ -1,0 +1,256 @@
+"""One run of a study: recall what is recorded, train the rest, leave journal, tables and lock in order."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Protocol
+
+from lrstudy import study_lock
+from lrstudy.admission import Admission, Trial
+from lrstudy.config import StudyFile
+from lrstudy.driver_lock import DriverLock
+from lrstudy.journal import Journal
+from lrstudy.memo import Memo, StorageError
+from lrstudy.plan import Plan
+from lrstudy.views import TableWriter
+
+TABLES_EVERY_S = 5.0
+_LIMITS_EVERY_S = 1.0
+_PACKAGES = ("lrstudy", "torch", "torchvision", "ray", "hyperopt", "smac", "numpy", "pandas", "pyarrow")
+
+
+class Display(Protocol):
+    """Something that shows a run's progress."""
+
+    def start(self, admission: Admission, slots: int) -> None:
+        """Training begins on `slots` slots."""
+
+    def refresh(self) -> None:
+        """Called several times a second."""
+
+    def stop(self) -> None:
+        """Training has ended."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """How a run ended. `trained` and `recalled` count epochs of this run; `stopped` says why it ended early."""
+
+    folder: Path
+    statuses: Mapping[str, int]
+    asked: int
+    distinct: int
+    trained: int
+    recalled: int
+    stopped: str
+    is_complete: bool
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a run needs to know beyond the plan.
+
+    `folder` is the study's, `storage` holds memo and studies. `begun` (monotonic) is when somebody began to wait for
+    the run: devices count as allocated from then on. `slots` overrides how many trials run at once.
+    """
+
+    text: str
+    overrides: Sequence[str]
+    folder: Path
+    storage: Path
+    begun: float
+    slots: int | None = None
+
+
+def run(plan: Plan, order: Order, notes: tuple[str, ...], display: Display | None = None) -> Summary:
+    """Run a study to its end. Raises InputError if another driver runs it, StorageError, KeyboardInterrupt.
+
+    Whatever is raised: what was recorded stays, and tables and lock show it as far as the storage allows.
+    """
+    lock = DriverLock(order.folder)
+    lock.acquire(run=0)
+    try:
+        journal = _open_journal(order, lock)
+        memo = Memo(order.storage / "memo")
+        admission = Admission(plan, memo, journal)
+        tables = TableWriter(admission, order.folder)
+        _describe(plan, order, journal, is_complete=False)
+        try:
+            first = admission.next()
+            if first is not None:
+                _train(admission, order, first, lock, tables, display)
+        finally:
+            _close(admission, order, tables)
+        memo.compact()
+        if plan.study.storage.keep_gb is not None:
+            memo.evict(_needed_states(admission), int(plan.study.storage.keep_gb * 1e9))
+        return _summary(admission, order.folder, notes)
+    finally:
+        lock.release()
+
+
+def _open_journal(order: Order, lock: DriverLock) -> Journal:
+    """The journal with a new run begun, and the end of one that was killed noted."""
+    journal = Journal(order.folder / "journal")
+    unfinished = _unfinished_run(journal)
+    journal.open_run(host=platform.node(), pid=os.getpid(), started_at=time.time(), overrides=list(order.overrides))
+    if unfinished is not None:
+        journal.write("killed", of=unfinished, at=_last_sign_of_life(journal, unfinished, lock.previous))
+    return journal
+
+
+def _train(
+    admission: Admission, order: Order, first: Trial, lock: DriverLock, tables: TableWriter, display: Display | None
+) -> None:
+    """Bring up Ray and run what is not recorded, beginning with `first`."""
+    from lrstudy.ray_tune import runner
+    from lrstudy.ray_tune.slots import Slots
+
+    workload, journal = admission.plan.workload, admission.journal
+    slots = order.slots or workload.num_slots
+    journal.write(
+        "slots", count=slots, start=order.begun, share=workload.share, device=workload.device, host=platform.node()
+    )
+    limits = _Limits(admission.plan.study, journal)
+    tables_due, limits_due = _Every(TABLES_EVERY_S), _Every(_LIMITS_EVERY_S)
+
+    def refresh() -> None:
+        lock.beat()
+        if display:
+            display.refresh()
+        if limits_due.is_due():
+            limits.enforce(admission)
+        if tables_due.is_due():
+            try:
+                tables.write(time.monotonic())
+            except StorageError as error:
+                admission.fail(str(error))
+
+    if display:
+        display.start(admission, slots)
+    try:
+        runner.run(admission, workload, order.folder, slots, first, Slots(slots, journal), refresh)
+    finally:
+        if display:
+            display.stop()
+    if admission.failure:
+        raise StorageError(admission.failure)
+
+
+def _close(admission: Admission, order: Order, tables: TableWriter) -> None:
+    """Note the end of the run in journal, tables and lock."""
+    admission.close()
+    if admission.journal.has_slots:
+        admission.journal.write("end", at=time.monotonic())
+    tables.write(time.monotonic())
+    _describe(admission.plan, order, admission.journal, admission.is_done)
+    admission.journal.close()
+
+
+def _describe(plan: Plan, order: Order, journal: Journal, is_complete: bool) -> None:
+    """Write study.yaml and study.lock.json."""
+    versions = {name: version(name) for name in _PACKAGES}
+    deviations = [
+        f"run {line['run']}: configurations were chosen anew after the test part had been read"
+        for line in journal.of_kind("frozen")
+        if line["deviates"]
+    ]
+    try:
+        _replace(order.folder / "study.yaml", order.text)
+        lock = study_lock.render(plan, order.overrides, is_complete, versions, deviations)
+        _replace(order.folder / "study.lock.json", lock)
+    except OSError as error:
+        raise StorageError(f"storage.path: cannot write in {order.folder}: {error.strerror}.") from error
+
+
+class _Every:
+    """True once every so many seconds."""
+
+    def __init__(self, period_s: float) -> None:
+        self._period_s, self._last = period_s, time.monotonic()
+
+    def is_due(self) -> bool:
+        now = time.monotonic()
+        if now - self._last < self._period_s:
+            return False
+        self._last = now
+        return True
+
+
+class _Limits:
+    """Stops handing out trials once a limit is reached; running trials finish."""
+
+    def __init__(self, study: StudyFile, journal: Journal) -> None:
+        self._limits, self._journal, self._started = study.limits, journal, time.monotonic()
+
+    def enforce(self, admission: Admission) -> None:
+        wall, hours = self._limits.wall_s, self._limits.gpu_hours
+        if wall is not None and time.monotonic() - self._started > wall:
+            admission.stop(f"limits.wall ({self._limits.wall}) is reached")
+        if hours is not None and self._allocated_s() > hours * 3600:
+            admission.stop(f"limits.gpu_hours ({hours:g}) is reached")
+
+    def _allocated_s(self) -> float:
+        """Device-seconds allocated by all runs of the study."""
+        ends = {line["run"]: line["at"] for line in self._journal.of_kind("end")}
+        ends |= {line["of"]: line["at"] for line in self._journal.of_kind("killed")}
+        total = 0.0
+        for run_ in self._journal.of_kind("slots"):
+            total += run_["count"] * run_["share"] * (ends.get(run_["run"], time.monotonic()) - run_["start"])
+        return total
+
+
+def _needed_states(admission: Admission) -> set[str]:
+    """States that retention keeps: ancestors of unfinished trials and ends of confirmed ones."""
+    kept: set[str] = set()
+    for trial in admission.trials.values():
+        states = [record.state for record in trial.records if record.state]
+        if trial.status in ("waiting", "interrupted", "failed"):
+            kept.update(states)
+        elif trial.phase == "confirm" and states:
+            kept.add(states[-1])
+    return kept
+
+
+def _summary(admission: Admission, folder: Path, notes: tuple[str, ...]) -> Summary:
+    trials = [trial for trial in admission.trials.values() if trial.status != "waiting"]
+    statuses: dict[str, int] = {}
+    for trial in trials:
+        statuses[trial.status] = statuses.get(trial.status, 0) + 1
+    records = [record for trial in trials for record in trial.records]
+    now = (admission.journal.study_id, admission.journal.run)
+    trained = {r.lineage for r in records if (r.origin.get("study"), r.origin.get("run")) == now}
+    distinct = {record.lineage for record in records}
+    return Summary(
+        folder, statuses, len(records), len(distinct), len(trained), len(records) - len(trained),
+        admission.stopped, admission.is_done, notes,
+    )  # fmt: skip
+
+
+def _unfinished_run(journal: Journal) -> int | None:
+    """The number of the last run if it allocated devices and never said its end."""
+    started = {line["run"] for line in journal.of_kind("slots")}
+    ended = {line["run"] for line in journal.of_kind("end")} | {line["of"] for line in journal.of_kind("killed")}
+    return max(started - ended, default=None)
+
+
+def _last_sign_of_life(journal: Journal, run: int, holder: Mapping[str, Any] | None) -> float:
+    """When a killed run was last known to live, on its own clock: a heartbeat, or the last measured span."""
+    lines = [line for line in journal.of_kind("spans") if line["run"] == run]
+    ends = [start + duration for line in lines for start, duration, *_ in line["spans"]]
+    starts = [line["start"] for line in journal.of_kind("slots") if line["run"] == run]
+    heartbeat = [holder["heartbeat"]] if holder and "heartbeat" in holder else []
+    return float(max([*starts, *ends, *heartbeat]))
+
+
+def _replace(path: Path, text: str) -> None:
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    fresh.write_text(text, encoding="utf-8")
+    fresh.replace(path)

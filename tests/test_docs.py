@@ -1,0 +1,76 @@
+"""What the documentation shows is true: every study file in it validates, every command exists, every link leads somewhere."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+from lrstudy.cli import app
+from lrstudy.policies import registry
+from lrstudy.study import Study
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(), flags=re.DOTALL)
+
+
+STUDIES = [(page, number, text) for page in PAGES for number, text in enumerate(blocks(page, "yaml"))]
+
+
+@pytest.mark.parametrize(("page", "number", "text"), STUDIES, ids=lambda value: getattr(value, "name", ""))
+def test_every_study_file_in_the_documentation_is_valid(tmp_path, page, number, text):
+    path = tmp_path / "study.yaml"
+    path.write_text(text)
+    study = Study.from_yaml(path)
+    assert study.file.arms
+
+
+def test_there_are_study_files_in_the_documentation():
+    assert len(STUDIES) >= 2
+
+
+def test_every_command_in_the_documentation_exists():
+    commands = set(get_command(app).commands)
+    for page in PAGES:
+        shown = re.findall(r"(?:^|`|\n)(?:\.venv/bin/)?lrstudy ([a-z-]+)", page.read_text())
+        assert set(shown) <= commands, page
+
+
+def test_every_make_target_in_the_documentation_exists():
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    for page in PAGES:
+        assert set(re.findall(r"`make ([a-z-]+)`|^make ([a-z-]+)", page.read_text())) <= {(t, "") for t in targets} | {
+            ("", t) for t in targets
+        }, page
+
+
+def test_every_link_and_picture_in_the_documentation_exists():
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+            if not target.startswith("http"):
+                assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_table_of_policies_is_complete():
+    text = (ROOT / "docs" / "study-file.md").read_text()
+    assert set(re.findall(r"^\| `([a-z_]+)` \|", text, flags=re.MULTILINE)) >= set(registry())
+
+
+def test_the_python_of_the_documentation_runs(tmp_path, monkeypatch):
+    page = ROOT / "docs" / "how-it-works.md"
+    (code,) = blocks(page, "python")
+    folder = tmp_path / "runs" / "quickstart"
+    folder.mkdir(parents=True)
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table({"arm": ["a", "a"], "test_metric": [0.5, 1.0]}), folder / "trials.parquet")
+    (folder / "study.lock.json").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, str(page), "exec"), {})

@@ -1,0 +1,285 @@
+"""Studies run by Ray Tune through the command line: same numbers as without Ray, whatever is killed on the way."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pyarrow.parquet as pq
+import pytest
+
+from serial import SMALL, Serial, study
+
+pytestmark = pytest.mark.slow
+
+WAIT_S = 120
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-c", "from lrstudy.cli import main; main()", *arguments]
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=300, check=False)
+
+
+def outcome(folder: Path) -> dict:
+    """All that a study concludes from, by trial and epoch; times and costs aside."""
+    trials = pq.read_table(folder / "trials.parquet").to_pylist()
+    epochs = pq.read_table(folder / "epochs.parquet").to_pylist()
+    losses: dict[str, list] = {}
+    for epoch in epochs:
+        losses.setdefault(epoch["trial_id"], []).append((epoch["lineage"], epoch["train_loss"], epoch["val_loss"]))
+    return {
+        t["trial_id"]: (t["configuration"], t["status"], t["test_metric"], losses.get(t["trial_id"])) for t in trials
+    }
+
+
+def journal(folder: Path) -> list[dict]:
+    lines = []
+    for path in sorted((folder / "journal").glob("*.jsonl")):
+        lines += [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
+    return lines
+
+
+def wait_for(condition, process: subprocess.Popen) -> None:
+    end = time.monotonic() + WAIT_S
+    while not condition():
+        assert process.poll() is None, f"ended early: {process.communicate()}"
+        assert time.monotonic() < end, "nothing happened"
+        time.sleep(0.05)
+
+
+def workers(driver: subprocess.Popen) -> list[psutil.Process]:
+    """The processes that train, among the driver's descendants."""
+    found = []
+    for child in psutil.Process(driver.pid).children(recursive=True):
+        try:
+            if "TuneTrial" in " ".join(child.cmdline()):
+                found.append(child)
+        except psutil.Error:
+            pass
+    return found
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Start `lrstudy run` in a process group of its own; whatever is left of it is killed at the end."""
+    started: list[tuple[subprocess.Popen, list[psutil.Process]]] = []
+
+    def begin(file: Path) -> subprocess.Popen:
+        process = subprocess.Popen(
+            command("run", str(file)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        )
+        started.append((process, []))
+        return process
+
+    yield begin
+    for process, _ in started:
+        if process.poll() is None:
+            for child in psutil.Process(process.pid).children(recursive=True):
+                child.kill()
+            process.kill()
+        process.communicate()
+
+
+def write(folder: Path, epochs: int = 4, subset: int = 120) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "study.yaml"
+    text = SMALL.replace("epochs: 4", f"epochs: {epochs}").replace("subset: 120", f"subset: {subset}")
+    file.write_text(f"{text}storage: {{path: runs}}\n")
+    return file
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A study that ran undisturbed: its folder and what the command said."""
+    file = write(tmp_path_factory.mktemp("finished"))
+    done = run("run", str(file), "--json")
+    assert done.returncode == 0, done.stderr
+    return file, json.loads(done.stdout)
+
+
+def test_ray_gives_the_numbers_that_one_process_gives(finished, tmp_path):
+    file, _ = finished
+    plan = study(tmp_path).plan()[0]
+    admission = Serial(plan, tmp_path / "serial").run()
+    serial = {
+        t.trial_id: (
+            json.dumps(t.configuration, sort_keys=True), t.status, (t.test or {}).get("accuracy"),
+            [(r.lineage, r.metrics["train_loss"], r.metrics["val_loss"]) for r in t.records],
+        )
+        for t in admission.trials.values()
+    }  # fmt: skip
+    assert outcome(file.parent / "runs" / "small") == serial
+
+
+def test_a_finished_study_says_what_it_trained_and_leaves_its_tables(finished):
+    file, said = finished
+    folder = file.parent / "runs" / "small"
+    assert said["complete"]
+    assert said["epochs_trained"] == said["epochs_distinct"] < said["epochs_asked"]
+    assert said["trials"] == {"completed": 18}
+    assert Path(said["report"]).read_text().lower().startswith("<!doctype html>")
+    for name in ("trials", "epochs", "settings", "ledger", "arms", "predictions"):
+        assert pq.read_table(folder / f"{name}.parquet").num_rows > 0, name
+    assert not list(folder.rglob(".*.[0-9]*")), "no half-written files are left"
+    assert not (folder / "driver.lock").exists()
+
+
+def test_the_ledger_closes(finished):
+    file, _ = finished
+    folder = file.parent / "runs" / "small"
+    lines = pq.read_table(folder / "ledger.parquet").to_pylist()
+    slots = next(line for line in journal(folder) if line["kind"] == "slots")
+    end = next(line for line in journal(folder) if line["kind"] == "end")
+    for slot in {line["device"] for line in lines}:
+        spans = sorted((line["start"], line["duration_s"]) for line in lines if line["device"] == slot)
+        assert sum(duration for _, duration in spans) == pytest.approx(end["at"] - slots["start"], rel=1e-6)
+        for (start, duration), (following, _) in zip(spans, spans[1:], strict=False):
+            assert following == pytest.approx(start + duration, abs=1e-6)
+    assert {"setup", "train", "evaluate", "state", "between", "teardown"} <= {line["category"] for line in lines}
+
+
+def test_a_second_run_trains_nothing_starts_no_ray_and_says_so(finished):
+    file, first = finished
+    folder = file.parent / "runs" / "small"
+    before = {path.name: path.read_bytes() for path in folder.glob("*.parquet")}
+    code = (
+        "import sys, lrstudy.cli as c; code = c._main(['run', sys.argv[1]]); "
+        "print('imported', sorted({'ray', 'torch', 'hyperopt', 'smac', 'matplotlib'} & sys.modules.keys())); sys.exit(code)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(file)], capture_output=True, text=True, check=True)
+    assert f"Nothing was trained: all {first['epochs_asked']} epochs were recalled" in done.stdout
+    assert "imported []" in done.stdout
+    assert {path.name: path.read_bytes() for path in folder.glob("*.parquet")} == before
+
+
+def test_more_trials_extend_a_finished_study(finished, tmp_path):
+    file, first = finished
+    longer = tmp_path / "study.yaml"
+    longer.write_text(file.read_text())
+    storage = f"storage.path={file.parent / 'runs'}"
+    done = run("run", str(longer), storage, "search.trials=5", "--as", "longer", "--json")
+    said = json.loads(done.stdout)
+    assert said["trials"] == {"completed": 21}
+    assert said["epochs_trained"] < first["epochs_trained"], "what the other study trained is recalled"
+
+
+@pytest.mark.parametrize("kill_after", [0, 6])
+def test_a_driver_killed_at_any_moment_then_the_same_command(start, finished, tmp_path, kill_after):
+    file = write(tmp_path)
+    folder = tmp_path / "runs" / "small"
+    driver = start(file)
+    wait_for(
+        lambda: (
+            sum(line["kind"] == "trial" for line in journal(folder)) >= kill_after and (folder / "driver.lock").exists()
+        ),
+        driver,
+    )
+    family = psutil.Process(driver.pid).children(recursive=True)
+    os.kill(driver.pid, signal.SIGKILL)
+    driver.wait()
+    done = run("run", str(file), "--json")
+    assert done.returncode == 0, done.stderr
+    assert outcome(folder) == outcome(finished[0].parent / "runs" / "small")
+    ledger = pq.read_table(folder / "ledger.parquet").to_pylist()
+    if kill_after:
+        assert "lost" in {line["category"] for line in ledger if line["run"] == 1}, (
+            "time that the kill cost is accounted"
+        )
+    for process in family:  # Ray's own orphans may live for a minute; they are ours to end
+        if process.is_running():
+            process.kill()
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_study_keeps_everything_and_the_same_command_goes_on(start, finished, tmp_path, sent):
+    file = write(tmp_path)
+    folder = tmp_path / "runs" / "small"
+    driver = start(file)
+    wait_for(lambda: any(line["kind"] == "trial" for line in journal(folder)), driver)
+    os.kill(driver.pid, sent)
+    _, said = driver.communicate(timeout=60)
+    assert driver.returncode == 130
+    assert "the same command goes on from there" in said
+    assert "Traceback" not in said
+    tables = outcome(folder)
+    assert tables
+    assert not (folder / "driver.lock").exists()
+    done = run("run", str(file), "--json")
+    assert done.returncode == 0, done.stderr
+    assert outcome(folder) == outcome(finished[0].parent / "runs" / "small")
+
+
+def test_a_killed_worker_costs_an_epoch_and_its_slot_comes_back(start, tmp_path):
+    file = write(tmp_path, epochs=40, subset=300)
+    folder = tmp_path / "runs" / "small"
+    driver = start(file)
+    wait_for(
+        lambda: sum(line["kind"] == "spans" for line in journal(folder)) >= 2 and len(workers(driver)) == 2, driver
+    )
+    workers(driver)[0].send_signal(signal.SIGKILL)
+    out, said = driver.communicate(timeout=300)
+    assert driver.returncode == 0, (out, said)
+    statuses = {t["status"] for t in pq.read_table(folder / "trials.parquet").to_pylist()}
+    assert statuses == {"completed"}
+    died = [line["worker"] for line in journal(folder) if line["kind"] == "died"]
+    assert len(died) == 1
+    slots: dict[int, list[str]] = {}
+    for line in journal(folder):
+        if line["kind"] == "spans" and line["worker"] not in slots.setdefault(line["slot"], []):
+            slots[line["slot"]].append(line["worker"])
+    (slot,) = [number for number, names in slots.items() if died[0] in names]
+    assert len(slots[slot]) == 2, "its slot got another worker, which trained"
+    assert len(slots[1 - slot]) == 1
+    ledger = pq.read_table(folder / "ledger.parquet").to_pylist()
+    lost = sum(line["duration_s"] for line in ledger if line["category"] == "lost")
+    assert lost > 0
+    plan = study(tmp_path, file.read_text()).plan()[0]
+    serial = Serial(plan, tmp_path / "serial").run()
+    losses = {t.trial_id: [r.metrics["val_loss"] for r in t.records] for t in serial.trials.values()}
+    found = {name: [loss for _, _, loss in rows] for name, (_, _, _, rows) in outcome(folder).items()}
+    assert found == losses
+
+
+def test_a_second_driver_on_the_same_study_is_refused(start, tmp_path):
+    file = write(tmp_path)
+    driver = start(file)
+    wait_for((tmp_path / "runs" / "small" / "driver.lock").exists, driver)
+    second = run("run", str(file))
+    assert second.returncode == 2
+    assert f"another driver is running this study (process {driver.pid}" in second.stderr
+    assert "--as NAME" in second.stderr
+    assert "Traceback" not in second.stderr
+    driver.send_signal(signal.SIGINT)
+    driver.wait(timeout=60)
+
+
+def test_a_diverging_trial_does_not_stop_the_study(tmp_path):
+    file = write(tmp_path)
+    file.write_text(
+        file.read_text().replace("arms: [constant, step, clr]", "arms: {constant: {lr: {choice: [0.1, 1e19]}}}")
+    )
+    done = run("run", str(file), "search.trials=2", "search.cohort=0", "--json")
+    said = json.loads(done.stdout)
+    assert done.returncode == 0
+    assert said["trials"] == {"completed": 3, "diverged": 1}
+    trials = pq.read_table(tmp_path / "runs" / "small" / "trials.parquet").to_pylist()
+    error = next(t["error"] for t in trials if t["status"] == "diverged")
+    assert "not finite in epoch 0, with a learning rate between 1e+19 and 1e+19" in error
+
+
+def test_limits_stop_a_study_that_a_higher_limit_lets_go_on(tmp_path):
+    file = write(tmp_path)
+    done = run("run", str(file), "limits.wall=1s", "--json")
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert "limits.wall" in said["stopped"]
+    assert not said["complete"]
