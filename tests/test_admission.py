@@ -145,7 +145,7 @@ def test_an_arm_whose_space_is_used_up_ends_early(by_method):
     }
     assert counts == {"constant": 7, "step": 9}, "constant has 7 rates and nothing else to search"
     assert admission.is_done
-    assert len(admission.trials) == admission.num_planned
+    assert len(admission.trials) == admission.protocol.num_planned
 
 
 def test_a_trial_is_held_back_while_another_trains_its_next_state(plan, tmp_path):

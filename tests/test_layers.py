@@ -28,6 +28,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("lrstudy.trial",),
     ("lrstudy.plan", "lrstudy.journal", "lrstudy.driver_lock"),
     ("lrstudy.study_lock",),
+    ("lrstudy.protocol",),
     ("lrstudy.admission",),
     ("lrstudy.views",),
     ("lrstudy.ray_tune",),

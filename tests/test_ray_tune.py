@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import psutil
@@ -142,7 +143,7 @@ def test_the_ledger_closes(finished):
     for slot in {line["device"] for line in lines}:
         spans = sorted((line["start"], line["duration_s"]) for line in lines if line["device"] == slot)
         assert sum(duration for _, duration in spans) == pytest.approx(end["at"] - slots["start"], rel=1e-6)
-        for (start, duration), (following, _) in zip(spans, spans[1:], strict=False):
+        for (start, duration), (following, _) in pairwise(spans):
             assert following == pytest.approx(start + duration, abs=1e-6)
     assert {"setup", "train", "evaluate", "state", "between", "teardown"} <= {line["category"] for line in lines}
 
@@ -283,3 +284,41 @@ def test_limits_stop_a_study_that_a_higher_limit_lets_go_on(tmp_path):
     said = json.loads(done.stdout)
     assert "limits.wall" in said["stopped"]
     assert not said["complete"]
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 3 MB, and a function that makes it larger."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", disk], check=False, capture_output=True
+    ).returncode:
+        pytest.skip("mounting a file system is not permitted here")
+    yield disk, lambda: subprocess.run(["mount", "-o", "remount,size=64m", disk], check=True)
+    subprocess.run(["umount", "--lazy", disk], check=True)
+
+
+def test_a_full_storage_stops_the_study_with_one_paragraph_and_loses_nothing(small_disk, finished):
+    disk, enlarge = small_disk
+    file = write(disk)
+    done = run("run", str(file))
+    assert done.returncode == 1
+    assert done.stderr.startswith("lrstudy: storage.path: cannot write")
+    assert "No space left on device" in done.stderr
+    assert "run the same command again" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    enlarge()
+    again = run("run", str(file), "--json")
+    assert again.returncode == 0, again.stderr
+    said = json.loads(again.stdout)
+    assert said["epochs_trained"] < said["epochs_distinct"], "what was recorded before is recalled"
+    assert outcome(disk / "runs" / "small") == outcome(finished[0].parent / "runs" / "small")
+
+
+@pytest.mark.parametrize("where", ["/dev/null/runs", "/proc/runs"])
+def test_a_storage_that_cannot_be_written_is_refused_before_anything_is_done(tmp_path, where):
+    done = run("run", str(write(tmp_path)), f"storage.path={where}")
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"lrstudy: storage.path: cannot write in {where}")
+    assert "Expected a folder that you may write to" in done.stderr

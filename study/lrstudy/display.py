@@ -10,7 +10,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from lrstudy.admission import Admission, Trial
+from lrstudy.admission import Admission
+from lrstudy.protocol import Trial
 
 LINE_EVERY_S = 10.0
 
@@ -32,7 +33,7 @@ class Progress:
             self._live.start()
         else:
             self._console.print(
-                f"{self._already} of {admission.num_planned} trials are recorded; training on {slots} slots"
+                f"{self._already} of {admission.protocol.num_planned} trials are recorded; training on {slots} slots"
             )
 
     def refresh(self) -> None:
@@ -64,7 +65,7 @@ class Progress:
         ):
             table.add_column(heading, justify=justify)  # type: ignore[arg-type]
         plan = self._admission.plan
-        per_arm = self._admission.num_planned // max(1, len(plan.arms))
+        per_arm = self._admission.protocol.num_planned // max(1, len(plan.arms))
         for arm in plan.arms:
             trials = [trial for trial in self._admission.trials.values() if trial.arm == arm]
             ended = [trial for trial in trials if trial.ended_at is not None]
@@ -78,14 +79,16 @@ class Progress:
 
     def _line(self) -> str:
         admission = self._admission
-        ended, planned = _num_ended(admission), admission.num_planned
+        ended, planned = _num_ended(admission), admission.protocol.num_planned
         elapsed = time.monotonic() - self._began
         pace = (ended - self._already) / elapsed if elapsed > 0 else 0.0
         left = f", about {duration((planned - ended) / pace)} left" if pace > 0 else ""
-        phase = "confirming with fresh seeds" if admission.frozen else "tuning"
+        phase = "confirming with fresh seeds" if admission.protocol.frozen else "tuning"
         spent = duration(_device_s(admission.trials.values()))
         failed = sum(trial.status in ("failed", "diverged") for trial in admission.trials.values())
         bad = f", {failed} diverged or failed" if failed else ""
+        died = sum(line["run"] == admission.journal.run for line in admission.journal.of_kind("died"))
+        bad += f", {died} workers lost and replaced" if died else ""
         return f"{phase}: {ended} of {planned} trials, {spent} of device time trained{bad}, {duration(elapsed)} so far{left}"
 
 

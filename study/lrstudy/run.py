@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from lrstudy import study_lock
-from lrstudy.admission import Admission, Trial
+from lrstudy.admission import Admission
 from lrstudy.config import StudyFile
 from lrstudy.driver_lock import DriverLock
 from lrstudy.journal import Journal
 from lrstudy.memo import Memo, StorageError
 from lrstudy.plan import Plan
+from lrstudy.protocol import Trial
 from lrstudy.views import TableWriter
 
 TABLES_EVERY_S = 5.0

@@ -18,9 +18,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lrstudy import __version__
-from lrstudy.admission import Admission, Trial
+from lrstudy.admission import Admission
 from lrstudy.ledger import Span, Worker, slot_lines
 from lrstudy.memo import StorageError
+from lrstudy.protocol import Trial
 from lrstudy.records import EPOCHS, LEDGER, PREDICTIONS, SCHEMA_VERSION, SETTINGS, TRIALS, Record
 from lrstudy.settings import Settings
 

@@ -16,8 +16,9 @@ from ray.tune import Callback
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
-from lrstudy.admission import Admission, Trial
+from lrstudy.admission import Admission
 from lrstudy.memo import StorageError
+from lrstudy.protocol import Trial
 from lrstudy.ray_tune.slots import Slots
 from lrstudy.ray_tune.trainable import Order
 from lrstudy.records import Record

@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lrstudy.admission import Admission, Trial
+from lrstudy.admission import Admission
+from lrstudy.protocol import Trial
 from lrstudy.ray_tune.slots import Slots
 from lrstudy.workload import Workload
 
@@ -80,6 +81,7 @@ def _ray(ray: Any, workload: Workload, slots: int) -> Iterator[None]:
     for name in ("ray", "ray.tune", "ray.train"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # the death of a worker is our business, and handled
     gpus: Mapping[str, Any] = {} if workload.device == "cuda" else {"num_gpus": 0}
+    ray._private.worker.print_to_stdstream = _say_nothing
     on_sigterm = signal.getsignal(signal.SIGTERM)
     ray.init(
         address="local",
@@ -96,6 +98,10 @@ def _ray(ray: Any, workload: Workload, slots: int) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _say_nothing(*arguments: Any, **more: Any) -> None:
+    """In place of what Ray prints about workers that died: the display says so in five words, not in a page."""
 
 
 @contextmanager
