@@ -14,8 +14,7 @@ import pytest
 
 from lrstudy import driver_lock
 from lrstudy.driver_lock import HEARTBEAT_S, STALE_S, TORN_S, DriverLock
-from lrstudy.faults import InputError
-from lrstudy.memo import StorageError
+from lrstudy.faults import InputError, StorageError
 
 HOLD = (
     "import sys; from pathlib import Path; from lrstudy.driver_lock import DriverLock\n"

@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
+from lrstudy.faults import StorageError
 from lrstudy.journal import Journal
-from lrstudy.memo import StorageError
 
 
 def written(folder, *kinds):

@@ -15,7 +15,8 @@ import pytest
 from obstore.exceptions import GenericError, PermissionDeniedError
 
 from lrstudy import memo as memo_module
-from lrstudy.memo import Memo, StorageError, state_digest
+from lrstudy.faults import StorageError
+from lrstudy.memo import Memo, state_digest
 from lrstudy.records import Record
 
 
@@ -539,7 +540,8 @@ def test_a_listing_that_breaks_off_is_a_storage_error(tmp_path, monkeypatch):
 
 FILL = """
 import os, sys
-from lrstudy.memo import Memo, StorageError
+from lrstudy.faults import StorageError
+from lrstudy.memo import Memo
 memo, stored = Memo(sys.argv[1]), []
 try:
     for number in range(1000):

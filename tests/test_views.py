@@ -14,10 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from lrstudy import predictions, views
+from lrstudy.faults import StorageError
 from lrstudy.ledger import CATEGORIES
-from lrstudy.memo import StorageError
 from lrstudy.records import EPOCHS, LEDGER, PREDICTIONS, SETTINGS, TRIALS
-from lrstudy.views import TableWriter, write_tables
+from lrstudy.views import TableWriter
 from serial import Serial, study
 
 pytestmark = pytest.mark.slow
@@ -372,7 +372,7 @@ def copied(ran, folder):
 
 
 def test_tables_written_along_the_way_are_those_written_once_at_the_end(ran, tmp_path):
-    write_tables(ran.admission, copied(ran, tmp_path), time.monotonic())
+    TableWriter(ran.admission, copied(ran, tmp_path)).write(time.monotonic())
     assert contents(tmp_path) == contents(ran.folder)
 
 
@@ -380,7 +380,7 @@ def test_tables_are_rebuilt_identically_from_journal_and_memo(ran, tmp_path):
     fresh = Serial(ran.plan, ran.storage)
     fresh.run()
     assert fresh.trained == []
-    write_tables(fresh.admission, copied(ran, tmp_path), time.monotonic())
+    TableWriter(fresh.admission, copied(ran, tmp_path)).write(time.monotonic())
     assert contents(tmp_path) == contents(ran.folder)
 
 
@@ -389,7 +389,7 @@ def full(*arguments, **options):
 
 
 def test_a_full_disk_is_one_clear_paragraph_and_the_tables_before_stay(ran, tmp_path, monkeypatch):
-    write_tables(ran.admission, tmp_path, time.monotonic())
+    TableWriter(ran.admission, tmp_path).write(time.monotonic())
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
 
     def torn(found, where, **options):
@@ -400,13 +400,13 @@ def test_a_full_disk_is_one_clear_paragraph_and_the_tables_before_stay(ran, tmp_
     with pytest.raises(
         StorageError, match=r"^storage\.path: cannot write .*trials\.parquet: .*the same command again\.$"
     ):
-        write_tables(ran.admission, tmp_path, time.monotonic())
+        TableWriter(ran.admission, tmp_path).write(time.monotonic())
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_what_a_killed_driver_left_half_written_goes_with_the_next_tables(ran, tmp_path):
     (tmp_path / ".trials.parquet.fresh").write_bytes(b"PAR1")
-    write_tables(ran.admission, tmp_path, time.monotonic())
+    TableWriter(ran.admission, tmp_path).write(time.monotonic())
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(f"{name}.parquet" for name in SCHEMAS)
 
 
@@ -432,4 +432,4 @@ def test_settings_that_a_policy_does_not_give_are_not_passed_off_as_applied(ran,
     wrong.recalled = [False]
     admission = SimpleNamespace(trials={"t": wrong}, plan=ran.plan, journal=ran.admission.journal)
     with pytest.raises(RuntimeError, match=f"epoch 0 of {trial.trial_id} was trained with other settings"):
-        write_tables(admission, tmp_path, time.monotonic())
+        TableWriter(admission, tmp_path).write(time.monotonic())

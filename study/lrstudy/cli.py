@@ -16,9 +16,23 @@ from rich.console import Console
 from typer.exceptions import TyperException
 
 from lrstudy import __version__
-from lrstudy.faults import InputError
+from lrstudy.faults import InputError, StorageError
 
 _BEGUN = time.monotonic()
+_LATER = (
+    "init",
+    "prepare",
+    "plan",
+    "trace",
+    "lr-find",
+    "score",
+    "replay",
+    "merge",
+    "check",
+    "export",
+    "launch",
+    "doctor",
+)
 _debug = False
 
 app = typer.Typer(
@@ -58,7 +72,7 @@ def run(study: StudyAndOverrides = None, name: As = None, as_json: Json = False)
     from lrstudy.display import Progress, duration
     from lrstudy.study import Study
 
-    console = Console(stderr=as_json)
+    console = Console(stderr=as_json, highlight=False)
     found = Study.from_yaml(*_split(study), name, _BEGUN)
     summary = found.run(Progress(console))
     page = _build_report(summary.folder, is_forced=summary.trained > 0)
@@ -163,8 +177,11 @@ def main() -> None:
 
 
 def _main(arguments: list[str]) -> int:
-    from lrstudy.memo import StorageError
-
+    if arguments and arguments[0] in _LATER:
+        there = ", ".join(
+            sorted(str(command.callback.__name__) for command in app.registered_commands if command.callback)
+        )
+        return _complain(f"the command {arguments[0]!r} is not available yet. Available: {there}.", 2)
     try:
         code = app(args=arguments, standalone_mode=False)
         return code if isinstance(code, int) else 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -14,6 +15,7 @@ from lrstudy.admission import Admission
 from lrstudy.protocol import Trial
 
 LINE_EVERY_S = 10.0
+TABLE_EVERY_S = 0.5
 
 
 class Progress:
@@ -39,13 +41,13 @@ class Progress:
     def refresh(self) -> None:
         """Show what is known now."""
         now = time.monotonic()
-        if now - self._last < (0.25 if self._live else LINE_EVERY_S):
+        if now - self._last < (TABLE_EVERY_S if self._live else LINE_EVERY_S):
             return
         self._last = now
         if self._live:
             self._live.update(self._table())
         else:
-            self._console.print(self._line())
+            self._console.print(self._line(), soft_wrap=True)
 
     def stop(self) -> None:
         """Leave the terminal as it was."""
@@ -70,7 +72,8 @@ class Progress:
             trials = [trial for trial in self._admission.trials.values() if trial.arm == arm]
             ended = [trial for trial in trials if trial.ended_at is not None]
             running = sum(trial.status == "running" for trial in trials)
-            best = max(filter(None, (t.value(plan.study.metric, plan.study.select) for t in ended)), default=None)
+            values = [t.value(plan.study.metric, plan.study.select) for t in ended]
+            best = max((value for value in values if value is not None), default=None)
             table.add_row(
                 arm, f"{len(ended)}/{per_arm}", ProgressBar(total=per_arm, completed=len(ended), width=24), str(running or ""),
                 "" if best is None else f"{best:.4f}", duration(_device_s(trials)),
@@ -88,7 +91,7 @@ class Progress:
         failed = sum(trial.status in ("failed", "diverged") for trial in admission.trials.values())
         bad = f", {failed} diverged or failed" if failed else ""
         died = sum(line["run"] == admission.journal.run for line in admission.journal.of_kind("died"))
-        bad += f", {died} workers lost and replaced" if died else ""
+        bad += f", {died} worker{'s' if died > 1 else ''} lost and replaced" if died else ""
         return f"{phase}: {ended} of {planned} trials, {spent} of device time trained{bad}, {duration(elapsed)} so far{left}"
 
 
@@ -103,6 +106,5 @@ def _num_ended(admission: Admission) -> int:
     return sum(trial.ended_at is not None for trial in admission.trials.values())
 
 
-def _device_s(trials: object) -> float:
-    found: list[Trial] = list(trials)  # type: ignore[call-overload]
-    return sum(r.device_s for t in found for r, recalled in zip(t.records, t.recalled, strict=True) if not recalled)
+def _device_s(trials: Iterable[Trial]) -> float:
+    return sum(r.device_s for t in trials for r, recalled in zip(t.records, t.recalled, strict=True) if not recalled)

@@ -13,8 +13,7 @@ from typing import Any
 
 import psutil
 
-from lrstudy.faults import InputError
-from lrstudy.memo import StorageError
+from lrstudy.faults import InputError, StorageError
 
 HEARTBEAT_S = 2.0
 STALE_S = 60.0
@@ -54,7 +53,7 @@ class DriverLock:
         if now - self._beaten < HEARTBEAT_S:
             return
         self._beaten = now
-        fresh = self._path.with_suffix(".fresh")
+        fresh = self._path.with_name(".driver.lock.fresh")
         with suppress(OSError):  # a full disk: whatever has to be recorded says so
             if not self._path.exists():
                 self._create()
@@ -108,7 +107,7 @@ class DriverLock:
                 f"{holder['host']}, last heard of {time.time() - holder['heartbeat_at']:.0f} s ago). Expected one driver "
                 "per study: wait for it, stop it, or give this run a name of its own with --as NAME."
             )
-        aside = self._path.with_name(f"driver.lock.{os.getpid()}")
+        aside = self._path.with_name(f".driver.lock.{os.getpid()}")
         try:
             self._path.rename(aside)
         except FileNotFoundError:

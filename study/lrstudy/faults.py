@@ -17,6 +17,10 @@ class InputError(ValueError):
         return type(self), (self.faults,)
 
 
+class StorageError(RuntimeError):
+    """The storage does not take or give data: full, read-only, unreachable."""
+
+
 class NotYetError(InputError):
     """A part of the design that this version does not have."""
 

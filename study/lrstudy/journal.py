@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 from uuid import uuid4
 
-from lrstudy.memo import StorageError
+from lrstudy.faults import StorageError
 
 
 class Journal:

@@ -66,9 +66,8 @@ def slot_lines(
     at, lost = start, False
     for worker in workers:
         for span in sorted(worker.spans):
-            begin, finish = max(span.start, at), min(span.end, end)
-            if begin - at < NEGLIGIBLE_S:
-                begin = at
+            begin = span.start if span.start - at >= NEGLIGIBLE_S else at
+            finish = min(span.end, end)
             if finish <= begin:
                 continue
             if begin > at:

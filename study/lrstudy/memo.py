@@ -30,6 +30,7 @@ import pyarrow.parquet as pq
 from obstore.exceptions import AlreadyExistsError, BaseError
 from obstore.store import LocalStore, from_url
 
+from lrstudy.faults import StorageError
 from lrstudy.records import Record
 
 T = TypeVar("T")
@@ -38,10 +39,6 @@ SEGMENT_ROWS = 20_000
 """Most records in one segment: bounds the memory that compaction takes."""
 _GROUP_ROWS = 1_000
 _DIGEST = re.compile(rb"[0-9a-f]{32}")
-
-
-class StorageError(RuntimeError):
-    """The storage does not take or give data: full, read-only, unreachable."""
 
 
 class Memo:
@@ -169,6 +166,11 @@ class Memo:
             return state
         anchored = self._get(f"anchors/{record.lineage}")
         return self._state(anchored) if anchored is not None else None
+
+    def digests_of(self, record: Record) -> set[str]:
+        """The digests under which the state that an epoch ended with may lie: the record's own and its anchor's."""
+        anchored = self._get(f"anchors/{record.lineage}")
+        return {digest for digest in (record.state, anchored.decode(errors="replace") if anchored else None) if digest}
 
     def evict(self, keep: Iterable[str], limit_bytes: int) -> int:
         """Delete the oldest states until at most `limit_bytes` are left; digests in `keep` stay. Returns bytes freed."""

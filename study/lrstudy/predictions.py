@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from lrstudy.memo import StorageError
+from lrstudy.faults import StorageError
 from lrstudy.records import PREDICTIONS
 
 

@@ -15,8 +15,9 @@ from lrstudy import study_lock
 from lrstudy.admission import Admission
 from lrstudy.config import StudyFile
 from lrstudy.driver_lock import DriverLock
+from lrstudy.faults import StorageError
 from lrstudy.journal import Journal
-from lrstudy.memo import Memo, StorageError
+from lrstudy.memo import Memo
 from lrstudy.plan import Plan
 from lrstudy.protocol import Trial
 from lrstudy.views import TableWriter
@@ -91,7 +92,7 @@ def run(plan: Plan, order: Order, notes: tuple[str, ...], display: Display | Non
             _close(admission, order, tables)
         memo.compact()
         if plan.study.storage.keep_gb is not None:
-            memo.evict(_needed_states(admission), int(plan.study.storage.keep_gb * 1e9))
+            memo.evict(_needed_states(admission, memo), int(plan.study.storage.keep_gb * 1e9))
         return _summary(admission, order.folder, notes)
     finally:
         lock.release()
@@ -123,16 +124,16 @@ def _train(
     tables_due, limits_due = _Every(TABLES_EVERY_S), _Every(_LIMITS_EVERY_S)
 
     def refresh() -> None:
-        lock.beat()
         if display:
             display.refresh()
         if limits_due.is_due():
             limits.enforce(admission)
-        if tables_due.is_due():
-            try:
-                tables.write(time.monotonic())
-            except StorageError as error:
-                admission.fail(str(error))
+        try:
+            lock.beat()
+            if tables_due.is_due():
+                tables.refresh(time.monotonic())
+        except StorageError as error:
+            admission.fail(str(error))
 
     if display:
         display.start(admission, slots)
@@ -208,15 +209,13 @@ class _Limits:
         return total
 
 
-def _needed_states(admission: Admission) -> set[str]:
+def _needed_states(admission: Admission, memo: Memo) -> set[str]:
     """States that retention keeps: ancestors of unfinished trials and ends of confirmed ones."""
     kept: set[str] = set()
     for trial in admission.trials.values():
-        states = [record.state for record in trial.records if record.state]
-        if trial.status in ("waiting", "interrupted", "failed"):
-            kept.update(states)
-        elif trial.phase == "confirm" and states:
-            kept.add(states[-1])
+        is_unfinished = trial.status in ("waiting", "interrupted", "failed")
+        needed = trial.records if is_unfinished else trial.records[-1:] if trial.phase == "confirm" else []
+        kept.update(digest for record in needed for digest in memo.digests_of(record))
     return kept
 
 

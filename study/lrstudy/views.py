@@ -8,6 +8,7 @@ import math
 import platform
 import time
 from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import asdict
 from functools import cache
 from importlib.metadata import version
@@ -19,8 +20,8 @@ import pyarrow.parquet as pq
 
 from lrstudy import __version__
 from lrstudy.admission import Admission
+from lrstudy.faults import StorageError
 from lrstudy.ledger import Span, Worker, slot_lines
-from lrstudy.memo import StorageError
 from lrstudy.protocol import Trial
 from lrstudy.records import EPOCHS, LEDGER, PREDICTIONS, SCHEMA_VERSION, SETTINGS, TRIALS, Record
 from lrstudy.settings import Settings
@@ -28,14 +29,6 @@ from lrstudy.settings import Settings
 REFRESH_COST = 20.0
 """Tables are refreshed only when this many times what it last took has passed."""
 _TRIAL_COSTS = ("data", "train", "evaluate", "range_test", "features", "state", "recompute", "waiting")
-
-
-def write_tables(admission: Admission, folder: Path, now: float) -> None:
-    """Write all tables of a study once. `now` (monotonic) is where the ledger of a run in progress ends.
-
-    Raises StorageError when the storage does not take them.
-    """
-    TableWriter(admission, folder).write(now)
 
 
 class TableWriter:
@@ -56,7 +49,10 @@ class TableWriter:
             self.write(now)
 
     def write(self, now: float) -> None:
-        """Write all tables; `now` (monotonic) is where the ledger of a run in progress ends."""
+        """Write all tables; `now` (monotonic) is where the ledger of a run in progress ends.
+
+        Raises StorageError when the storage does not take them.
+        """
         begin = time.monotonic()
         shown = [trial for trial in self._admission.trials.values() if trial.status != "waiting"]
         lines = ledger_lines(self._admission.journal.lines, now)
@@ -122,12 +118,13 @@ def ledger_lines(journal: Iterable[Mapping[str, Any]], now: float) -> list[dict[
         start, end = slots["start"], ends.get(run, now)
         idle = [(line["start"], line["end"]) for line in lines if line["kind"] == "idle"]
         done = next((line["at"] for line in lines if line["kind"] == "done"), end)
+        died = {line["worker"] for line in lines if line["kind"] == "died"}
         of_slot: list[list[Mapping[str, Any]]] = [[] for _ in range(slots["count"])]
         for line in lines:
             if line["kind"] == "spans":
                 of_slot[line["slot"]].append(line)
         for slot, measured in enumerate(of_slot):
-            for span in slot_lines(_workers(measured, run in killed), start, end, idle, done):
+            for span in slot_lines(_workers(measured, died, run in killed), start, end, idle, done):
                 rows.append(
                     {
                         "run": run, "host": slots["host"], "device": f"{slots['device']}:{slot}", "share": slots["share"],
@@ -138,13 +135,13 @@ def ledger_lines(journal: Iterable[Mapping[str, Any]], now: float) -> list[dict[
     return rows
 
 
-def _workers(lines: list[Mapping[str, Any]], run_was_killed: bool) -> list[Worker]:
-    """The workers of one slot in order; each but the last one died, and the last one too if the driver was killed."""
+def _workers(lines: list[Mapping[str, Any]], died: AbstractSet[str], run_was_killed: bool) -> list[Worker]:
+    """The workers of one slot in order. All but the last one died; that one too if `died` says so, or with its driver."""
     spans: dict[str, list[Span]] = {}
     for line in lines:
         spans.setdefault(line["worker"], []).extend(Span(*span) for span in line["spans"])
     names = list(spans)
-    return [Worker(spans[name], died=name != names[-1] or run_was_killed) for name in names]
+    return [Worker(spans[name], died=name != names[-1] or name in died or run_was_killed) for name in names]
 
 
 def _spent(lines: Iterable[Mapping[str, Any]]) -> dict[str, float]:

@@ -17,7 +17,7 @@ from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
 from lrstudy.admission import Admission
-from lrstudy.memo import StorageError
+from lrstudy.faults import StorageError
 from lrstudy.protocol import Trial
 from lrstudy.ray_tune.slots import Slots
 from lrstudy.ray_tune.trainable import Order

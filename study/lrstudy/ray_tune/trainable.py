@@ -16,8 +16,9 @@ import psutil
 from ray.tune import Trainable
 
 from lrstudy import predictions
+from lrstudy.faults import StorageError
 from lrstudy.ledger import Category, Span
-from lrstudy.memo import Memo, StorageError
+from lrstudy.memo import Memo
 from lrstudy.trial import Step, TrialSpec, Walk
 from lrstudy.workload import Workload
 
@@ -56,6 +57,7 @@ class TuneTrial(Trainable):
 
         import lrstudy.training.trainer  # noqa: F401
 
+        self._memo = Memo(config["order"].memo)  # one for the life of the worker: it keeps what it has looked up
         self._trainer: Any = None
         self._trained_workload: Workload | None = None
         self._begin(config, "setup")
@@ -86,7 +88,7 @@ class TuneTrial(Trainable):
 
     def _begin(self, config: dict[str, Any], before: Category) -> None:
         self._order: Order = config["order"]
-        self._walk = Walk(self._order.spec, Memo(self._order.memo), self._get_trainer)
+        self._walk = Walk(self._order.spec, self._memo, self._get_trainer)
         self._steps: Iterator[Step] = iter(self._walk)
         self._measure(before)
 

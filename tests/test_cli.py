@@ -1,0 +1,69 @@
+"""The command line: exit codes, one paragraph per fault, answers for people and for programs."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from lrstudy import __version__
+from lrstudy.cli import _LATER, _main
+
+
+def test_the_version_is_printed(capsys):
+    assert _main(["--version"]) == 0
+    assert capsys.readouterr().out.strip() == __version__
+
+
+@pytest.mark.parametrize("command", _LATER)
+def test_a_command_of_a_later_version_is_refused_with_not_yet(capsys, command):
+    assert _main([command]) == 2
+    said = capsys.readouterr().err
+    assert f"the command '{command}' is not available yet. Available: report, run, status, validate." in said
+
+
+def test_an_unknown_command_or_option_exits_2_with_one_line(capsys):
+    assert _main(["rum"]) == 2
+    assert _main(["run", "--nope"]) == 2
+    said = capsys.readouterr().err
+    assert "rum" in said
+    assert "--nope" in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("command", ["status", "report"])
+def test_a_folder_that_is_no_study_exits_2(capsys, tmp_path, command):
+    assert _main([command, str(tmp_path)]) == 2
+    assert "expected the folder of a study (with study.lock.json in it)" in capsys.readouterr().err
+
+
+def test_a_missing_study_file_exits_2_and_says_which(capsys):
+    assert _main(["run", "nowhere.yaml"]) == 2
+    assert "cannot read nowhere.yaml: No such file or directory" in capsys.readouterr().err
+
+
+def test_a_fault_of_ours_is_one_paragraph_with_the_way_to_more(capsys, monkeypatch):
+    def fail(*arguments):
+        raise RuntimeError("boom")
+
+    monkeypatch.setattr("lrstudy.study.Study.from_yaml", fail)
+    assert _main(["validate"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("lrstudy: RuntimeError: boom")
+    assert "--debug" in said
+    assert "Traceback" not in said
+
+
+def test_validate_of_the_quickstart_says_what_will_be_run(capsys, tmp_path):
+    assert _main(["validate", f"storage.path={tmp_path}", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["trials"] == 105
+    assert facts["examples"] == {"train": 200, "validation": 100, "test": 898}
+    assert list(facts["arms"]) == ["constant", "step", "batch_increase", "clr", "sgdr_dlr"]
+
+
+def test_help_is_fast_because_nothing_heavy_is_imported():
+    code = "import sys, lrstudy.cli as c; c._main(['--help']); sys.exit(bool({'pyarrow', 'torch', 'ray'} & sys.modules.keys()))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
