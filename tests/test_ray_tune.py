@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -62,9 +63,9 @@ def workers(driver: subprocess.Popen) -> list[psutil.Process]:
     found = []
     for child in psutil.Process(driver.pid).children(recursive=True):
         try:
-            if "TuneTrial" in " ".join(child.cmdline()):
+            if re.match("ray::(TuneTrial|ResourceTrainable)", child.cmdline()[0]):  # waiting, or training
                 found.append(child)
-        except psutil.Error:
+        except (psutil.Error, IndexError):
             pass
     return found
 

@@ -33,6 +33,7 @@ _LATER = (
     "launch",
     "doctor",
 )
+_INTERRUPTED = 130
 _debug = False
 
 app = typer.Typer(
@@ -184,24 +185,22 @@ def _main(arguments: list[str]) -> int:
         return _complain(f"the command {arguments[0]!r} is not available yet. Available: {there}.", 2)
     try:
         code = app(args=arguments, standalone_mode=False)
+        if code == _INTERRUPTED:  # typer turns KeyboardInterrupt into this
+            raise KeyboardInterrupt
         return code if isinstance(code, int) else 0
-    except typer.Exit as exit_:
-        return int(exit_.exit_code)
     except InputError as error:
         return _complain("\n".join(error.faults), 2)
     except StorageError as error:
         return _complain(str(error), 1)
-    except (KeyboardInterrupt, typer.Abort):
+    except KeyboardInterrupt:
         return _complain(
-            "Interrupted. Everything trained so far is recorded; the same command goes on from there.", 130
+            "Interrupted. Everything trained so far is recorded; the same command goes on from there.", _INTERRUPTED
         )
     except TyperException as error:
         return _complain(f"{error} See lrstudy --help.", 2)
     except Exception as error:
-        return _complain(
-            f"{type(error).__name__}: {error}\nThis is not your input's fault; lrstudy --debug run ... shows where it happened.",
-            1,
-        )
+        hint = "This is not your input's fault; lrstudy --debug run ... shows where it happened."
+        return _complain(f"{type(error).__name__}: {error}\n{hint}", 1)
 
 
 def _complain(text: str, code: int) -> int:

@@ -142,18 +142,15 @@ class KeepingWorkers(FIFOScheduler):
         if "_maybe_reuse_cached_actor" not in vars(controller):
             controller._actor_cache.increase_max(trial.placement_group_factory, by=self._slots)
             controller._maybe_reuse_cached_actor = types.MethodType(
-                _unless_booting(controller._maybe_reuse_cached_actor), controller
+                _unless_it_has_one(controller._maybe_reuse_cached_actor), controller
             )
         super().on_trial_add(tune_controller, trial)
 
 
-def _unless_booting(original: Callable[[Any], bool]) -> Callable[[Any, Any], bool]:
-    """`TuneController._maybe_reuse_cached_actor`, refusing while the trial's own worker is booting."""
+def _unless_it_has_one(original: Callable[[Any], bool]) -> Callable[[Any, Any], bool]:
+    """`TuneController._maybe_reuse_cached_actor`, refusing when the trial has a worker of its own, booting or just up."""
 
     def reuse(controller: Any, trial: Any) -> bool:
-        booting = controller._trial_to_actor.get(trial)
-        if booting is not None and not controller._actor_manager.is_actor_started(booting):
-            return False
-        return bool(original(trial))
+        return trial not in controller._trial_to_actor and bool(original(trial))
 
     return reuse

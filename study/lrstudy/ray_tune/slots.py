@@ -41,7 +41,7 @@ class Slots:
     def notice_deaths(self) -> None:
         """Free the slots of workers on this host whose processes are gone, and note that they died."""
         for worker, seat in list(self._seats.items()):
-            if seat.host == platform.node() and not psutil.pid_exists(seat.pid):
+            if seat.host == platform.node() and not _is_alive(seat.pid):
                 self._free.append(seat.slot)
                 del self._seats[worker]
                 self._journal.write("died", worker=worker, at=time.monotonic())
@@ -51,3 +51,10 @@ class Slots:
             return self._free.pop(0)
         gone = min(self._seats, key=lambda worker: self._seats[worker].heard)
         return self._seats.pop(gone).slot
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
