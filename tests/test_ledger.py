@@ -209,3 +209,7 @@ def test_a_worker_that_was_replaced_in_its_slot_died():
 
 def test_a_run_that_only_recalled_has_no_lines():
     assert shown([{"kind": "run", "run": 1}, {"kind": "done", "run": 1, "at": 5.0}]) == []
+
+
+def test_a_slot_whose_worker_died_before_its_first_report_is_lost():
+    assert slot_lines([Worker((), died=True)], 0.0, 5.0, [], 5.0) == [Span(0.0, 5.0, "lost")]

@@ -78,7 +78,7 @@ def slot_lines(
             else:
                 lines.append(Span(begin, finish - begin, "lost" if lost else span.category, span.trial_id))
             at = finish
-        lost = worker.died if worker.spans else lost
+        lost = worker.died or (lost and not worker.spans)
     closing = max(at, min(done, end))
     lines += _gap(at, closing, "lost" if lost else "waiting" if lines else "setup", idle)
     lines.append(Span(closing, end - closing, "lost" if lost else "teardown"))

@@ -141,6 +141,8 @@ def _workers(lines: list[Mapping[str, Any]], died: AbstractSet[str], run_was_kil
     for line in lines:
         spans.setdefault(line["worker"], []).extend(Span(*span) for span in line["spans"])
     names = list(spans)
+    if not names and run_was_killed:
+        return [Worker((), died=True)]  # whoever sat here never reported: what it did is lost with the driver
     return [Worker(spans[name], died=name != names[-1] or name in died or run_was_killed) for name in names]
 
 
