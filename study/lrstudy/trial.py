@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from lrstudy.ledger import Category, Span
-from lrstudy.lineage import Root, extend
+from lrstudy.lineage import Root, chain, extend
 from lrstudy.memo import Memo
 from lrstudy.policies import build
 from lrstudy.policies.base import Policy, Run
@@ -107,11 +107,9 @@ class TrialSpec:
 
     def chain(self) -> list[str]:
         """name(1) ... name(E) of a policy that does not react to results."""
-        policy, name, names = self.build_policy(), self.root.name(), []
-        for epoch in range(self.run.num_epochs):
-            name = extend(name, policy.settings(epoch, (), self.run))
-            names.append(name)
-        return names
+        policy = self.build_policy()
+        epochs = (policy.settings(epoch, (), self.run) for epoch in range(self.run.num_epochs))
+        return list(chain(self.root.name(), epochs))
 
 
 @dataclass(frozen=True)

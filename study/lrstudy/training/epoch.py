@@ -6,7 +6,6 @@ determined by them. No host-device synchronisation happens per update.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -73,11 +72,6 @@ class Evaluation:
     loss: float
     metrics: dict[str, float]
     logits: Tensor | None = None
-
-    @property
-    def is_finite(self) -> bool:
-        """Whether the loss is a number."""
-        return math.isfinite(self.loss)
 
 
 @torch.no_grad()
