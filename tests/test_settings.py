@@ -15,6 +15,9 @@ from lrstudy.settings import Recipe, Settings, canonical_json, rounded
 BASE = Settings(np.full((3, 2), 0.1), 0.9, 32)
 
 OTHER_RECIPE = {
+    "beta2": 0.99,
+    "eps": 1e-6,
+    "alpha": 0.9,
     "optimizer": "adam",
     "nesterov": True,
     "weight_decay": 1e-4,
@@ -79,8 +82,8 @@ def test_rounding_lets_non_finite_values_pass() -> None:
 def test_canonical_bytes_are_scalars_then_little_endian_arrays() -> None:
     scalars, arrays = BASE.canonical().split(b"\n", 1)
     assert scalars == (
-        b'{"augment":"none","batch_size":32,"batchnorm":"train","class_weights":null,"clip_norm":null,'
-        b'"input":"images","loss":"cross_entropy","micro_batch":null,"nesterov":false,"norm_batch":null,'
+        b'{"alpha":null,"augment":"none","batch_size":32,"batchnorm":"train","beta2":null,"class_weights":null,'
+        b'"clip_norm":null,"eps":null,"input":"images","loss":"cross_entropy","micro_batch":null,"nesterov":false,"norm_batch":null,'
         b'"optimizer":"sgd","reset_optimizer":false,"shape":[3,2],"tail":"keep","trainable":[],"weight_decay":0.0}'
     )
     assert np.frombuffer(arrays, "<f8").tolist() == [0.1] * 6 + [0.9] * 6
@@ -194,3 +197,11 @@ def test_canonical_json_keeps_integers_and_floats_apart_and_rounds() -> None:
 def test_canonical_json_refuses_what_it_cannot_name(value: object, error: type[Exception]) -> None:
     with pytest.raises(error):
         canonical_json([value])
+
+
+def test_constants_that_are_left_out_are_torchs_and_named_so() -> None:
+    """Whether a study file writes a default out or not, it is the same training."""
+    assert Recipe(optimizer="adam") == Recipe(optimizer="adam", beta2=0.999, eps=1e-8)
+    assert Recipe(optimizer="rmsprop") == Recipe(optimizer="rmsprop", alpha=0.99, eps=1e-8)
+    assert Recipe(optimizer="sgd").beta2 is None
+    assert Recipe(optimizer="adam").alpha is None

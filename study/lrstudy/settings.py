@@ -44,34 +44,53 @@ def rounded(values: ArrayLike) -> FloatArray:
 class Recipe:
     """The part of an epoch's settings that most policies leave as the study gave it.
 
+    `beta2`, `eps` (Adam, AdamW) and `alpha`, `eps` (RMSprop) take torch's defaults where they are None, and are
+    None where the optimizer has no such constant; Adam's beta1 is the `momentum` of the settings. `augment` is
+    ``none``, ``flip``, ``crop_flip``, a list of transforms as canonical JSON, or a reference to a user's function.
     `trainable` holds one flag per section, or is empty for "all". `class_weights` holds one weight per
-    class. `norm_batch` and `micro_batch` are in examples; None means the batch itself. `tail` says what
-    happens to the last, partial batch of an epoch: `keep` trains it, and merges a tail of a single
-    example into the batch before it, because BatchNorm cannot normalise one example.
+    class. `norm_batch` (BatchNorm takes its statistics over so many examples) and `micro_batch` (gradients are
+    accumulated over so many) are in examples; None means the batch itself. `tail` says what happens to the
+    last, partial batch of an epoch: `keep` trains it, and merges a tail of a single example into the batch
+    before it, because BatchNorm cannot normalise one example; `drop` leaves it out.
     """
 
-    optimizer: Literal["sgd"] = "sgd"
+    optimizer: Literal["sgd", "adam", "adamw", "rmsprop"] = "sgd"
     nesterov: bool = False
+    beta2: float | None = None
+    eps: float | None = None
+    alpha: float | None = None
     weight_decay: float = 0.0
-    loss: Literal["cross_entropy"] = "cross_entropy"
+    loss: Literal["cross_entropy", "binary_cross_entropy"] = "cross_entropy"
     class_weights: tuple[float, ...] | None = None
     clip_norm: float | None = None
-    augment: Literal["none", "flip", "crop_flip"] = "none"
+    augment: str = "none"
     trainable: tuple[bool, ...] = ()
     batchnorm: Literal["train"] = "train"
     norm_batch: int | None = None
     micro_batch: int | None = None
     reset_optimizer: bool = False
     input: Literal["images"] = "images"
-    tail: Literal["keep"] = "keep"
+    tail: Literal["keep", "drop"] = "keep"
 
     def __post_init__(self) -> None:
-        """Make 0 and 0.0 one value: a study file may write either, and they are the same training."""
-        object.__setattr__(self, "weight_decay", float(self.weight_decay))
-        if self.clip_norm is not None:
-            object.__setattr__(self, "clip_norm", float(self.clip_norm))
+        """Fill in the optimizer's constants; make 0 and 0.0 one value: a study file may write either."""
+        for name, default in OPTIMIZER_CONSTANTS[self.optimizer].items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, default)
+        for name in ("weight_decay", "beta2", "eps", "alpha", "clip_norm"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, float(getattr(self, name)))
         if self.class_weights is not None:
             object.__setattr__(self, "class_weights", tuple(float(weight) for weight in self.class_weights))
+
+
+OPTIMIZER_CONSTANTS: dict[str, dict[str, float]] = {
+    "sgd": {},
+    "adam": {"beta2": 0.999, "eps": 1e-8},
+    "adamw": {"beta2": 0.999, "eps": 1e-8},
+    "rmsprop": {"alpha": 0.99, "eps": 1e-8},
+}
+"""The constants that each optimizer has, with torch's defaults."""
 
 
 @dataclass(frozen=True, eq=False)

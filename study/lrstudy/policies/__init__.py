@@ -1,6 +1,7 @@
-"""The catalogue: every policy of this package by name.
+"""The catalogue: every policy of this package by name, torch's schedulers and a user's own policies.
 
-A family is one module here and one YAML per policy in search_spaces/; nothing has to be registered.
+A family is one module here and one YAML per policy in search_spaces/; nothing has to be registered. The classes are
+also names of this package, as they are written and in capitals: `lrstudy.policies.Sgdr`, `lrstudy.policies.SGDR`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,17 @@ from pkgutil import iter_modules
 from types import MappingProxyType
 
 from lrstudy.faults import InputError, choices, unknown
-from lrstudy.policies.base import Policy, checked, expected, parameter_names
+from lrstudy.own import is_reference
+from lrstudy.policies.base import History, Policy, RatePolicy, Rule, Run, checked, expected, parameter_names
+from lrstudy.policies.durations import Duration
+from lrstudy.settings import Settings
+
+__all__ = [
+    "Duration", "History", "Policy", "RatePolicy", "Rule", "Run", "Settings", "build", "registry", "resolve",
+]  # fmt: skip
+
+TORCH = "torch:"
+"""What the names of torch's schedulers begin with."""
 
 
 @cache
@@ -29,18 +40,39 @@ def registry() -> Mapping[str, type[Policy]]:
     return MappingProxyType(dict(sorted(found.items())))
 
 
+def resolve(name: str) -> type[Policy]:
+    """The policy of a name: one of the catalogue, ``torch:NAME``, or a reference with an absolute path.
+
+    Imports torch for its schedulers, and a user's file. Raises InputError for an unknown name, and for what of a
+    user's file cannot be used.
+    """
+    policies = registry()
+    if name in policies:
+        return policies[name]
+    if name.startswith(TORCH):
+        from lrstudy.policies.torch_schedulers import policy_of_scheduler
+
+        return policy_of_scheduler(name.removeprefix(TORCH))
+    if is_reference(name):
+        from lrstudy.policies.own import policy_of
+
+        return policy_of(name)
+    raise InputError(unknown("policy", "policy", name, policies))
+
+
 def build(name: str, parameters: Mapping[str, object]) -> Policy:
-    """The policy `name` with these values; parameters left out take their defaults.
+    """The policy `name`, as `resolve` understands it, with these values; those left out take their defaults.
 
     Raises InputError with every fault at once, each led by its parameter's name: unknown names (with the
     nearest valid ones), missing ones, and values of the wrong type or out of range.
     """
-    policies = registry()
-    if name not in policies:
-        raise InputError(unknown("policy", "policy", name, policies))
-    policy = policies[name]
+    return build_from(resolve(name), parameters)
+
+
+def build_from(policy: type[Policy], parameters: Mapping[str, object]) -> Policy:
+    """As `build`, of a class."""
     names = parameter_names(policy)
-    faults = [f"{p}: {name} has no such parameter. {choices(names, p)}" for p in parameters if p not in names]
+    faults = [f"{p}: {policy.name} has no such parameter. {choices(names, p)}" for p in parameters if p not in names]
     faults += [
         f"{f.name}: expected {expected(policy, f.name)}; got nothing"
         for f in fields(policy)
@@ -50,3 +82,12 @@ def build(name: str, parameters: Mapping[str, object]) -> Policy:
     if faults or unfit:
         raise InputError([*faults, *unfit])
     return policy(**values)
+
+
+def __getattr__(name: str) -> type[Policy]:
+    """The class of a policy of the catalogue, by its own name or that of its policy in capitals."""
+    if name[:1].isupper():
+        for policy in registry().values():
+            if name in (policy.__name__, policy.__name__.upper(), policy.name.upper()):
+                return policy
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -5,29 +5,40 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
+from difflib import get_close_matches
 from fractions import Fraction
 from functools import cache
 from numbers import Integral, Real
 from types import NoneType, UnionType
-from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lrstudy.faults import InputError, choices
+from lrstudy.faults import InputError
 from lrstudy.policies.durations import Duration, in_epochs
 from lrstudy.settings import FloatArray, Recipe, Settings
+
+if TYPE_CHECKING:
+    from lrstudy.policies.attach import OptimizerLike, Schedule
 
 History = Sequence[Mapping[str, float]]
 """Metrics of the finished epochs, oldest first: ``train_loss``, ``val_loss``, ``val_<metric>``."""
 
 
-def count_updates(num_examples: int, batch_size: int) -> int:
-    """Updates of an epoch under the `keep` tail rule: ceil(N / B), a tail of one joins the batch before."""
+def count_updates(num_examples: int, batch_size: int, tail: Literal["keep", "drop"] = "keep") -> int:
+    """Updates of an epoch: `keep` makes ceil(N / B), a tail of one joining the batch before; `drop` floor(N / B).
+
+    Raises InputError if dropping the tail leaves nothing.
+    """
     assert num_examples >= 1, "an epoch has at least one example"
-    full, tail = divmod(num_examples, batch_size)
-    return full + (1 if tail > 1 or full == 0 else 0)
+    full, left = divmod(num_examples, batch_size)
+    if tail == "drop":
+        fits = f"at most the {num_examples} training examples where the tail is dropped"
+        require(full > 0, "batch_size", fits, batch_size)
+        return full
+    return full + (1 if left > 1 or full == 0 else 0)
 
 
 @dataclass(frozen=True)
@@ -44,15 +55,21 @@ class Run:
 
     def num_updates(self, batch_size: int) -> int:
         """Number of updates in an epoch with this batch size."""
-        return count_updates(self.num_examples, batch_size)
+        return count_updates(self.num_examples, batch_size, self.recipe.tail)
 
     def settings(self, lr: ArrayLike, momentum: ArrayLike, batch_size: int) -> Settings:
         """Settings of one epoch from a rate per update, broadcast over sections.
 
-        `lr` and `momentum` are scalars or have shape (updates,) or (updates, sections).
+        `lr` and `momentum` are scalars or have shape (updates,) or (updates, sections). A norm or micro batch
+        that is no smaller than the batch is the batch itself, and is named so.
         """
         shape = (self.num_updates(batch_size), self.num_sections)
-        return Settings(_over_sections(lr, shape), _over_sections(momentum, shape), batch_size, self.recipe)
+        recipe = self.recipe
+        if recipe.norm_batch is not None and recipe.norm_batch >= batch_size:
+            recipe = replace(recipe, norm_batch=None)
+        if recipe.micro_batch is not None and recipe.micro_batch >= batch_size:
+            recipe = replace(recipe, micro_batch=None)
+        return Settings(_over_sections(lr, shape), _over_sections(momentum, shape), batch_size, recipe)
 
 
 @dataclass(frozen=True)
@@ -69,6 +86,10 @@ class Rule:
 Count = Annotated[int, Rule("a whole number of at least 1", lambda value: value >= 1)]
 Ratio = Annotated[float, Rule("a number above 0 and at most 1", lambda value: 0 < value <= 1)]
 """A share of the peak rate."""
+Floor = Annotated[float, Rule("a number in [0, 1)", lambda value: 0 <= value < 1)]
+"""A share of the peak rate below it, which may be 0. Also the range of momentum."""
+Factor = Annotated[int, Rule("a whole number of at least 2", lambda value: value >= 2)]
+"""How many times a batch grows."""
 PositiveDuration = Annotated[
     Duration, Rule("a duration above 0, like 4, '25%' or '2000u'", lambda value: in_epochs(value, 1, 1) > 0)
 ]
@@ -87,11 +108,18 @@ class Policy(ABC):
     name: ClassVar[str]
     """What a study file calls this policy."""
     reactive: ClassVar[bool] = False
-    """Whether `settings` looks at the history; otherwise it may be called with an empty one."""
+    """Whether `settings` looks at the history; otherwise it may be called with an empty one.
+
+    A reactive policy is asked about epochs to come as well: those without metrics count as epochs that
+    trigger nothing, so with an empty history it gives the settings of a run in which nothing happens.
+    """
+
+    horizon_free: ClassVar[bool] = True
+    """Whether a longer budget only adds epochs, as long as durations are given in epochs or updates."""
 
     lr: Annotated[float, Rule("a finite number above 0", lambda value: value > 0)]
     batch_size: Count
-    momentum: Annotated[float, Rule("a number in [0, 1)", lambda value: 0 <= value < 1)] = 0.9
+    momentum: Floor = 0.9
 
     def __post_init__(self) -> None:
         values, faults = checked(type(self), {f.name: getattr(self, f.name) for f in fields(self)})
@@ -103,6 +131,18 @@ class Policy(ABC):
     @abstractmethod
     def settings(self, epoch: int, history: History, run: Run) -> Settings:
         """Settings of epoch `epoch` (from 0), given the metrics of all epochs before it."""
+
+    def attach(
+        self, optimizer: OptimizerLike, *, num_examples: int, epochs: int, tail: Literal["keep", "drop"] = "keep"
+    ) -> Schedule:
+        """A schedule that lets this policy drive an optimizer in a loop of your own (policies/attach.py)."""
+        from lrstudy.policies.attach import attach
+
+        return attach(self, optimizer, num_examples=num_examples, epochs=epochs, tail=tail)
+
+    def caveats(self) -> tuple[str, ...]:
+        """What every report must say of this policy with these values, a sentence each."""
+        return ()
 
     def initial_batch(self, run: Run) -> int:
         """The batch size that the run starts with: never more than its training examples."""
@@ -118,15 +158,26 @@ class Policy(ABC):
 
 
 class RatePolicy(Policy):
-    """A policy that decides the learning rate alone: batch size and momentum stay what they are."""
+    """A policy that decides the learning rate, and whose other settings do not depend on results.
+
+    Batch size and momentum stay what they are unless a subclass says otherwise.
+    """
 
     @abstractmethod
     def rates(self, epoch: int, run: Run) -> FloatArray:
         """The unrounded rates of an epoch, shape (updates,), or (updates, sections) where sections differ."""
 
+    def momenta(self, epoch: int, run: Run) -> float | FloatArray:
+        """The momentum of an epoch: one number, or shape (updates,)."""
+        return self.momentum
+
+    def batch(self, epoch: int, run: Run) -> int:
+        """The batch size of an epoch."""
+        return self.initial_batch(run)
+
     def settings(self, epoch: int, history: History, run: Run) -> Settings:
         """Settings of epoch `epoch`; the history is not looked at."""
-        return run.settings(self.rates(epoch, run), self.momentum, self.initial_batch(run))
+        return run.settings(self.rates(epoch, run), self.momenta(epoch, run), self.batch(epoch, run))
 
 
 def parameter_names(policy: type[Policy]) -> tuple[str, ...]:
@@ -134,25 +185,48 @@ def parameter_names(policy: type[Policy]) -> tuple[str, ...]:
     return tuple(f.name for f in fields(policy))
 
 
-def clock(epoch: int, num_updates: int) -> FloatArray:
-    """The epoch clock p = e + i/n of each update of an epoch, shape (updates,)."""
-    return epoch + np.arange(num_updates) / num_updates
+@dataclass(frozen=True)
+class Ticks:
+    """The updates of an epoch on a clock that counts whole ticks: `first`, first + 1, ..., `per_epoch` of them an epoch.
+
+    The epoch clock p = e + i / n has as many ticks an epoch as the epoch has updates.
+    """
+
+    first: int
+    count: int
+    per_epoch: int
+
+    @staticmethod
+    def of_epoch(epoch: int, num_updates: int) -> Ticks:
+        """The epoch clock."""
+        return Ticks(epoch * num_updates, num_updates, num_updates)
+
+    @property
+    def epochs(self) -> FloatArray:
+        """Each update's position in epochs, shape (updates,)."""
+        return np.arange(self.first, self.first + self.count) / self.per_epoch
 
 
-def phase(epoch: int, num_updates: int, period: Fraction) -> tuple[NDArray[np.int64], FloatArray]:
+def phase(ticks: Ticks, period: Fraction) -> tuple[NDArray[np.int64], FloatArray]:
     """Where each update of an epoch stands in cycles of `period` epochs: whole cycles done, share in [0, 1).
 
-    p / period is divided in whole numbers, so a cycle begins at exactly the right update however the
+    The position is divided in whole numbers, so a cycle begins at exactly the right update however the
     period was written, and the same point of a cycle has the same float in every run. Floats miss
     restarts: torch's CosineAnnealingWarmRestarts.step(p) stays at the floor for one update at epoch
     121 T0 with T_mult 3, because its logarithm comes out just below 5.
     """
-    divisor = num_updates * period.numerator
-    last = (epoch + 1) * num_updates * period.denominator
+    divisor = ticks.per_epoch * period.numerator
+    last = (ticks.first + ticks.count) * period.denominator
     exact = np.int64 if max(last, divisor) < 2**53 else object  # beyond, Python's integers: slow and exact
-    updates = np.arange(epoch * num_updates, (epoch + 1) * num_updates).astype(exact)
-    done = updates * period.denominator
+    done = np.arange(ticks.first, ticks.first + ticks.count).astype(exact) * period.denominator
     return (done // divisor).astype(np.int64), (done % divisor / divisor).astype(np.float64)
+
+
+def require_absent(policy: Policy, names: Sequence[str], where: str) -> None:
+    """Raise InputError for those of the parameters `names` that are given (not None): they exist only `where`."""
+    given = [name for name in names if getattr(policy, name) is not None]
+    if given:
+        raise InputError([_fault(name, f"it only with {where}", getattr(policy, name)) for name in given])
 
 
 def require(holds: bool, parameter: str, expected: str, arrived: object) -> None:
@@ -170,12 +244,10 @@ def checked(policy: type[Policy], values: Mapping[str, object]) -> tuple[dict[st
     fitting: dict[str, Any] = {}
     faults: list[str] = []
     for name, value in values.items():
-        hint = _hints(policy)[name]
         try:
-            fitting[name] = _converted(value, hint)
+            fitting[name] = _converted(value, _hints(policy)[name])
         except (ValueError, OverflowError):
-            valid = f". {choices(get_args(hint), value)}" if get_origin(hint) is Literal else ""
-            faults.append(_fault(name, expected(policy, name), value) + valid)
+            faults.append(_fault(name, expected(policy, name), value) + _nearest(_hints(policy)[name], value))
     return fitting, faults
 
 
@@ -235,12 +307,21 @@ def _described(hint: Any) -> str:
         return " or ".join(_described(option) for option in inner)
     if origin is tuple:
         return f"a list of which each is {_described(inner[0])}"
+    if origin is Literal:
+        return " or ".join(filter(None, (", ".join(inner[:-1]), inner[-1])))
     words = {float: "a number", int: "a whole number", bool: "true or false", str: "a text", NoneType: "null"}
-    return words.get(hint, "a known name" if origin is Literal else str(hint))
+    return words.get(hint, str(hint))
 
 
 def _fault(parameter: str, expected: str, arrived: object) -> str:
-    return f"{parameter}: expected {expected}; got {arrived!r}"
+    return f"{parameter}: expected {expected}; got {'null' if arrived is None else repr(arrived)}"
+
+
+def _nearest(hint: Any, arrived: object) -> str:
+    """``. Did you mean 'this'?`` for a name that is almost one of those that the annotation lists."""
+    names = [name for option in (hint, *get_args(hint)) if get_origin(option) is Literal for name in get_args(option)]
+    near = get_close_matches(str(arrived), names, n=2)
+    return f". Did you mean {' or '.join(map(repr, near))}?" if near else ""
 
 
 def _over_sections(values: ArrayLike, shape: tuple[int, int]) -> FloatArray:

@@ -1,0 +1,208 @@
+"""Policies outside a study: a schedule that sets an optimizer's rates and momentum in anybody's PyTorch loop.
+
+It is used like a scheduler of torch that is stepped after every update. An optimizer is whatever has `param_groups`
+of dictionaries; the groups, in their order, are the policy's sections. This module does not import torch.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any, Literal, Protocol
+
+from lrstudy.faults import InputError
+from lrstudy.policies.base import Policy, Run
+from lrstudy.settings import Recipe, Settings
+
+
+class OptimizerLike(Protocol):
+    """What a schedule needs of an optimizer."""
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """Groups of parameters, each with `lr`, and `momentum` or `betas` if the optimizer has such a thing."""
+
+
+def attach(
+    policy: Policy,
+    optimizer: OptimizerLike,
+    *,
+    num_examples: int,
+    epochs: int,
+    tail: Literal["keep", "drop"] = "keep",
+) -> Schedule:
+    """Let `policy` decide the rates and momentum of `optimizer`, from the first update of `epochs` epochs on.
+
+    `num_examples` is the size of the training set. `tail`: whether the loader keeps the last, smaller batch of an epoch
+    (`keep`; one of a single example joins the batch before it) or drops it. Sets `lr` and `momentum` (the first of
+    `betas`) of all groups at once. Raises InputError if the policy does not fit the run or the number of groups.
+    """
+    faults = [
+        f"{name}: expected a whole number of at least 1; got {value!r}"
+        for name, value in (("num_examples", num_examples), ("epochs", epochs))
+        if type(value) is not int or value < 1
+    ]
+    if faults:
+        raise InputError(faults)
+    run = Run(num_examples, epochs, len(optimizer.param_groups), Recipe(tail=tail))
+    return Schedule(policy, optimizer, run)
+
+
+class Schedule:
+    """Where a run stands, and the optimizer that follows it; made by `attach`.
+
+    `step()` comes after each `optimizer.step()`, `epoch_end(metrics)` after each epoch. A reactive policy needs the
+    metrics before its next epoch; for others the call only checks that the epoch had as many updates as it should.
+    """
+
+    def __init__(self, policy: Policy, optimizer: OptimizerLike, run: Run) -> None:
+        self._policy, self._optimizer, self._run = policy, optimizer, run
+        self._history: list[dict[str, float]] = []
+        self._epoch, self._update = 0, 0
+        self._settings = self._of_epoch(0)
+        self._apply()
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of the next update, from 0; the number of epochs when all are done."""
+        return self._epoch
+
+    @property
+    def update(self) -> int:
+        """The next update's number in its epoch, from 0."""
+        return self._update
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether all updates of the budget have been made."""
+        return self._epoch == self._run.num_epochs
+
+    @property
+    def batch_size(self) -> int:
+        """The batch size of the epoch: the loader is made anew where it changes."""
+        self._require_known()
+        return self._settings.batch_size
+
+    @property
+    def num_updates(self) -> int:
+        """How many updates the epoch has."""
+        self._require_known()
+        return self._settings.num_updates
+
+    def step(self) -> None:
+        """Move on to the next update; comes after `optimizer.step()`. Raises RuntimeError beyond the budget."""
+        if self.is_finished:
+            raise RuntimeError(
+                f"the budget of {self._run.num_epochs} epochs is over: there is no further update to set."
+            )
+        self._require_known()
+        self._update += 1
+        if self._update < self._settings.num_updates:
+            self._apply()
+        elif not self._policy.reactive:
+            self._enter_next_epoch()
+
+    def epoch_end(self, metrics: Mapping[str, float] | None = None) -> None:
+        """The epoch is over, with these metrics: ``train_loss``, ``val_loss``, ``val_<metric>``.
+
+        Raises RuntimeError if the epoch had other than the expected number of updates, or has been ended before;
+        InputError for a metric that is no number, and if a reactive policy gets none.
+        """
+        waits = self._waits_for_metrics()
+        ended = self._epoch - 1 if not waits else self._epoch
+        if ended < 0 or (not waits and self._update != 0):
+            raise RuntimeError(
+                f"epoch {self._epoch} is not over: {self._update} of its {self._settings.num_updates} updates were made, "
+                f"with a batch of {self._settings.batch_size} of {self._run.num_examples} examples."
+            )
+        if len(self._history) > ended:
+            raise RuntimeError(f"epoch {ended} has been ended before, or epoch {self._epoch} made no update.")
+        if self._policy.reactive and not metrics:
+            raise InputError(f"metrics: expected the metrics of epoch {ended}, which {self._name} looks at; got none")
+        self._history += [{} for _ in range(ended - len(self._history))]  # epochs that nobody ended
+        self._history.append(_numbers(metrics or {}))
+        if waits:
+            self._enter_next_epoch()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the run stands, and what it is, as plain values that JSON can hold."""
+        return {
+            "epoch": self._epoch,
+            "update": self._update,
+            "history": [dict(metrics) for metrics in self._history],
+            "run": self._identity(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from where `state_dict` was taken; sets the optimizer's groups, whenever its own state is loaded.
+
+        Raises InputError if it was taken from another policy, other parameters or another run.
+        """
+        given, mine = state["run"], self._identity()
+        if differing := [key for key in mine if given.get(key) != mine[key]]:
+            raise InputError(
+                [f"{key}: expected {mine[key]!r}, as this schedule has; got {given.get(key)!r}" for key in differing]
+            )
+        self._epoch, self._update = int(state["epoch"]), int(state["update"])
+        self._history = [_numbers(metrics) for metrics in state["history"]]
+        self._settings = self._of_epoch(min(self._epoch, self._run.num_epochs - 1))
+        self._apply()
+
+    def _identity(self) -> dict[str, Any]:
+        values = {f.name: getattr(self._policy, f.name) for f in fields(self._policy)}
+        plain: dict[str, Any] = json.loads(json.dumps(values, default=str))  # tuples are lists in JSON
+        run = {"num_examples": self._run.num_examples, "epochs": self._run.num_epochs, "groups": self._run.num_sections}
+        return {"policy": self._name, **plain, **run, "tail": self._run.recipe.tail}
+
+    @property
+    def _name(self) -> str:
+        return self._policy.name
+
+    def _waits_for_metrics(self) -> bool:
+        return not self.is_finished and self._update == self._settings.num_updates
+
+    def _require_known(self) -> None:
+        if self._waits_for_metrics():
+            raise RuntimeError(
+                f"{self._name} needs the metrics of epoch {self._epoch} first: call epoch_end({{'val_loss': ...}})."
+            )
+
+    def _enter_next_epoch(self) -> None:
+        self._epoch, self._update = self._epoch + 1, 0
+        if not self.is_finished:
+            self._settings = self._of_epoch(self._epoch)
+            self._apply()
+
+    def _of_epoch(self, epoch: int) -> Settings:
+        return self._policy.settings(epoch, tuple(self._history[:epoch]), self._run)
+
+    def _apply(self) -> None:
+        """Set every group to the update's values; after the last update of an epoch they stay."""
+        update = min(self._update, self._settings.num_updates - 1)
+        if self.is_finished:
+            update = self._settings.num_updates - 1
+        lr, momentum = self._settings.lr[update].tolist(), self._settings.momentum[update].tolist()
+        groups = self._optimizer.param_groups
+        if len(groups) != len(lr):
+            raise RuntimeError(
+                f"the optimizer has {len(groups)} groups; this schedule was attached when it had {len(lr)}."
+            )
+        for group, rate, share in zip(groups, lr, momentum, strict=True):
+            group["lr"] = rate
+            if "betas" in group:
+                group["betas"] = (share, *group["betas"][1:])
+            elif "momentum" in group:
+                group["momentum"] = share
+
+
+def _numbers(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Metrics as plain numbers; those that are not finite are left out, as a study does."""
+    numbers: dict[str, float] = {}
+    for name, value in metrics.items():
+        try:
+            numbers[name] = float(value)
+        except (TypeError, ValueError):
+            raise InputError(f"metrics.{name}: expected a number; got {value!r}") from None
+    return {name: value for name, value in numbers.items() if math.isfinite(value)}

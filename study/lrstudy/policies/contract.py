@@ -1,0 +1,223 @@
+"""The contract of a policy, as a suite that anybody can run: on a policy of the catalogue, of torch, of one's own."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import random
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lrstudy import own
+from lrstudy.faults import InputError
+from lrstudy.policies import build_from, resolve
+from lrstudy.policies.base import History, Policy, Run
+from lrstudy.settings import Settings
+
+RUNS = (Run(3200, 20, 3), Run(301, 7, 3), Run(97, 4, 3))
+"""A run of 100 updates an epoch, one with a tail that does not divide, a small one with a tail of one; three sections, as models have."""
+COMMON: Mapping[str, object] = {"lr": 0.1, "batch_size": 32}
+"""Values for what has no default in any policy."""
+_METRICS = ("accuracy", "balanced_accuracy", "auroc", "average_precision", "f1", "exact_match")
+_FRESH_S = 120.0
+_CHILD = (
+    "import pickle, sys\n"
+    "policy, runs = pickle.load(sys.stdin.buffer)\n"
+    "for run in runs:\n"
+    "    print(*(policy.settings(epoch, (), run).digest for epoch in range(run.num_epochs)))\n"
+)
+
+
+def check(
+    policy: type[Policy],
+    parameters: Mapping[str, object] | None = None,
+    runs: Sequence[Run] = RUNS,
+    in_fresh_process: bool = True,
+) -> list[str]:
+    """What a policy with these parameters does against the contract, a sentence each; nothing if it keeps it.
+
+    Those left out take their defaults, `lr` and `batch_size` those of `COMMON`. Checked in each of the `runs`: settings
+    are whole, finite and of the right shape; the same whenever asked, in any order, with any history (a reactive policy:
+    with the same one), by a pickled copy and, unless `in_fresh_process` is false, in another process; arguments and the
+    global random generators are left as they were.
+    """
+    try:
+        made = build_from(policy, {**COMMON, **(parameters or {})})
+    except InputError as error:
+        return list(error.faults)
+    except Exception as error:  # the author's own __post_init__ may raise anything
+        return [f"it cannot be made: {_said(error)}"]
+    faults: list[str] = []
+    for run in runs:
+        for rule in (_answers, _is_pure, _history_is_used_as_declared, _copies):
+            found = list(rule(made, run))
+            faults += found
+            if found:
+                break
+    if in_fresh_process and not faults:
+        faults += _in_a_fresh_process(made, runs)
+    return list(dict.fromkeys(faults))
+
+
+def validate_policy(text: str, base: Path, parameters: Mapping[str, object] | None = None) -> list[str]:
+    """Check a policy by name or reference (relative to `base`), with these parameters; lines that describe it.
+
+    Raises InputError with every fault.
+    """
+    name = own.resolve(text, base) if own.is_reference(text) else text
+    policy = resolve(name)
+    if faults := check(policy, parameters):
+        raise InputError([fault if fault.startswith("policy: ") else f"{text}: {fault}" for fault in faults])
+    made = build_from(policy, {**COMMON, **(parameters or {})})
+    kind = "reactive: it looks at results" if policy.reactive else "not reactive: its settings are known beforehand"
+    lines = [f"{text} is a valid policy ({kind}).", f"  parameters: {', '.join(_parameters(made))}"]
+    if own.is_reference(name):
+        names = ", ".join(str(file.relative_to(Path(name).parent)) for file in own.files(name))
+        lines.append(f"  source: {own.digest(name)} ({names})")
+    asked = ", ".join(f"{run.num_epochs} epochs of {run.num_examples} examples" for run in RUNS)
+    lines.append(f"  asked for {asked}: pure, in any order, alike in another process.")
+    return [*lines, *(f"  caveat: {caveat}" for caveat in made.caveats())]
+
+
+def _parameters(policy: Policy) -> Iterator[str]:
+    for f in fields(policy):
+        yield f.name if f.default is MISSING else f"{f.name} = {getattr(policy, f.name)!r}"
+
+
+def _histories(run: Run) -> dict[str, History]:
+    """Metrics of a whole run that gets better, stands still, or gets worse."""
+    slopes = {"improving": -0.01, "standing still": 0.0, "worsening": 0.01}
+    return {words: [_metrics(1 + slope * epoch) for epoch in range(run.num_epochs)] for words, slope in slopes.items()}
+
+
+def _metrics(loss: float) -> dict[str, float]:
+    return {"train_loss": loss, "val_loss": loss, **{f"val_{name}": 1 - loss / 2 for name in _METRICS}}
+
+
+def _answers(policy: Policy, run: Run) -> Iterator[str]:
+    """Every epoch has settings that fit the run."""
+    for epoch in range(run.num_epochs):
+        try:
+            made: object = policy.settings(epoch, (), run)
+        except InputError as error:
+            yield from error.faults
+            return
+        except Exception as error:
+            yield f"settings of epoch {epoch} raised {_said(error, policy)}"
+            return
+        if not isinstance(made, Settings):
+            yield f"settings of epoch {epoch}: expected what run.settings(lr, momentum, batch_size) gives; got {made!r}"
+            return
+        if not made.batch_size <= run.num_examples:
+            yield f"batch_size: expected at most the {run.num_examples} training examples; got {made.batch_size} in epoch {epoch}"
+            return
+        shape = (run.num_updates(made.batch_size), run.num_sections)
+        if made.lr.shape != shape:
+            yield (
+                f"settings of epoch {epoch}: expected rates of shape {shape} (updates, sections) with a batch of "
+                f"{made.batch_size}; got {made.lr.shape}"
+            )
+            return
+
+
+def _is_pure(policy: Policy, run: Run) -> Iterator[str]:
+    """Asking twice, in any order, gives the same; nothing that is passed in or shared is changed."""
+    history = tuple(_histories(run)["standing still"])
+    given = deepcopy((history, run))
+    before = _generators()
+    forth = _digests(policy, history, run)
+    after = _generators()
+    yield from (
+        f"it draws from the global generator of {name}: draw from one of its own, seeded with a parameter"
+        for name in before.keys() & after.keys()
+        if before[name] != after[name]
+    )
+    backwards = range(run.num_epochs - 1, -1, -1)
+    back = [_asked(policy, epoch, history[:epoch], run) for epoch in backwards]
+    again = [_asked(policy, epoch, history[:epoch], run) for epoch in backwards]
+    differing = [e for e in range(run.num_epochs) if not forth[e] == back[-1 - e] == again[-1 - e]]
+    if differing:
+        yield f"settings of epoch {differing[0]} depend on when they are asked for: expected the same answer each time"
+    if (history, run) != given:
+        yield "settings changed the history or the run that it was given"
+
+
+def _history_is_used_as_declared(policy: Policy, run: Run) -> Iterator[str]:
+    """A policy that is not reactive does not look at the history; a reactive one gets along with a shorter one."""
+    expected = _digests(policy, (), run)
+    for words, history in _histories(run).items():
+        for known in sorted({run.num_epochs, run.num_epochs // 2, 1, 0}, reverse=True):
+            try:
+                found = [policy.settings(e, history[: min(e, known)], run).digest for e in range(run.num_epochs)]
+            except Exception as error:
+                yield f"with the metrics of {known} epochs ({words}), settings raised {_said(error, policy)}"
+                return
+            if not policy.reactive and found != expected:
+                yield "settings look at the history: a policy that does so says reactive = True in its class"
+                return
+
+
+def _copies(policy: Policy, run: Run) -> Iterator[str]:
+    """A pickled copy is equal, hashes alike and answers alike."""
+    try:
+        copy = pickle.loads(pickle.dumps(policy))
+        is_alike = copy == policy and hash(copy) == hash(policy)
+    except Exception as error:
+        yield f"it cannot be pickled or hashed: {_said(error, policy)}"
+        return
+    if not is_alike or _digests(copy, (), run) != _digests(policy, (), run):
+        yield "a pickled copy of it is not equal to it or answers otherwise"
+
+
+def _in_a_fresh_process(policy: Policy, runs: Sequence[Run]) -> Iterator[str]:
+    """Another process, with another hash seed and a little later, answers alike."""
+    child = subprocess.run(
+        [sys.executable, "-c", _CHILD],
+        input=pickle.dumps((policy, tuple(runs))),
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONHASHSEED": "4242"},
+        capture_output=True,
+        timeout=_FRESH_S,
+        check=False,
+    )
+    if child.returncode:
+        last = child.stderr.decode(errors="replace").strip().splitlines()[-1:]
+        yield f"in another process it fails: {''.join(last)}"
+    elif child.stdout.decode().split() != [digest for run in runs for digest in _digests(policy, (), run)]:
+        yield "in another process it answers otherwise: does it depend on the time, the environment or the order of a set?"
+
+
+def _asked(policy: Policy, epoch: int, history: History, run: Run) -> str:
+    return _outcome(lambda: policy.settings(epoch, history, run).digest)
+
+
+def _digests(policy: Policy, history: History, run: Run) -> list[str]:
+    return [_asked(policy, epoch, history[:epoch], run) for epoch in range(run.num_epochs)]
+
+
+def _outcome(ask: Callable[[], str]) -> str:
+    """A digest, or what was raised instead: compared like one."""
+    try:
+        return ask()
+    except Exception as error:
+        return _said(error)
+
+
+def _said(error: Exception, policy: Policy | None = None) -> str:
+    file = getattr(sys.modules.get(type(policy).__module__), "__file__", None) if policy is not None else None
+    return f"{type(error).__name__}: {error}{own.line_in(error, Path(file).parent) if file else ''}"
+
+
+def _generators() -> dict[str, Any]:
+    """The state of the global random generators, torch's only if somebody has imported it."""
+    states: dict[str, Any] = {"random": random.getstate(), "numpy": str(np.random.get_state(legacy=False))}
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        states["torch"] = torch.get_rng_state().numpy().tobytes()
+    return states

@@ -1,0 +1,181 @@
+"""Any scheduler of torch as a policy: `torch:PolynomialLR`, traced on a dummy optimizer.
+
+The scheduler runs once per run, exactly as torch has it (recursive forms included), and an epoch's settings are read
+from the trace; so they do not depend on the order in which epochs are asked for. A scheduler that has a peak of its own
+(OneCycleLR and CyclicLR: `max_lr`) takes the policy's `lr` for it; all others start from `lr`. Where a scheduler moves
+the momentum, so does the policy.
+"""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, make_dataclass
+from functools import cache, lru_cache
+from types import UnionType
+from typing import Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
+
+import numpy as np
+
+from lrstudy.faults import InputError, unknown
+from lrstudy.policies.base import Policy, RatePolicy, Run
+from lrstudy.settings import FloatArray
+
+StepPer = Literal["epoch", "update"]
+
+PER_UPDATE = ("OneCycleLR", "CyclicLR", "CosineAnnealingWarmRestarts")
+"""Schedulers that torch's documentation steps after every batch; the others, after every epoch."""
+LENGTHS = ("T_max", "total_steps", "total_iters")
+"""Parameters that mean the length of a run, in steps: where torch demands one and none is given, the run's is taken."""
+_PEAK = "max_lr"
+_OURS = ("self", "optimizer", "last_epoch", "verbose", _PEAK)
+_INSTEAD = {
+    "ReduceLROnPlateau": "It looks at results while it runs: use the built-in policy `plateau`.",
+    "LambdaLR": "It takes a function: write a policy of your own, policy: ./mine.py:name.",
+    "MultiplicativeLR": "It takes a function: write a policy of your own, policy: ./mine.py:name.",
+    "SequentialLR": "It takes other schedulers: write a policy of your own, policy: ./mine.py:name.",
+    "ChainedScheduler": "It takes other schedulers: write a policy of your own, policy: ./mine.py:name.",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SchedulerPolicy(RatePolicy):
+    """A scheduler of torch, with its arguments as parameters.
+
+    `step_per` says when it is stepped, and so what its whole numbers count: epochs or updates.
+    """
+
+    scheduler: ClassVar[str]
+    arguments: ClassVar[tuple[str, ...]]
+
+    step_per: StepPer = "epoch"
+
+    def rates(self, epoch: int, run: Run) -> FloatArray:
+        """The rates that the scheduler gives, shape (updates, sections). Raises InputError with torch's words."""
+        return self._of_epoch(0, epoch, run)
+
+    def momenta(self, epoch: int, run: Run) -> float | FloatArray:
+        """The momentum that the scheduler leaves or sets, shape (updates, sections)."""
+        return self._of_epoch(1, epoch, run)
+
+    def _of_epoch(self, quantity: int, epoch: int, run: Run) -> FloatArray:
+        updates, trace = self.initial_updates(run), _trace(self, run)[quantity]
+        if self.step_per == "epoch":
+            return np.broadcast_to(trace[epoch], (updates, run.num_sections))
+        return trace[epoch * updates : (epoch + 1) * updates]
+
+    def __reduce__(self) -> tuple[Callable[..., Policy], tuple[str, dict[str, Any]]]:
+        names = ("lr", "batch_size", "momentum", "step_per", *self.arguments)
+        return _rebuild, (self.scheduler, {name: getattr(self, name) for name in names})
+
+
+def _rebuild(scheduler: str, values: dict[str, Any]) -> Policy:
+    return policy_of_scheduler(scheduler)(**values)
+
+
+@cache
+def policy_of_scheduler(name: str) -> type[Policy]:
+    """The policy of torch's scheduler `name`; imports torch. Raises InputError for an unknown or unsuitable one."""
+    if name in _INSTEAD:
+        raise InputError(f"policy: torch:{name} cannot be traced. {_INSTEAD[name]}")
+    schedulers = _schedulers()
+    if name not in schedulers:
+        raise InputError(unknown("policy", "scheduler", f"torch:{name}", [f"torch:{known}" for known in schedulers]))
+    initialise = schedulers[name].__init__
+    hints = get_type_hints(initialise, localns={"Callable": Callable, "Iterable": Iterable, "Sequence": Sequence})
+    taken = [
+        parameter
+        for parameter in inspect.signature(initialise).parameters.values()
+        if parameter.name not in _OURS and not _takes_function(hints[parameter.name])
+    ]
+    per: StepPer = "update" if name in PER_UPDATE else "epoch"
+    return make_dataclass(
+        name,
+        [("step_per", StepPer, field(default=per)), *(_field(p, hints[p.name]) for p in taken)],
+        bases=(SchedulerPolicy,),
+        namespace={
+            "__module__": __name__,
+            "__doc__": f"torch.optim.lr_scheduler.{name}",
+            "name": f"torch:{name}",
+            "scheduler": name,
+            "arguments": tuple(p.name for p in taken),
+        },
+        frozen=True,
+        kw_only=True,
+    )
+
+
+def _schedulers() -> dict[str, Any]:
+    """The schedulers that can be traced, by name, sorted."""
+    from torch.optim import lr_scheduler
+
+    found = {
+        name: value
+        for name, value in vars(lr_scheduler).items()
+        if inspect.isclass(value) and issubclass(value, lr_scheduler.LRScheduler) and not name.startswith("_")
+    }
+    return {name: found[name] for name in sorted(found) if name not in (*_INSTEAD, "LRScheduler")}
+
+
+def _field(parameter: inspect.Parameter, hint: Any) -> tuple[Any, ...]:
+    """A field of the policy for an argument of the scheduler, with the argument's type and default."""
+    hint = _plain(hint)
+    if parameter.default is not parameter.empty:
+        return parameter.name, hint, field(default=parameter.default)
+    if parameter.name in LENGTHS:
+        return parameter.name, hint | None, field(default=None)
+    return parameter.name, hint
+
+
+def _plain(hint: Any) -> Any:
+    """An annotation of torch's as a policy's: lists and other iterables are tuples."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin in (list, Iterable, Sequence):
+        return tuple.__class_getitem__((inner[0], ...))
+    if origin in (Union, UnionType):
+        return Union[tuple(_plain(option) for option in inner)]  # noqa: UP007  # options are known at run time only
+    return hint
+
+
+def _takes_function(hint: Any) -> bool:
+    return get_origin(hint) is Callable or any(_takes_function(option) for option in get_args(hint))
+
+
+@lru_cache(maxsize=64)
+def _trace(policy: SchedulerPolicy, run: Run) -> tuple[FloatArray, FloatArray]:
+    """Rate and momentum before every step of a run, each of shape (steps, sections). Raises InputError."""
+    import torch
+
+    steps = run.num_epochs * (policy.initial_updates(run) if policy.step_per == "update" else 1)
+    groups = [{"params": [torch.zeros(1)]} for _ in range(run.num_sections)]
+    optimizer = torch.optim.SGD(groups, lr=policy.lr, momentum=policy.momentum)
+    lr, momentum = np.empty((steps, run.num_sections)), np.empty((steps, run.num_sections))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch wants optimizer.step() first, which has nothing to do here
+            scheduler = _schedulers()[policy.scheduler](optimizer, **_arguments(policy, steps))
+            for step in range(steps):
+                lr[step] = [float(group["lr"]) for group in optimizer.param_groups]
+                momentum[step] = [group["momentum"] for group in optimizer.param_groups]
+                if step + 1 < steps:
+                    scheduler.step()
+    except (ValueError, TypeError, ZeroDivisionError, OverflowError) as error:
+        raise InputError(f"policy: torch:{policy.scheduler} refuses its parameters or the run: {error}") from None
+    for array in (lr, momentum):
+        array.setflags(write=False)
+    return lr, momentum
+
+
+def _arguments(policy: SchedulerPolicy, steps: int) -> dict[str, Any]:
+    """What the scheduler is made with: the policy's values, the peak, and the run's length where torch needs it."""
+    values = {name: getattr(policy, name) for name in policy.arguments}
+    given = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+    signature = inspect.signature(_schedulers()[policy.scheduler]).parameters
+    if _PEAK in signature:
+        given[_PEAK] = policy.lr
+    has_epochs = given.get("epochs") is not None and given.get("steps_per_epoch") is not None
+    for name in LENGTHS:
+        if name in given and given[name] is None and not has_epochs:
+            given[name] = steps
+    return given

@@ -1,0 +1,55 @@
+"""Growing batches: noise, caps, scaling."""
+
+from __future__ import annotations
+
+import pytest
+
+from lrstudy.policies import build
+from lrstudy.policies.base import Run
+from lrstudy.policies.batch_increase import BatchIncrease
+from lrstudy.policies.step import Step
+
+
+def test_batch_increase_is_the_twin_of_step() -> None:
+    """lr / B of the grown batch equals that of the decayed rate, at and beyond the cap."""
+    twin = Step(lr=0.1, batch_size=32, milestones=(1, 2, 3, 4), gamma=0.2)
+    run = Run(num_examples=1000, num_epochs=5)
+    for cap, mode in ((None, "residual"), (200, "residual"), (200, "switch"), (20, "residual")):
+        grown = BatchIncrease(lr=0.1, batch_size=32, milestones=(1, 2, 3, 4), factor=5, cap=cap, cap_mode=mode)
+        for epoch in range(5):
+            lr, batch_size = grown.rate_and_batch(epoch, run)
+            assert lr / batch_size == pytest.approx(twin.rates(epoch, run)[0] / 32, rel=1e-12)
+            assert batch_size <= max(cap or 1000, 32)
+
+
+@pytest.mark.parametrize("mode", ["residual", "switch"])
+def test_a_batch_may_reach_the_cap_exactly(mode: str) -> None:
+    policy = BatchIncrease(lr=0.1, batch_size=20, milestones=(1, 2), factor=5, cap=100, cap_mode=mode)
+    run = Run(num_examples=1000, num_epochs=3)
+    assert policy.rate_and_batch(1, run) == (0.1, 100)
+    assert policy.rate_and_batch(2, run) == (pytest.approx(0.02), 100)
+
+
+def test_a_batch_that_starts_above_the_cap_stays() -> None:
+    policy = BatchIncrease(lr=0.1, batch_size=64, milestones=(1,), factor=2, cap=48)
+    assert policy.rate_and_batch(1, Run(num_examples=100, num_epochs=2)) == (0.05, 64)
+
+
+@pytest.mark.parametrize(("scaling", "rate"), [(None, 0.4), ("linear", 0.4), ("sqrt", 0.2)])
+def test_a_larger_first_batch_scales_the_rate(scaling: str | None, rate: float) -> None:
+    policy = build("batch_increase", {"lr": 0.1, "batch_size": 8, "initial_factor": 4, "scaling": scaling})
+    assert policy.rate_and_batch(0, Run(1000, 4)) == (pytest.approx(rate), 32)  # type: ignore[attr-defined]
+
+
+def test_adabatch_keeps_the_ratio_of_its_fixed_twin() -> None:
+    """lr / B falls by gamma / resize at each step, also where the batch can grow no more."""
+    policy = build("adabatch", {"lr": 0.1, "batch_size": 16, "every": 1, "gamma": 0.75, "cap": 64})
+    made = [policy.settings(epoch, (), Run(640, 5)) for epoch in range(5)]
+    assert [m.batch_size for m in made] == [16, 32, 64, 64, 64]
+    assert [m.lr[0, 0] / m.batch_size for m in made] == pytest.approx([0.1 / 16 * 0.375**e for e in range(5)], rel=1e-8)
+
+
+def test_adabatch_warms_up_to_the_rate_of_its_larger_batch() -> None:
+    policy = build("adabatch", {"lr": 0.1, "batch_size": 128, "baseline_batch": 32, "warmup": 3, "every": 10})
+    rates = [policy.settings(epoch, (), Run(1280, 20)).lr[0, 0] for epoch in range(5)]
+    assert rates == pytest.approx([0.2, 0.3, 0.4, 0.4, 0.4])

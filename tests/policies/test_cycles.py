@@ -1,0 +1,90 @@
+"""Cycles: restarts at exactly the right update, clocks, sections."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+from itertools import accumulate, islice
+
+import numpy as np
+import pytest
+
+from lrstudy.faults import InputError
+from lrstudy.policies import build
+from lrstudy.policies.base import Run, Ticks, phase
+from lrstudy.policies.clr import triangular
+from lrstudy.policies.durations import in_epochs
+from lrstudy.policies.sgdr import Sgdr, SgdrDlr, cosine_restarts
+
+RUN = Run(num_examples=301, num_epochs=7, num_sections=3)
+
+
+@pytest.mark.parametrize("t_mult", [1, 2, 3, 10])
+@pytest.mark.parametrize("t0", [Fraction(1), Fraction(1, 3), Fraction(30, 7), Fraction(123, 1000), Fraction(5, 2)])
+def test_restarts_happen_at_exactly_the_right_update(t0: Fraction, t_mult: int) -> None:
+    """Torch's step(p) misses restart 5 of T_mult 3 (epoch 121 T0) and restart 3 of 10 (111 T0)."""
+    updates, epochs = 7, 130
+    lengths = (t0 * t_mult**cycle for cycle in range(2000))
+    begins = islice(accumulate(lengths, initial=Fraction(0)), 2000)
+    first_updates = {math.ceil(begin * updates) for begin in begins if begin < epochs}
+    factors = np.concatenate([cosine_restarts(Ticks.of_epoch(epoch, updates), t0, t_mult) for epoch in range(epochs)])
+    rises = {0, *(np.flatnonzero(np.diff(factors) > 0) + 1).tolist()}
+    assert rises <= first_updates
+    if t0 >= Fraction(3, 7):  # shorter cycles may hold one update, after which the rate need not rise
+        assert rises == {update for update in first_updates if update < updates * epochs}
+    if updates * t0 % 1 == 0:
+        assert (factors[sorted(rises)] == 1).all()
+
+
+@pytest.mark.parametrize(("t_mult", "epoch"), [(3, 121), (3, 364), (10, 111), (10, 1111), (2, 1023)])
+def test_the_update_after_a_restart_uses_the_peak(t_mult: int, epoch: int) -> None:
+    for t0 in (1, "10u", "100/3%"):
+        policy = Sgdr(lr=0.3, batch_size=32, t0=t0, t_mult=t_mult)
+        run = Run(num_examples=320, num_epochs=3)
+        assert policy.rates(epoch, run)[0] == 0.3
+        assert policy.rates(epoch - 1, run)[-1] < 1e-3
+
+
+def test_a_changed_batch_keeps_the_length_of_a_cycle() -> None:
+    (_, many), (_, few) = (triangular(Ticks.of_epoch(3, updates), Fraction(5, 2)) for updates in (20, 5))
+    np.testing.assert_allclose(many[::4], few, rtol=1e-12)  # the same points, reached by other divisions
+
+
+def test_phase_is_exact_for_periods_of_many_digits() -> None:
+    period = in_epochs(2.3333333333333335, 30, 10)
+    for epoch in (0, 6, 7, 10**6):
+        whole, share = phase(Ticks.of_epoch(epoch, 10), period)
+        want = [(epoch + Fraction(i, 10)) / period for i in range(10)]
+        assert whole.tolist() == [math.floor(p) for p in want]
+        assert share.tolist() == [float(p - math.floor(p)) for p in want]
+
+
+def test_sections_of_sgdr_dlr_stay_proportional_and_must_match_the_model() -> None:
+    policy = SgdrDlr(lr=0.1, batch_size=32, section_ratios=(0.5, 1))
+    lr = policy.rates(1, Run(num_examples=320, num_epochs=7, num_sections=2))
+    np.testing.assert_allclose(lr[:, 0], 0.5 * lr[:, 1], rtol=1e-12)
+    with pytest.raises(InputError) as caught:
+        policy.settings(0, (), RUN)
+    assert caught.value.faults == ("section_ratios: expected one ratio per section of the model (3); got (0.5, 1.0)",)
+
+
+def test_counted_in_updates_a_doubled_batch_doubles_the_cycle() -> None:
+    """Cycles of 2 epochs (20 updates); the batch doubles after the first, so the second takes 4 epochs."""
+    run, common = Run(320, 6), {"lr": 0.1, "batch_size": 32, "t0": 2, "t_mult": 1}
+    growing = {"batch_milestones": [2], "batch_factor": 2}
+    by_epoch, by_update = (build("sgdr", {**common, **growing, "clock": clock}) for clock in ("epoch", "update"))
+    restarts = [[e for e in range(6) if p.settings(e, (), run).lr[0, 0] == 0.1] for p in (by_epoch, by_update)]
+    assert restarts == [[0, 2, 4], [0, 2]]
+    plain = build("sgdr", common)
+    rates = np.concatenate([by_update.settings(e, (), run).lr for e in range(2, 6)])
+    np.testing.assert_array_equal(rates, np.concatenate([plain.settings(e, (), run).lr for e in (0, 1)]))
+
+
+def test_a_growing_batch_is_capped_by_the_training_set() -> None:
+    policy = build("clr", {"lr": 0.1, "batch_size": 32, "batch_milestones": [1, 2], "batch_factor": 4})
+    assert [policy.settings(e, (), Run(100, 3)).batch_size for e in range(3)] == [32, 100, 100]
+
+
+def test_absolute_section_rates_are_the_peaks() -> None:
+    policy = build("sgdr_dlr", {"lr": 0.5, "batch_size": 32, "section_rates": [1e-4, 1e-3, 1e-2]})
+    np.testing.assert_allclose(policy.settings(0, (), RUN).lr[0], [1e-4, 1e-3, 1e-2], rtol=1e-9)
