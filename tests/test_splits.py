@@ -154,7 +154,7 @@ def test_a_class_of_one_trains_and_is_absent_from_validation():
         (SplitSpec(0.001), None, "split.test: 0.001 asks for 0 of 100 examples; expected 1 to 99."),
         (SplitSpec(0.2), 81, "subset: 81 asks for 81 of 80 examples; expected 1 to 80."),
         (SplitSpec(0.2), 1, "subset: expected at least 2 examples; got 1."),
-        (SplitSpec(0.2, by="group"), None, "split.by: there is no rule 'group'"),
+        (SplitSpec(0.2, by="group"), None, "split.by: group needs a column of groups"),
     ],
 )
 def test_faults_name_field_value_and_range(spec, subset, expected):

@@ -328,6 +328,7 @@ def test_predictions_of_confirm_trials_are_gathered_and_those_of_others_left_out
         "example": 4,
         "group": "",
         "label": 0,
+        "labels": None,
         "scores": [19.0, 20.0],
     }
 
@@ -338,7 +339,7 @@ def test_predictions_are_replaced_whole(tmp_path):
     found = pq.read_table(tmp_path / "predictions" / "t.parquet")
     assert found.schema.remove_metadata() == PREDICTIONS
     assert found.to_pylist() == [
-        {"trial_id": "t", "arm": "a", "example": 9, "group": "", "label": 1, "scores": [1.0, 1.0, 1.0]}
+        {"trial_id": "t", "arm": "a", "example": 9, "group": "", "label": 1, "labels": None, "scores": [1.0, 1.0, 1.0]}
     ]
     assert [path.name for path in (tmp_path / "predictions").iterdir()] == ["t.parquet"]
 

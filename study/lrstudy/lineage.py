@@ -23,7 +23,8 @@ class Root:
     """All that shapes a training run and is no epoch's setting.
 
     `data`, `split`, `weights` and `source` are digests (hexadecimal); `weights` is ``random`` for weights
-    drawn from the seed; `source` covers the user's own modules, empty if there are none. `preprocessing`
+    drawn from the seed; `source` covers the user's own modules, empty if there are none. `task` is the kind of
+    task, which decides what an evaluation records. `preprocessing`
     and `model` are plain descriptions (JSON values). `numerics` names whatever changes the order of
     floating-point operations: device kind and model, CPU capability, threads per trial, mkldnn,
     precision, TF32, compile, memory format, torch version, evaluation batch.
@@ -36,6 +37,7 @@ class Root:
     weights: str
     seed: int
     numerics: dict[str, object]
+    task: str = "multiclass"
     source: str = ""
     semantics: int = SEMANTICS
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lrstudy import faults
+from lrstudy.own import is_reference
 
 BUILDER = 1
 """Version of models.py: raised whenever one description gives another network or other sections."""
@@ -35,6 +36,9 @@ class Family:
 
 
 _REGNET_FLOPS = ("400mf", "800mf", "1_6gf", "3_2gf", "8gf", "16gf", "32gf")
+
+WITHOUT_BATCHNORM = ("lenet", "alexnet", "squeezenet", "convnext", "swin", "vit_")
+"""Beginnings of the names of models that do without BatchNorm (VGG has both forms), and so can train on one example."""
 
 FAMILIES = (
     Family(("small_cnn",)),
@@ -68,8 +72,9 @@ FAMILIES = (
 def describe(name: str, num_classes: int, channels: int, size: int) -> dict[str, object]:
     """The model's part of a lineage's root: JSON values that determine the network and its sections.
 
-    `channels` is 1 or 3, `size` the width of the square images in pixels. Raises InputError for an unknown
-    name or a size that the model cannot take, NotYetError for models that are designed but not built.
+    `channels` is 1 or 3, `size` the width of the square images in pixels, `num_classes` the number of logits. Of
+    a user's model the file is named, not where it lies: its source is in the root of its own. Raises InputError for
+    an unknown name or a size that the model cannot take, NotYetError for models that are designed but not built.
     """
     family = family_of(name)
     if size < family.least or size % family.multiple:
@@ -78,10 +83,10 @@ def describe(name: str, num_classes: int, channels: int, size: int) -> dict[str,
             f"model: {name} needs images of at least {family.least} pixels{steps}; got {size}. "
             "Set image.size, or choose another model (small_cnn and resnet18 take 8 pixels and more)."
         )
-    assert num_classes >= 2, num_classes
+    assert num_classes >= 1, num_classes
     assert channels in (1, 3), channels
     return {
-        "name": name,
+        "name": name.rpartition("/")[2],
         "num_classes": num_classes,
         "channels": channels,
         "size": size,
@@ -95,11 +100,22 @@ def family_of(name: str) -> Family:
     for family in FAMILIES:
         if name in family.names:
             return family
-    if name.startswith("timm:") or ".py:" in name:
-        raise faults.not_yet("model", f"the model {name!r}", "Use small_cnn, lenet or a torchvision name.")
+    if is_reference(name):
+        return Family((name,), least=1)
+    if name.startswith("timm:"):
+        raise faults.not_yet("model", f"the model {name!r}", "Use a torchvision name, or a model of your own.")
     import torchvision
 
     if name in torchvision.models.list_models(module=torchvision.models):
         return Family((name,))
     known = [known for family in FAMILIES for known in family.names]
     raise faults.InputError(faults.unknown("model", "model", name, known))
+
+
+def has_batchnorm(name: str) -> bool | None:
+    """Whether a model normalises over the batch; None for a user's model, which would have to be built to know."""
+    if is_reference(name):
+        return None
+    if name.startswith("vgg"):
+        return name.endswith("_bn")
+    return not name.startswith(WITHOUT_BATCHNORM)

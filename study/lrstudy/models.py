@@ -7,7 +7,7 @@ three, from input to head. What is built, for which names and sizes, is decided 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import accumulate, count, groupby
@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lrstudy.model_names import describe
+from lrstudy.faults import InputError
+from lrstudy.model_names import NUM_SECTIONS, describe
 
 Names = tuple[str, ...]
 
@@ -33,17 +34,26 @@ class Model:
     description: dict[str, object]
 
 
-def build(name: str, num_classes: int, channels: int, size: int, generator_seed: int) -> Model:
+Builder = Callable[[int, int, int], nn.Module]
+"""A user's model: from the number of logits, channels and image size (pixels) to a module."""
+
+
+def build(
+    name: str, num_classes: int, channels: int, size: int, generator_seed: int, builder: Builder | None = None
+) -> Model:
     """The model `name` on the CPU, in training mode, with weights that depend on the arguments alone.
 
     It takes images of shape (B, `channels`, `size`, `size`) and returns logits of shape (B, num_classes).
-    The global generators stay untouched. Raises InputError as `describe` does.
+    `builder` is the function that a reference to a user's model names. The global generators stay untouched.
+    Raises InputError as `describe` does, and for a user's model that gives something else than such logits.
     """
     description = describe(name, num_classes, channels, size)
-    entropy = blake2b(f"weights/{name}/{generator_seed}".encode(), digest_size=7).digest()
+    entropy = blake2b(f"weights/{description['name']}/{generator_seed}".encode(), digest_size=7).digest()
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         # Not torch.manual_seed, which would also seed every GPU's generator.
         torch.default_generator.manual_seed(int.from_bytes(entropy, "little"))
+        if builder is not None:
+            return _of_user(builder, name, num_classes, channels, size, description)
         if name == "small_cnn":
             module: nn.Module = SmallCNN(channels, size, num_classes)
         elif name == "lenet":
@@ -74,6 +84,47 @@ def sections(module: nn.Module) -> tuple[Names, Names, Names]:
     )
     assert all(parts), f"an empty section in {type(module).__name__}"
     return parts
+
+
+def _of_user(
+    builder: Builder, name: str, num_classes: int, channels: int, size: int, description: dict[str, object]
+) -> Model:
+    """A user's model, checked: a module, logits of the right shape, sections that hold each parameter once."""
+    try:
+        module = builder(num_classes, channels, size)
+    except Exception as error:
+        raise InputError(
+            f"model: {name} failed when called with ({num_classes}, {channels}, {size}): {type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(module, nn.Module) or not any(True for _ in module.parameters()):
+        raise InputError(f"model: {name} must return a torch.nn.Module with parameters; got {type(module).__name__}.")
+    try:
+        with torch.no_grad():
+            shape = tuple(module.eval()(torch.zeros(2, channels, size, size)).shape)
+    except Exception as error:
+        raise InputError(
+            f"model: {name} cannot take images of shape (2, {channels}, {size}, {size}): {type(error).__name__}: {error}"
+        ) from error
+    if shape != (2, num_classes):
+        raise InputError(f"model: {name} must give logits of shape (2, {num_classes}) for two images; got {shape}.")
+    return Model(module.train(), _sections_of_user(module, name), description)
+
+
+def _sections_of_user(module: nn.Module, name: str) -> tuple[Names, ...]:
+    """What the module's own `sections()` says, else the usual cut; a model too small for that is one section."""
+    names = [parameter for parameter, _ in module.named_parameters()]
+    given = getattr(module, "sections", None)
+    if callable(given):
+        parts = tuple(tuple(part) for part in given())
+        if len(parts) != NUM_SECTIONS or sorted(n for part in parts for n in part) != sorted(names):
+            raise InputError(
+                f"model: sections() of {name} must give {NUM_SECTIONS} lists, input to head, that hold the name of every "
+                f"parameter once; got {[len(part) for part in parts]} names of {len(names)} parameters."
+            )
+        return parts
+    children = [child for child, part in module.named_children() if any(True for _ in part.parameters())]
+    backbone = [parameter for parameter in names if children and not _within(parameter, children[-1:])]
+    return sections(module) if len(backbone) > 1 else ((), (), tuple(names))
 
 
 class SmallCNN(nn.Module):

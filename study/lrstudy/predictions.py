@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,24 +22,28 @@ def write(
     trial_id: str,
     arm: str,
     index: NDArray[np.int64],
-    labels: NDArray[np.int64],
+    labels: NDArray[Any],
     logits: NDArray[np.float32],
+    groups: Sequence[str] | None = None,
 ) -> None:
     """Write one trial's predictions, replacing earlier ones; logits have shape (examples, classes).
+
+    `labels` is int64 (examples,), or 0 and 1 of shape (examples, classes) where an example has several; `groups`
+    names the group of each example.
 
     Raises StorageError when the storage does not take them.
     """
     count = len(index)
+    several = labels.ndim == 2
     table = pa.table(
         {
             "trial_id": [trial_id] * count,
             "arm": [arm] * count,
             "example": index,
-            "group": [""] * count,
-            "label": labels.astype(np.int32),
-            "scores": pa.FixedSizeListArray.from_arrays(pa.array(logits.reshape(-1)), logits.shape[1]).cast(
-                pa.list_(pa.float32())
-            ),
+            "group": list(groups) if groups is not None else [""] * count,
+            "label": pa.nulls(count, pa.int32()) if several else labels.astype(np.int32),
+            "labels": _rows(labels.astype(np.int8)) if several else pa.nulls(count, pa.list_(pa.int8())),
+            "scores": _rows(logits),
         },
         schema=PREDICTIONS,
     )
@@ -56,3 +62,9 @@ def write(
             f"storage.path: cannot write the predictions in {folder}: {error}. What was recorded before is safe; free "
             "space or fix permissions, then run the same command again."
         ) from error
+
+
+def _rows(values: NDArray[Any]) -> pa.Array:
+    """A matrix as a column of lists, one per row."""
+    flat = pa.array(values.reshape(-1))
+    return pa.FixedSizeListArray.from_arrays(flat, values.shape[1]).cast(pa.list_(flat.type))

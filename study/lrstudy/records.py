@@ -164,7 +164,8 @@ PREDICTIONS = pa.schema(
         ("arm", pa.string()),
         ("example", pa.int64()),  # position in the data set
         ("group", pa.string()),
-        ("label", pa.int32()),
+        ("label", pa.int32()),  # null where an example has several
+        ("labels", pa.list_(pa.int8())),  # then 0 or 1 for each class; else null
         ("scores", pa.list_(pa.float32())),  # logits, one per class
     ]
 )

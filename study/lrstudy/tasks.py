@@ -1,7 +1,8 @@
 """What a model is asked to learn: the loss of a task, and the metrics of its predictions.
 
-Metrics come from one confusion matrix kept on the device. torchmetrics gives the same numbers (a test
-compares them) but takes seconds to import in every worker.
+Metrics are computed here, on the device: torchmetrics gives the same numbers (tests compare them) but takes seconds to
+import in every worker. A class without positives or negatives in a part has no ranking metric there: means over
+classes leave it out, and where no class is left the metric is absent, never 0.
 """
 
 from __future__ import annotations
@@ -12,35 +13,113 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-METRICS = ("accuracy", "balanced_accuracy")
-"""Metrics of a multiclass task; all of them are recorded for every epoch, all are to be maximised."""
+from lrstudy.task_names import Kind
+
+
+def loss_sum(logits: Tensor, labels: Tensor, class_weights: Sequence[float] | None) -> Tensor:
+    """Sum over a batch of each example's loss; logits (batch, classes), labels int64 (batch,) or 0 and 1 (batch, classes).
+
+    One label each: cross entropy, times the weight of the example's class. Several: binary cross entropy, meant over the
+    labels, positives times their weight.
+    """
+    weight = torch.tensor(class_weights, device=logits.device, dtype=logits.dtype) if class_weights else None
+    if labels.ndim == 1:
+        return functional.cross_entropy(logits, labels, weight=weight, reduction="sum")
+    found = functional.binary_cross_entropy_with_logits(
+        logits, labels.to(logits.dtype), pos_weight=weight, reduction="sum"
+    )
+    return found / logits.shape[1]
+
+
+def loss_weight(labels: Tensor, class_weights: Sequence[float] | None) -> Tensor | int:
+    """What `loss_sum` is divided by for torch's mean: the examples, or the sum of their classes' weights."""
+    if labels.ndim == 2 or not class_weights:
+        return len(labels)
+    return torch.tensor(class_weights, device=labels.device)[labels].sum()
 
 
 def loss(logits: Tensor, labels: Tensor, class_weights: Sequence[float] | None) -> Tensor:
-    """Mean cross entropy over a batch; logits (batch, classes), labels (batch,) of int64.
+    """Mean loss over a batch; with class weights torch's weighted mean, the weighted sum over the sum of weights."""
+    if labels.ndim == 1:  # the same as the quotient below, but in one kernel
+        weight = torch.tensor(class_weights, device=logits.device, dtype=logits.dtype) if class_weights else None
+        return functional.cross_entropy(logits, labels, weight=weight)
+    return loss_sum(logits, labels, class_weights) / loss_weight(labels, class_weights)
 
-    With class weights this is torch's weighted mean: the sum of weighted losses over the sum of weights.
+
+def metrics(logits: Tensor, labels: Tensor, kind: Kind) -> dict[str, float]:
+    """The metrics of a part; logits (N, classes), labels int64 (N,) or 0 and 1 (N, classes). Undefined ones are absent.
+
+    One label each: `accuracy`; `balanced_accuracy`, the mean recall of the classes that occur; `f1`, `auroc` and
+    `average_precision` of the positive class (binary), or of each class against the rest, averaged. Several: `accuracy`
+    over all labels; `exact_match`; `balanced_accuracy`, the mean over labels of the mean recall of positives and
+    negatives; the others averaged over labels. A label counts as predicted where its logit is above 0.
     """
-    weight = torch.tensor(class_weights, device=logits.device) if class_weights else None
-    return functional.cross_entropy(logits, labels, weight=weight)
+    positive, predicted, scores = _as_labels(logits, labels)
+    exact = (positive == predicted).all(1) if labels.ndim == 2 else logits.argmax(1) == labels
+    true_positive = (positive & predicted).sum(0).double()
+    occurs, claimed = positive.sum(0).double(), predicted.sum(0).double()
+    recall = true_positive / occurs
+    if labels.ndim == 2:
+        specificity = (~positive & ~predicted).sum(0).double() / (~positive).sum(0)
+        found = {
+            "accuracy": (positive == predicted).double().mean(),
+            "exact_match": exact.double().mean(),
+            "balanced_accuracy": _mean(torch.stack([recall, specificity]).nanmean(0)),
+        }
+    else:
+        found = {"accuracy": exact.double().mean(), "balanced_accuracy": _mean(recall)}
+    f1 = 2 * true_positive / (occurs + claimed)
+    ranked = {"f1": f1, "auroc": auroc(scores, positive), "average_precision": average_precision(scores, positive)}
+    found |= {name: values[1] if kind == "binary" else _mean(values) for name, values in ranked.items()}
+    values = torch.stack([value.double() for value in found.values()]).tolist()  # one transfer from the device
+    return {name: value for name, value in zip(found, values, strict=True) if value == value}
 
 
-def confusion(logits: Tensor, labels: Tensor) -> Tensor:
-    """Counts of (true class, predicted class), shape (classes, classes), int64, on the device."""
-    classes = logits.shape[1]
-    return torch.bincount(labels * classes + logits.argmax(1), minlength=classes**2).view(classes, classes)
+def auroc(scores: Tensor, positive: Tensor) -> Tensor:
+    """Area under the ROC curve of each class, (classes,) float64; NaN for a class without positives or negatives.
 
-
-def metrics(counts: Tensor) -> dict[str, float]:
-    """Metrics of a confusion matrix.
-
-    `accuracy`: share of correct predictions. `balanced_accuracy`: mean recall over the classes that occur
-    (scikit-learn's definition). Both lie in [0, 1].
+    The probability that a positive is scored above a negative, ties counting half (Mann and Whitney), from mean ranks.
     """
-    table = counts.double().cpu()
-    correct, support = table.diagonal(), table.sum(1)
-    present = support > 0
-    return {
-        "accuracy": float(correct.sum() / support.sum()),
-        "balanced_accuracy": float((correct[present] / support[present]).mean()),
-    }
+    ranks = torch.stack([_mean_ranks(column) for column in scores.T], dim=1)
+    positives = positive.sum(0).double()
+    negatives = len(scores) - positives
+    above = (ranks * positive).sum(0) - positives * (positives + 1) / 2
+    area: Tensor = above / (positives * negatives)
+    return area
+
+
+def average_precision(scores: Tensor, positive: Tensor) -> Tensor:
+    """Sum of (recall_i - recall_(i-1)) * precision_i over thresholds, per class; NaN for a class without positives."""
+    return torch.stack([_average_precision(s, p) for s, p in zip(scores.T, positive.T, strict=True)])
+
+
+def _as_labels(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """For each class: whether an example has it, whether it is predicted to, and the score; all (N, classes)."""
+    logits = logits.double()
+    if labels.ndim == 2:
+        return labels.bool(), logits > 0, logits
+    classes = torch.arange(logits.shape[1], device=logits.device)
+    # Log probabilities order examples as probabilities do, and saturate later.
+    total = torch.logsumexp(logits, dim=1, keepdim=True)
+    return labels.unsqueeze(1) == classes, logits.argmax(1, keepdim=True) == classes, logits - total
+
+
+def _mean_ranks(values: Tensor) -> Tensor:
+    """Ranks from 1, ties sharing their mean."""
+    _, inverse, counts = torch.unique(values, return_inverse=True, return_counts=True)
+    last = counts.cumsum(0).double()
+    ranks: Tensor = (last - (counts - 1) / 2)[inverse]
+    return ranks
+
+
+def _average_precision(scores: Tensor, positive: Tensor) -> Tensor:
+    _, inverse, counts = torch.unique(-scores, return_inverse=True, return_counts=True)
+    hits = torch.zeros(len(counts), dtype=torch.float64, device=scores.device).index_add_(0, inverse, positive.double())
+    precision = hits.cumsum(0) / counts.cumsum(0)
+    average: Tensor = (precision * hits).sum() / hits.sum()
+    return average
+
+
+def _mean(values: Tensor) -> Tensor:
+    """The mean over the classes for which a value is defined; NaN if there is none."""
+    return values.double().nanmean()

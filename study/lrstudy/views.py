@@ -37,6 +37,7 @@ class TableWriter:
     def __init__(self, admission: Admission, folder: Path) -> None:
         self._admission, self._folder = admission, folder
         self._metric = admission.plan.study.metric
+        self._schema = _epochs_schema(admission.plan.workload.task.metrics)
         self._settings: dict[str, Settings] = {}
         self._settings_tables: list[pa.Table] = []
         self._epochs: dict[str, tuple[str, pa.Table]] = {}
@@ -57,7 +58,7 @@ class TableWriter:
         shown = [trial for trial in self._admission.trials.values() if trial.status != "waiting"]
         lines = ledger_lines(self._admission.journal.lines, now)
         self._write("trials", _trials_table(shown, self._admission, _spent(lines)))
-        self._write("epochs", pa.concat_tables([_EPOCH_SCHEMA.empty_table(), *map(self._epochs_of, shown)]))
+        self._write("epochs", pa.concat_tables([self._schema.empty_table(), *map(self._epochs_of, shown)]))
         self._write("settings", pa.concat_tables([SETTINGS.empty_table(), *self._settings_tables]))
         self._write("ledger", pa.Table.from_pylist(lines, schema=LEDGER))
         self._write_predictions({trial.trial_id for trial in shown if trial.test})
@@ -69,10 +70,10 @@ class TableWriter:
         if self._epochs.get(trial.trial_id, ("", None))[0] != last:
             before = len(self._settings)
             rows = list(_epoch_rows(trial, self._metric, self._settings))
-            self._epochs[trial.trial_id] = (last, pa.Table.from_pylist(rows, schema=_EPOCH_SCHEMA))
+            self._epochs[trial.trial_id] = (last, pa.Table.from_pylist(rows, schema=self._schema))
             new = [_settings_row(*item) for item in itertools.islice(self._settings.items(), before, None)]
             self._settings_tables += [pa.Table.from_pylist(new, schema=SETTINGS)] if new else []
-        return self._epochs[trial.trial_id][1] if last else _EPOCH_SCHEMA.empty_table()
+        return self._epochs[trial.trial_id][1] if last else self._schema.empty_table()
 
     def _write_predictions(self, ended: set[str]) -> None:
         if ended != self._predicted:
@@ -167,7 +168,8 @@ def _trials_table(trials: list[Trial], admission: Admission, spent: Mapping[str,
             for row in rows:
                 if name in row and not isinstance(row[name], str):
                     row[name] = json.dumps(row[name])
-    for name in sorted({f"test_{name}" for trial in trials for name in trial.test or ()} - set(TRIALS.names)):
+    measured = admission.plan.workload.task.metrics if any(trial.test for trial in trials) else ()
+    for name in sorted({f"test_{name}" for name in measured} - set(TRIALS.names)):
         schema = schema.append(pa.field(name, pa.float64()))
     return pa.Table.from_pylist(rows, schema=schema)
 
@@ -184,7 +186,7 @@ def _trial_row(trial: Trial, admission: Admission, spent: Mapping[str, float]) -
         "trial_id": trial.trial_id,
         "arm": trial.arm,
         "workload": plan.study.workload.model,
-        "policy": plan.arms[trial.arm].policy,
+        "policy": plan.arms[trial.arm].definition["policy"],
         "searcher": trial.method,
         "phase": trial.phase,
         "index": trial.index,
@@ -250,13 +252,16 @@ def _epoch_row(
         "train_loss": record.metrics.get("train_loss"),
         "val_loss": record.metrics.get("val_loss"),
         "val_metric": record.metrics.get(f"val_{metric}"),
-        "val_accuracy": record.metrics.get("val_accuracy"),
-        "val_balanced_accuracy": record.metrics.get("val_balanced_accuracy"),
         "cumulative_device_s": total,
+        **{name: value for name, value in record.metrics.items() if name not in ("train_loss", "val_loss")},
     }
 
 
-_EPOCH_SCHEMA = pa.schema([*EPOCHS, ("val_accuracy", pa.float64()), ("val_balanced_accuracy", pa.float64())])
+def _epochs_schema(metrics: Iterable[str]) -> pa.Schema:
+    """The columns of epochs.parquet: one more for each metric of the task; null where a metric is undefined."""
+    return pa.schema([*EPOCHS, *((f"val_{name}", pa.float64()) for name in metrics)])
+
+
 _FROM_RECORD = [name for name in EPOCHS.names if name in Record.__dataclass_fields__]
 
 

@@ -16,7 +16,7 @@ from lrstudy.data.normalise import Constants
 class Part:
     """Examples of one part (train, validation or test) on the device.
 
-    `images`: uint8 (N, C, H, W); `labels`: int64 (N,); `index`: position in the data set, int64 (N,), CPU.
+    `images`: uint8 (N, C, H, W); `labels`: int64 (N,), or uint8 0 and 1 of shape (N, classes); `index`: position in the data set, int64 (N,), CPU.
     `mean` and `scale` have shape (1, C, 1, 1) and normalise values of 0 ... 255.
     """
 
@@ -36,7 +36,7 @@ class Part:
 
 def to_device(
     images: NDArray[np.uint8],
-    labels: NDArray[np.int64],
+    labels: NDArray[np.int64] | NDArray[np.uint8],
     index: NDArray[np.int64],
     device: torch.device,
     constants: Constants,
@@ -45,7 +45,7 @@ def to_device(
     mean, deviation = (torch.tensor(c, dtype=torch.float32).view(1, -1, 1, 1) * 255 for c in constants)
     return Part(
         images=torch.from_numpy(np.ascontiguousarray(images[index])).to(device),
-        labels=torch.from_numpy(labels[index].astype(np.int64)).to(device),
+        labels=torch.from_numpy(labels[index].astype(np.int64 if labels.ndim == 1 else np.uint8)).to(device),
         index=index,
         mean=mean.to(device),
         scale=(1 / deviation).to(device),

@@ -1,6 +1,6 @@
 """Decode once: a data set as arrays on disk, found again by what the source looks like.
 
-An entry `folder/<key>/` holds images.npy, labels.npy, part.npy and meta.json. It is built beside its place
+An entry `folder/<key>/` holds images.npy, labels.npy, part.npy, group.npy and meta.json. It is built beside its place
 and renamed into it, so a reader sees a whole entry or none. The key covers the source's fingerprint and
 how images are decoded; the digest covers the content alone, and is what a lineage names.
 """
@@ -13,7 +13,7 @@ import os
 import shutil
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -22,14 +22,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lrstudy import faults
+from lrstudy.data.labels import Labels, class_counts
 from lrstudy.data.sources import Source, open_source
-from lrstudy.data.spec import DataSpec
+from lrstudy.data.spec import ByColumn, DataSpec
 from lrstudy.settings import canonical_json
 
-CACHE_VERSION = 1
+CACHE_VERSION = 2
 """Raised whenever the same source and spec would be decoded to other bytes, or the entry's layout changes."""
 
-_ARRAYS = ("images", "labels", "part")
+_NAMED = ("images", "labels", "part")
+_ARRAYS = (*_NAMED, "group")  # groups shape splits, which have a name of their own
 _BLOCK_BYTES = 1 << 24
 _ABANDONED_S = 24 * 3600  # a temporary folder this old was left by a process that was killed
 
@@ -39,14 +41,17 @@ class DataSet:
     """Decoded examples. Arrays are read-only; `images` is a memory map.
 
     `images` is uint8 of shape (N, channels, size, size); `labels` int64 of shape (N,), indices into the
-    sorted `classes`; `part` uint8 of shape (N,): 0 pool, 1 given for validation, 2 given for test. `digest`
-    (32 hexadecimal digits) covers all arrays and the class names.
+    sorted `classes`, or uint8 0 and 1 of shape (N, classes) where an example may have several; `part` uint8 of shape
+    (N,): 0 pool, 1 given for validation, 2 given for test; `group` int64 of shape (N,), indices into `groups`, or None.
+    `digest` (32 hexadecimal digits) covers images, labels, parts and the class names.
     """
 
     images: NDArray[np.uint8]
-    labels: NDArray[np.int64]
+    labels: Labels
     classes: tuple[str, ...]
     part: NDArray[np.uint8]
+    group: NDArray[np.int64] | None
+    groups: tuple[str, ...]
     digest: str
     channels: int
     size: int
@@ -80,9 +85,9 @@ def load(entry: Path, *, verify: bool = False) -> DataSet:
     try:
         meta = json.loads((entry / "meta.json").read_bytes())
         files = meta["files"]
-        images, labels, part = (_read(entry / f"{name}.npy", files[name]) for name in _ARRAYS)
-        whole = meta["digest"] == _digest(meta["classes"], [files[name]["checksum"] for name in _ARRAYS])
-        for name, array in (("labels", labels), ("part", part), ("images", images)):
+        images, labels, part, group = (_read(entry / f"{name}.npy", files[name]) for name in _ARRAYS)
+        whole = meta["digest"] == _digest(meta["classes"], [files[name]["checksum"] for name in _NAMED])
+        for name, array in (("labels", labels), ("part", part), ("group", group), ("images", images)):
             if verify or name != "images":
                 whole = whole and files[name]["checksum"] == _checksum(array)
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -90,12 +95,21 @@ def load(entry: Path, *, verify: bool = False) -> DataSet:
     if not whole:
         raise DamagedError(f"{entry}: the content does not have the recorded digest")
     channels, size = images.shape[1:3]
-    return DataSet(images, labels, tuple(meta["classes"]), part, meta["digest"], channels, size)
+    groups = tuple(meta["groups"])
+    return DataSet(
+        images, labels, tuple(meta["classes"]), part, group if groups else None, groups, meta["digest"], channels, size
+    )
 
 
 def _key(source: Source, spec: DataSpec) -> str:
     image = {"size": spec.image.size, "resize": spec.image.resize, "channels": spec.image.channels}
-    description = {"version": CACHE_VERSION, "source": source.fingerprint(), "image": image}
+    columns = {
+        "group": spec.group_column,
+        "label": spec.label,
+        "multilabel": spec.multilabel,
+        "parts": [asdict(s) if isinstance(s, ByColumn) else None for s in (spec.split.test, spec.split.validation)],
+    }
+    description = {"version": CACHE_VERSION, "source": source.fingerprint(), "image": image, "columns": columns}
     return blake2b(canonical_json(description), digest_size=16, person=b"lrstudy-cache").hexdigest()
 
 
@@ -115,8 +129,7 @@ def _build(source: Source, spec: DataSpec, entry: Path) -> None:
 
     building = _temporary_folder(entry)
     try:
-        classes = write_arrays(source, spec.image, building)
-        _write_meta(building, spec, classes)
+        _write_meta(building, spec, *write_arrays(source, spec, building))
         building.chmod(0o755)  # a temporary folder is closed to others, but a cache may be shared
         os.rename(building, entry)
     except OSError as error:
@@ -126,7 +139,7 @@ def _build(source: Source, spec: DataSpec, entry: Path) -> None:
         shutil.rmtree(building, ignore_errors=True)
 
 
-def _write_meta(building: Path, spec: DataSpec, classes: tuple[str, ...]) -> None:
+def _write_meta(building: Path, spec: DataSpec, classes: tuple[str, ...], groups: tuple[str, ...]) -> None:
     """meta.json, written last: what the arrays hold, their checksums, and where they came from."""
     from PIL import __version__ as pillow
 
@@ -140,11 +153,11 @@ def _write_meta(building: Path, spec: DataSpec, classes: tuple[str, ...]) -> Non
         }
         for name, array in arrays.items()
     }
-    counts = np.zeros((3, len(classes)), dtype=int)
-    np.add.at(counts, (arrays["part"], arrays["labels"]), 1)
+    counts = np.stack([class_counts(arrays["labels"][arrays["part"] == part], len(classes)) for part in range(3)])
     meta = {
         "classes": classes,
-        "digest": _digest(classes, [file["checksum"] for file in files.values()]),
+        "groups": groups,
+        "digest": _digest(classes, [files[name]["checksum"] for name in _NAMED]),
         "counts": dict(zip(("pool", "validation", "test"), counts.tolist(), strict=True)),
         "channels": arrays["images"].shape[1],
         "size": arrays["images"].shape[2],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import warnings
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,8 +18,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from lrstudy import faults
-from lrstudy.data.sources import Encoded, Label, Source
-from lrstudy.data.spec import ImageSpec
+from lrstudy.data.labels import encode
+from lrstudy.data.sources import POOL, TEST, VALIDATION, Encoded, Source
+from lrstudy.data.spec import ByColumn, DataSpec, ImageSpec, SplitSpec
 
 Pixels = NDArray[np.uint8]
 Named = tuple[str, Encoded]
@@ -30,36 +32,59 @@ _ORIENTATION = 0x0112  # the EXIF tag
 _TASK = 16  # images per task of a thread
 _THREADS_FROM_PIXELS = 96 * 96  # below, threads wait for each other: 32 x 32 took a third longer with two
 _MOST_NAMES = 5
+MOST_PIXELS = 64_000_000
+"""Larger images are refused unread: a few kilobytes can claim to be gigabytes, and the largest X-rays have 20 million."""
 
 
-def write_arrays(source: Source, spec: ImageSpec, folder: Path) -> tuple[str, ...]:
-    """Decode a source into images.npy, labels.npy and part.npy in `folder`; return the sorted class names.
+def write_arrays(source: Source, spec: DataSpec, folder: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Decode a source into images.npy, labels.npy, part.npy and group.npy in `folder`; return class and group names.
 
-    Images are read, decoded and written in a stream, in order, by a few threads. Raises InputError for an
-    empty source, fewer than two classes, images that do not decode (all are tried, so that the message
-    can count them), and images of different sizes or not square if `spec.size` is None.
+    Images are read, decoded and written in a stream, in order, by a few threads. Raises InputError for labels that are no
+    classes, images that do not decode (all are tried, so that the message can count them), and images of different
+    sizes or not square if `spec.image.size` is None.
     """
-    labels, parts = source.labels()
-    values: list[Label] = sorted(set(labels))
-    if len(values) < 2:
-        only = f"the single class {values[0]!r}" if values else "no example"
-        raise faults.InputError(f"data: the source has {only}; expected at least two classes.")
-    index = {value: k for k, value in enumerate(values)}
-
+    rows, parts = source.labels()
+    labels, classes = encode(rows, spec.label)
+    groups, names = _groups(source, spec, len(rows))
     with (folder / "images.npy").open("wb") as file:
-        stack = _Stack(file, len(labels), any_size=spec.size is not None)
-        for name, pixels in _decoded(source.images(), spec):
+        stack = _Stack(file, len(labels), any_size=spec.image.size is not None)
+        for name, pixels in _decoded(source.images(), spec.image):
             stack.append(name, pixels)
         stack.close()
         _to_disk(file)
-    for name, array in (
-        ("labels", np.array([index[label] for label in labels], dtype="<i8")),
-        ("part", np.array(parts, dtype=np.uint8)),
-    ):
+    part = parts_by_column(source, spec.split, np.array(parts, dtype=np.uint8))
+    for name, array in (("labels", labels), ("part", part), ("group", groups)):
         with (folder / f"{name}.npy").open("wb") as file:
             np.save(file, array)
             _to_disk(file)
-    return tuple(str(value) for value in values)
+    return classes, names
+
+
+def parts_by_column(source: Source, split: SplitSpec, parts: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The given parts, where a split goes by a column replaced by what that says. Raises InputError."""
+    parts = parts.copy()
+    for field_name, share, part in (("test", split.test, TEST), ("validation", split.validation, VALIDATION)):
+        if not isinstance(share, ByColumn):
+            continue
+        values = np.array(source.column(share.column))
+        chosen = values == share.value
+        if not chosen.any():
+            raise faults.InputError(
+                faults.unknown(f"split.{field_name}", f"value of {share.column}", share.value, sorted(set(values))[:20])
+            )
+        parts[parts == part] = POOL
+        if (parts[chosen] != POOL).any():
+            raise faults.InputError(f"split.{field_name}: some of these examples are in another part as well.")
+        parts[chosen] = part
+    return parts
+
+
+def _groups(source: Source, spec: DataSpec, count: int) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    """The number of each example's group, and the groups' sorted names; -1 and none without a column."""
+    if spec.group_column is None:
+        return np.full(count, -1, dtype="<i8"), ()
+    names, numbers = np.unique(np.array(source.column(spec.group_column)), return_inverse=True)
+    return numbers.astype("<i8"), tuple(names.tolist())
 
 
 def decode(encoded: Encoded, channels: int, size: int | None, resize: Literal["squash", "crop", "pad"]) -> Pixels:
@@ -189,13 +214,18 @@ def _attempt(encoded: Encoded, channels: int, spec: ImageSpec) -> Pixels | str:
 
 
 def _opened(encoded: Encoded) -> Image.Image:
+    """The image, its header read and its pixels not yet. Raises ValueError for one that would not fit the memory."""
     if isinstance(encoded, np.ndarray):
-        return Image.fromarray(encoded)
-    if isinstance(encoded, Path):
-        return Image.open(encoded)
-    if not encoded:
+        return Image.fromarray(encoded[..., 0] if encoded.ndim == 3 and encoded.shape[2] == 1 else encoded)
+    if not isinstance(encoded, Path) and not encoded:
         raise ValueError("no bytes")
-    return Image.open(io.BytesIO(encoded))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit below is lower than Pillow's
+        image = Image.open(encoded if isinstance(encoded, Path) else io.BytesIO(encoded))
+    if image.width * image.height > MOST_PIXELS:
+        image.close()
+        raise ValueError(f"{image.width} x {image.height} pixels; at most {MOST_PIXELS / 1e6:g} million are decoded")
+    return image
 
 
 def _as_mode(image: Image.Image, mode: str) -> Image.Image:

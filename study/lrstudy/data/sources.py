@@ -15,15 +15,16 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from lrstudy import faults
+from lrstudy import faults, own
 from lrstudy.data.spec import DataSpec
 
 POOL, VALIDATION, TEST = 0, 1, 2
 """Which part of the data the source itself puts an example in; the pool is what splits divide."""
 
-Label = int | str
+Label = int | str | tuple[str, ...]
+"""The class of an example; or, as a tuple, the names of all the labels it has."""
 Encoded = bytes | Path | NDArray[np.uint8]
-"""An image before decoding: bytes of an image file, its path, or grey pixels of shape (H, W)."""
+"""An image before decoding: bytes of an image file, its path, or pixels of shape (H, W) or (H, W, 3)."""
 
 EXTENSIONS = frozenset(
     [
@@ -44,10 +45,8 @@ EXTENSIONS = frozenset(
 )
 _PART_FOLDERS = {"train": POOL, "val": VALIDATION, "validation": VALIDATION, "test": TEST}
 _PART_FILES = {"train.parquet": POOL, "validation.parquet": VALIDATION, "test.parquet": TEST}
-_LATER_KINDS = frozenset(["csv", "npz", "torchvision"])
-_LATER_SETS = frozenset(
-    ["cifar10", "cifar100", "emnist", "eurosat", "fashionmnist", "kmnist", "mnist", "qmnist", "stl10", "svhn"]
-)
+NO_LABEL = frozenset(["", "no finding", "none"])
+"""What stands for "no label" where an example may have several."""
 _ROWS = 256  # rows of a Parquet file held in memory at once
 
 
@@ -58,33 +57,59 @@ class Source(Protocol):
         """What identifies the content without reading it: JSON values."""
 
     def labels(self) -> tuple[list[Label], list[int]]:
-        """Label and given part (POOL, VALIDATION or TEST) of every example: all integers or all strings."""
+        """Label and given part (POOL, VALIDATION or TEST) of every example: all integers, all strings or all tuples."""
+
+    def column(self, name: str) -> list[str]:
+        """Another column, as text: a group, or what a split goes by. Raises InputError if there is none."""
 
     def images(self) -> Iterator[tuple[str, Encoded]]:
         """Name (for messages) and encoded image of every example, in the order of `labels`."""
 
 
 def open_source(spec: DataSpec) -> Source:
-    """The source that `spec.source` names; nothing is read yet.
+    """The source that `spec.source` names; nothing is read yet, but a user's module is loaded.
 
-    Raises InputError for a kind that does not exist, NotYetError for one that is designed but not built.
+    Raises InputError for a kind that does not exist.
     """
+    from lrstudy.data import arrays, csv_file, torchvision_sets
+
     kind, colon, path = spec.source.partition(":")
+    if own.is_reference(spec.source):
+        return arrays.OwnData(spec.source)
     if spec.source == "digits":
         return Digits()
+    if spec.source.lower() in torchvision_sets.SETS:
+        return torchvision_sets.TorchvisionSet(spec.source.lower(), spec.root, spec.download)
     if colon and kind == "folder":
         return Folder(Path(path))
     if colon and kind == "parquet":
-        return Parquet(Path(path), spec.image_column, spec.label_column)
-    if kind in _LATER_KINDS or kind.endswith(".py") or spec.source.lower() in _LATER_SETS:
-        instead = "Use digits, folder:PATH (one folder of images per class) or parquet:PATH."
-        raise faults.not_yet("data", f"the source {spec.source!r}", instead)
-    valid = ("digits", "folder:PATH", "parquet:PATH")
-    raise faults.InputError(faults.unknown("data", "source", spec.source, valid))
+        return Parquet(Path(path), spec.image_column, spec.label_column, spec.multilabel)
+    if colon and kind == "csv":
+        return csv_file.CsvFile(Path(path), spec.image_column, spec.label_column, spec.root, spec.multilabel)
+    if colon and kind == "npz":
+        return arrays.NpzFile(Path(path))
+    kinds = ("digits", "folder:PATH", "parquet:PATH", "csv:PATH", "npz:PATH", "./mine.py:load")
+    raise faults.InputError(faults.unknown("data", "source", spec.source, (*kinds, *torchvision_sets.SETS)))
+
+
+def split_labels(cell: str) -> tuple[str, ...]:
+    """The labels in a cell such as ``Effusion|Mass``; none in an empty one or one that says so."""
+    return tuple(part for part in (text.strip() for text in cell.split("|")) if part.lower() not in NO_LABEL)
+
+
+class WithoutColumns:
+    """A source that has images and labels only."""
+
+    def column(self, name: str) -> list[str]:
+        """There is none."""
+        raise faults.InputError(
+            f"data: there is no column {name!r}: {type(self).__name__} has images and labels only. Use parquet:, csv: or "
+            "a function of your own where a group or a split goes by a column."
+        )
 
 
 @dataclass(frozen=True)
-class Digits:
+class Digits(WithoutColumns):
     """The 1797 handwritten digits that scikit-learn ships: 8 x 8, grey, ten classes, no given parts."""
 
     def fingerprint(self) -> dict[str, object]:
@@ -111,7 +136,7 @@ class Digits:
 
 
 @dataclass(frozen=True)
-class Folder:
+class Folder(WithoutColumns):
     """Image files in one folder per class: PATH/CLASS/*, or PATH/{train,val|validation,test}/CLASS/*.
 
     The second layout is meant if PATH/train exists; other folders beside it are then not read. Hidden
@@ -165,12 +190,13 @@ class Parquet:
     """A Parquet file, or a folder with train.parquet and optionally validation.parquet and test.parquet.
 
     The image column holds the bytes of image files, or structs with a field `bytes`; the label column
-    holds integers, booleans or strings.
+    holds integers, booleans or strings, or, where an example may have several, lists of names or names joined by ``|``.
     """
 
     path: Path
     image_column: str
     label_column: str
+    multilabel: bool | None = None
 
     def fingerprint(self) -> dict[str, object]:
         """Name, size and modification time of every file, and the columns read."""
@@ -189,6 +215,10 @@ class Parquet:
             with self._opened(file) as table:
                 column = table.read(columns=[self.label_column])[0].combine_chunks()
             column = column.dictionary_decode() if types.is_dictionary(column.type) else column
+            if (several := self._several(column)) is not None:
+                labels += several
+                parts += [part] * len(column)
+                continue
             where = f"data: the column {self.label_column!r} of {file.name}"
             if types.is_boolean(column.type):
                 column = column.cast("int8")
@@ -206,6 +236,29 @@ class Parquet:
                 f"data: the column {self.label_column!r} holds integers in one file, strings in another."
             )
         return labels, parts
+
+    def column(self, name: str) -> list[str]:
+        """A column of all files as text; empty where it has no value."""
+        values: list[str] = []
+        for file, _ in self._files():
+            with self._opened(file) as table:
+                if name not in table.schema_arrow.names:
+                    raise faults.InputError(
+                        faults.unknown(f"data: {file.name}", "column", name, table.schema_arrow.names)
+                    )
+                values += ["" if value is None else str(value) for value in table.read(columns=[name])[0].to_pylist()]
+        return values
+
+    def _several(self, column: Any) -> list[Label] | None:
+        """The labels of each row, if the column holds several for one image."""
+        import pyarrow.types as types
+
+        if types.is_list(column.type) or types.is_large_list(column.type):
+            return _rows_of_lists([row or [] for row in column.to_pylist()])
+        if not _is_text(column.type) or self.multilabel is False:
+            return None
+        rows = [value or "" for value in column.to_pylist()]
+        return [split_labels(row) for row in rows] if self.multilabel or any("|" in row for row in rows) else None
 
     def images(self) -> Iterator[tuple[str, Encoded]]:
         """Bytes of each row, at most 256 rows of a row group at a time; b"" where a row has none."""
@@ -293,6 +346,15 @@ def _stat(root: Path, files: Iterable[Path]) -> list[list[object]]:
             raise faults.InputError(f"data: {file} cannot be read ({error.strerror}).") from None
         rows.append([file.relative_to(root).as_posix(), status.st_size, status.st_mtime_ns])
     return rows
+
+
+def _rows_of_lists(rows: list[list[Any]]) -> list[Label]:
+    """Lists of names or numbers of labels; or, where all are as long and hold 0 and 1 only, one place for each label."""
+    lengths, values = {len(row) for row in rows}, {value for row in rows for value in row}
+    if len(lengths) == 1 and max(lengths) > 1 and values <= {0, 1}:
+        digits = len(str(max(lengths) - 1))
+        return [tuple(f"{place:0{digits}d}" for place, value in enumerate(row) if value) for row in rows]
+    return [tuple(str(name) for name in row) for row in rows]
 
 
 def _is_text(type_: Any) -> bool:

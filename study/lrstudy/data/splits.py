@@ -10,18 +10,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from itertools import combinations
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lrstudy import faults
+from lrstudy.data.labels import Labels, class_counts, strata
 from lrstudy.data.sources import TEST, VALIDATION
-from lrstudy.data.spec import SplitSpec
+from lrstudy.data.spec import ByColumn, SplitSpec
 
 Indices = NDArray[np.int64]
 Keys = NDArray[np.uint64]
-Share = float | int | Literal["given"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,11 +36,13 @@ class Splits:
 
 
 def split(
-    labels: NDArray[np.int64],
+    labels: Labels,
     part: NDArray[np.uint8],
     spec: SplitSpec,
     subset: int | None = None,
     classes: Sequence[str] = (),
+    group: Indices | None = None,
+    groups: Sequence[str] = (),
 ) -> Splits:
     """Divide the examples: first the test part, then `subset` of the rest, of which some validate.
 
@@ -52,42 +55,55 @@ def split(
     share to reach one example is then absent from validation or test. That is allowed, because refusing
     would shut out rare classes: metrics averaged over classes must skip it.
 
-    `classes` names the classes in messages. Raises InputError for a share outside its range, a part that
-    is `given` but not there, an empty part, and a class without a training example.
+    `group`: the groups that `group` numbers are never divided: groups are drawn until the size that comes nearest to
+    the share is reached, so counts are not exact. A part that is chosen by a column is a given one here.
+
+    `classes` and `groups` name classes and groups in messages. Raises InputError for a share outside its range, a part
+    that is `given` but not there, an empty part, a class without a training example, and a group in two parts.
     """
-    _check(spec, subset)
-    groups = labels if spec.by == "stratified" else np.zeros_like(labels)
+    _check(spec, subset, group)
+    test_share, validation_share = _share(spec.test), _share(spec.validation)
+    by_group = group if spec.by == "group" else None
+    drawn_by = strata(labels) if spec.by == "stratified" else np.zeros(len(labels), dtype=np.int64)
     given_test, given_validation = part == TEST, part == VALIDATION
     everyone = np.arange(len(labels), dtype=np.int64)
 
-    if spec.test == "given":
+    if test_share == "given":
         test = _given("test", everyone[given_test])
     else:
-        drawn_from = everyone[~given_validation] if spec.validation == "given" else everyone
-        test = _draw("test", spec.test, drawn_from, groups, spec.seed, leave=True)
+        drawn_from = everyone[~given_validation] if validation_share == "given" else everyone
+        test = _draw("test", test_share, drawn_from, drawn_by, spec.seed, by_group, leave=True)
     rest = np.setdiff1d(everyone, test, assume_unique=True)
 
-    if spec.validation == "given":
+    if validation_share == "given":
         _given("validation", rest[given_validation[rest]])
-        groups = groups * 2 + given_validation
+        drawn_by = drawn_by * 2 + given_validation
     if subset is not None:
-        rest = _draw("subset", subset, rest, groups, spec.seed, leave=False)
+        rest = _draw("subset", subset, rest, drawn_by, spec.seed, by_group, leave=False)
 
-    if spec.validation == "given":
+    if validation_share == "given":
         validation = rest[given_validation[rest]]
     else:
-        validation = _draw("validation", spec.validation, rest, groups, spec.seed, leave=True)
+        validation = _draw("validation", validation_share, rest, drawn_by, spec.seed, by_group, leave=True)
     train = np.setdiff1d(rest, validation, assume_unique=True)
 
     _check_training_part(labels, train, validation, classes)
+    if group is not None:
+        _check_groups(group, groups, {"train": train, "validation": validation, "test": test})
     return Splits(train, validation, test, _digest(train, validation, test))
 
 
-def _check(spec: SplitSpec, subset: int | None) -> None:
+def _share(share: float | int | Literal["given"] | ByColumn) -> float | int | Literal["given"]:
+    return "given" if isinstance(share, ByColumn) else share
+
+
+def _check(spec: SplitSpec, subset: int | None, group: Indices | None) -> None:
     found = []
+    if spec.by == "group" and group is None:
+        found.append("split.by: group needs a column of groups; name it as data: {source: ..., group: COLUMN}.")
     for name, share in (("test", spec.test), ("validation", spec.validation)):
         field = f"split.{name}"
-        if share == "given":
+        if share == "given" or isinstance(share, ByColumn):
             continue
         if isinstance(share, bool) or not isinstance(share, (int, float)):
             found.append(f"{field}: expected a fraction, a count or 'given'; got {share!r}.")
@@ -97,8 +113,8 @@ def _check(spec: SplitSpec, subset: int | None) -> None:
             found.append(f"{field}: a count must be at least 1; got {share!r}.")
     if subset is not None and subset < 2:
         found.append(f"subset: expected at least 2 examples; got {subset!r}.")
-    if spec.by not in ("stratified", "random"):
-        found.append(faults.unknown("split.by", "rule", spec.by, ("stratified", "random")))
+    if spec.by not in ("stratified", "group", "random"):
+        found.append(faults.unknown("split.by", "rule", spec.by, ("stratified", "group", "random")))
     if found:
         raise faults.InputError(found)
 
@@ -113,19 +129,54 @@ def _given(name: str, indices: Indices) -> Indices:
     return indices
 
 
-def _draw(name: str, share: float | int, pool: Indices, groups: NDArray[Any], seed: int, *, leave: bool) -> Indices:
+def _draw(
+    name: str,
+    share: float | int,
+    pool: Indices,
+    groups: NDArray[Any],
+    seed: int,
+    by_group: Indices | None,
+    *,
+    leave: bool,
+) -> Indices:
     """Sorted indices of the part drawn from `pool`; with `leave`, it must not be all of it."""
     field = "subset" if name == "subset" else f"split.{name}"
     count = round(share * len(pool)) if isinstance(share, float) else share
     most = len(pool) - 1 if leave else len(pool)
     if not 1 <= count <= most:
         raise faults.InputError(f"{field}: {share!r} asks for {count} of {len(pool)} examples; expected 1 to {most}.")
+    if by_group is not None:
+        return _draw_whole(field, count, pool, by_group, _keys(name, seed, int(by_group.max()) + 1), leave=leave)
     members, sizes = np.unique(groups[pool], return_inverse=True, return_counts=True)[1:]
     keys = _keys(name, seed, len(groups))[pool]
     order = np.lexsort((pool, keys, members))
     rank = np.arange(len(pool)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
     chosen = order[rank < np.repeat(_shares(count, sizes, leave), sizes)]
     return np.sort(pool[chosen])
+
+
+def _draw_whole(field: str, count: int, pool: Indices, group: Indices, keys: Keys, *, leave: bool) -> Indices:
+    """Sorted indices of whole groups, in the order of their keys, as many as come nearest to `count` examples."""
+    numbers, sizes = np.unique(group[pool], return_counts=True)
+    if leave and len(numbers) < 2:
+        raise faults.InputError(f"{field}: all {len(pool)} examples are of one group, which cannot be divided.")
+    order = np.argsort(keys[numbers], kind="stable")
+    reached = np.cumsum(sizes[order])
+    nearest = int(np.argmin(np.abs(reached - count))) + 1
+    taken = numbers[order[: min(nearest, len(numbers) - leave)]]
+    return np.sort(pool[np.isin(group[pool], taken)])
+
+
+def _check_groups(group: Indices, names: Sequence[str], parts: dict[str, Indices]) -> None:
+    """Raise InputError if a group lies in two parts: what is learnt of it in one would be tested in the other."""
+    for (one, first), (other, second) in combinations(parts.items(), 2):
+        shared = np.intersect1d(group[first], group[second])
+        if len(shared):
+            shown = ", ".join(repr(names[k]) for k in shared[:5].tolist()) + (", ..." if len(shared) > 5 else "")
+            raise faults.InputError(
+                f"split: {len(shared)} groups lie in both {one} and {other} ({shown}), so results would be too good. Write "
+                "split.by: group with fractions or counts, or repair the parts that the data gives."
+            )
 
 
 def _shares(count: int, sizes: Indices, leave: bool) -> Indices:
@@ -145,11 +196,9 @@ def _keys(purpose: str, seed: int, num_examples: int) -> Keys:
     return np.random.PCG64(int.from_bytes(entropy, "little")).random_raw(num_examples)
 
 
-def _check_training_part(
-    labels: NDArray[np.int64], train: Indices, validation: Indices, classes: Sequence[str]
-) -> None:
-    num_classes = max(len(classes), int(labels.max()) + 1)
-    counts = np.bincount(labels[train], minlength=num_classes)
+def _check_training_part(labels: Labels, train: Indices, validation: Indices, classes: Sequence[str]) -> None:
+    num_classes = labels.shape[1] if labels.ndim == 2 else max(len(classes), int(labels.max()) + 1)
+    counts = class_counts(labels[train], num_classes)
     if not len(validation):
         raise faults.InputError("subset: no example of the given validation part is left; raise it.")
     absent = [classes[k] if classes else str(k) for k in np.flatnonzero(counts == 0).tolist()]

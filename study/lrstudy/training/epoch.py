@@ -6,63 +6,125 @@ determined by them. No host-device synchronisation happens per update.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from lrstudy import tasks
+from lrstudy.data.augment import PerExample, Transform, compose
 from lrstudy.data.batches import Augmentation, Part
-from lrstudy.settings import Settings
+from lrstudy.faults import InputError
+from lrstudy.settings import Recipe, Settings
+from lrstudy.task_names import Kind
+from lrstudy.training.ghost_norm import chunks, ghost_norm
 from lrstudy.training.randomness import generator, seed_for
-from lrstudy.training.state import State
+from lrstudy.training.state import State, set_rates
+
+TrainStep = Callable[[nn.Module, Tensor, Tensor, Callable[[Tensor, Tensor], Tensor]], Tensor]
+"""A user's train step: from model, normalised images, labels and the task's mean loss to the loss to be minimised."""
 
 
-def batch_bounds(num_examples: int, batch_size: int, num_updates: int) -> list[tuple[int, int]]:
-    """First and one-past-last position of each update's examples; the last takes what is left."""
+@dataclass(frozen=True)
+class Own:
+    """A user's own parts of an epoch."""
+
+    augment: Transform | None = None
+    train_step: TrainStep | None = None
+
+
+def batch_bounds(num_examples: int, batch_size: int, num_updates: int, tail: str = "keep") -> list[tuple[int, int]]:
+    """First and one-past-last position of each update's examples; the last takes what is left, unless it is dropped."""
     starts = [update * batch_size for update in range(num_updates)]
-    return list(zip(starts, [*starts[1:], num_examples], strict=True))
+    end = num_updates * batch_size if tail == "drop" else num_examples
+    return list(zip(starts, [*starts[1:], end], strict=True))
 
 
-def train_epoch(state: State, settings: Settings, part: Part, seed: int, epoch: int) -> float:
+def train_epoch(state: State, settings: Settings, part: Part, seed: int, epoch: int, own: Own | None = None) -> float:
     """Train one epoch; modifies `state`. Returns the mean training loss per example (NaN or inf if it diverged).
 
-    The order of examples, their augmentation and dropout are drawn from (seed, purpose, epoch).
-    Raises ValueError if the settings do not fit the data or the model.
+    The order of examples, their augmentation and dropout are drawn from (seed, purpose, epoch); with a micro batch
+    dropout is drawn micro batch by micro batch. Raises ValueError if the settings do not fit the data or the model.
     """
-    bounds = batch_bounds(len(part), settings.batch_size, settings.num_updates)
-    if settings.num_sections != len(state.optimizer.param_groups) or bounds[-1][0] >= len(part):
+    recipe, device, own = settings.recipe, part.images.device, own or Own()
+    bounds = batch_bounds(len(part), settings.batch_size, settings.num_updates, recipe.tail)
+    if settings.num_sections != len(state.sections) or bounds[-1][0] >= len(part) or bounds[-1][1] > len(part):
         raise ValueError(
             f"settings of {settings.num_updates} updates x {settings.num_sections} sections with batch "
-            f"{settings.batch_size} do not fit {len(part)} examples and {len(state.optimizer.param_groups)} sections"
+            f"{settings.batch_size} do not fit {len(part)} examples and {len(state.sections)} sections"
         )
-    recipe, device = settings.recipe, part.images.device
-    if recipe.reset_optimizer:
-        state.reset_optimizer()
     order = torch.randperm(len(part), generator=generator(seed, "order", epoch)).to(device)
-    augmentation = Augmentation.draw(recipe.augment, part, generator(seed, "augment", epoch))
+    augmentation = _augmentation(recipe, part, seed, epoch, own)
     rates, momenta = settings.lr.tolist(), settings.momentum.tolist()
-    model, optimizer = state.model.train(), state.optimizer
-    for group in optimizer.param_groups:
-        group["weight_decay"], group["nesterov"] = recipe.weight_decay, recipe.nesterov
+    model, optimizer = state.model.train(), state.optimizer_for(recipe)
     total = torch.zeros((), device=device)
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), ghost_norm(model, recipe.norm_batch):
         torch.manual_seed(seed_for(seed, "dropout", epoch))
         for update, (start, stop) in enumerate(bounds):
-            chosen = order[start:stop]
-            images = part.images[chosen]
-            if augmentation is not None:
-                images = augmentation.apply(images, chosen)
             for group, lr, momentum in zip(optimizer.param_groups, rates[update], momenta[update], strict=True):
-                group["lr"], group["momentum"] = lr, momentum
+                set_rates(group, lr, momentum, recipe)
             optimizer.zero_grad(set_to_none=True)
-            loss = tasks.loss(model(part.normalised(images)), part.labels[chosen], recipe.class_weights)
-            loss.backward()  # type: ignore[no-untyped-call]
+            for loss, weight in _losses(model, part, order[start:stop], augmentation, recipe, own):
+                loss.backward()  # type: ignore[no-untyped-call]
+                total += loss.detach() * weight
             if recipe.clip_norm is not None:
                 nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
             optimizer.step()
-            total += loss.detach() * (stop - start)
-    return float(total) / len(part)
+    return float(total) / bounds[-1][1]
+
+
+def _augmentation(recipe: Recipe, part: Part, seed: int, epoch: int, own: Own) -> Augmentation | PerExample | None:
+    draws = generator(seed, "augment", epoch)
+    if own.augment is not None:
+        return PerExample.draw(own.augment, len(part), draws, recipe.augment)
+    if recipe.augment.startswith("["):
+        return PerExample.draw(compose(recipe.augment), len(part), draws, "the list of transforms")
+    return Augmentation.draw(recipe.augment, part, draws)
+
+
+def _losses(
+    model: nn.Module,
+    part: Part,
+    chosen: Tensor,
+    augmentation: Augmentation | PerExample | None,
+    recipe: Recipe,
+    own: Own,
+) -> Iterator[tuple[Tensor, int]]:
+    """The mean loss of a batch and its number of examples; or, with micro batches, each one's share of that mean.
+
+    The shares' gradients sum to that of the batch: each is the sum over its examples, divided by what the whole batch
+    is divided by. (A mean of means is wrong where the pieces differ in size.)
+    """
+    images = part.images[chosen]
+    if augmentation is not None:
+        images = augmentation.apply(images, chosen)
+    labels, weights = part.labels[chosen], recipe.class_weights
+    if recipe.micro_batch is None or len(chosen) <= recipe.micro_batch:
+        if own.train_step is None:
+            yield tasks.loss(model(part.normalised(images)), labels, weights), len(chosen)
+        else:
+            yield _stepped(own.train_step, model, part.normalised(images), labels, recipe), len(chosen)
+        return
+    sizes = chunks(len(chosen), recipe.micro_batch)
+    divisor = tasks.loss_weight(labels, weights)
+    for piece, of_piece in zip(torch.split(images, sizes), torch.split(labels, sizes), strict=True):
+        if own.train_step is None:
+            yield tasks.loss_sum(model(part.normalised(piece)), of_piece, weights) / divisor, len(chosen)
+        else:
+            share = tasks.loss_weight(of_piece, weights) / divisor
+            yield _stepped(own.train_step, model, part.normalised(piece), of_piece, recipe) * share, len(chosen)
+
+
+def _stepped(step: TrainStep, model: nn.Module, images: Tensor, labels: Tensor, recipe: Recipe) -> Tensor:
+    """What a user's train step gives. Raises InputError unless that is a loss."""
+    loss = step(model, images, labels, lambda logits, of: tasks.loss(logits, of, recipe.class_weights))
+    if not isinstance(loss, Tensor) or loss.shape != () or not loss.requires_grad:
+        got = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+        raise InputError(
+            f"train_step: expected the mean loss, a tensor without dimensions that has a gradient; got {got}."
+        )
+    return loss
 
 
 @dataclass(frozen=True)
@@ -75,21 +137,19 @@ class Evaluation:
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, part: Part, batch_size: int, keep_logits: bool = False) -> Evaluation:
+def evaluate(model: nn.Module, part: Part, batch_size: int, kind: Kind, keep_logits: bool = False) -> Evaluation:
     """Evaluate in evaluation mode; leaves the model's parameters, buffers and all generators untouched."""
     was_training = model.training
     model.eval()
     total = torch.zeros((), dtype=torch.float64, device=part.images.device)
-    counts: Tensor | None = None
-    kept = []
+    outputs = []
     for start in range(0, len(part), batch_size):
         images, labels = part.images[start : start + batch_size], part.labels[start : start + batch_size]
         logits = model(part.normalised(images))
         total += tasks.loss(logits, labels, None).double() * len(labels)
-        table = tasks.confusion(logits, labels)
-        counts = table if counts is None else counts + table
-        if keep_logits:
-            kept.append(logits.float().cpu())
+        outputs.append(logits)
     model.train(was_training)
-    assert counts is not None
-    return Evaluation(float(total) / len(part), tasks.metrics(counts), torch.cat(kept) if keep_logits else None)
+    logits = torch.cat(outputs)
+    loss = float(total) / len(part)
+    metrics = tasks.metrics(logits, part.labels, kind) if torch.isfinite(logits).all() else {}
+    return Evaluation(loss, metrics, logits.float().cpu() if keep_logits else None)

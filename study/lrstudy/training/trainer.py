@@ -5,19 +5,18 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from lrstudy import models, numerics
+from lrstudy import models, numerics, own
 from lrstudy.data.batches import Part, to_device
-from lrstudy.data.cache import prepare
-from lrstudy.data.splits import split
 from lrstudy.settings import Settings
-from lrstudy.training.epoch import Evaluation, evaluate, train_epoch
+from lrstudy.training.epoch import Evaluation, Own, evaluate, train_epoch
 from lrstudy.training.randomness import seed_for
 from lrstudy.training.state import State
-from lrstudy.workload import Workload
+from lrstudy.workload import Workload, load
 
 
 @dataclass(frozen=True)
@@ -51,15 +50,20 @@ class Trainer:
         self._load()
 
     def _load(self) -> None:
-        self._data = prepare(self.workload.data, Path(self.workload.cache))
-        self._splits = split(self._data.labels, self._data.part, self.workload.data.split, self.workload.data.subset)
+        self._data, self._splits = load(self.workload.data, Path(self.workload.cache))
         if (self._data.digest, self._splits.digest) != (
             self.workload.data_digest,
             self.workload.split_digest,
         ):
             raise RuntimeError("this worker sees other data than the driver: the source changed while the study ran")
+        self._own = Own(self._owned("augment"), self._owned("train_step"))
         self.train_part = self._part(self._splits.train)
         self.validation_part = self._part(self._splits.validation)
+
+    def _owned(self, role: str) -> Any:
+        """The user's function for a role, if the study names one."""
+        reference = self.workload.own.get(role)
+        return None if reference is None else own.load(reference, role)
 
     def _part(self, index: np.ndarray) -> Part:
         return to_device(self._data.images, self._data.labels, index, self.device, self.workload.constants)
@@ -73,7 +77,8 @@ class Trainer:
     def start(self, seed: int) -> None:
         """Hold the state before the first epoch: weights drawn from `seed`."""
         w = self.workload
-        model = models.build(w.model, len(w.classes), w.channels, w.size, seed_for(seed, "init"))
+        builder = self._owned("model")
+        model = models.build(w.model, len(w.classes), w.channels, w.size, seed_for(seed, "init"), builder)
         self._state = State.of(model, self.device)
 
     def restore(self, data: bytes) -> None:
@@ -85,9 +90,9 @@ class Trainer:
     def train(self, settings: Settings, seed: int, epoch: int) -> Trained:
         """Train one epoch from the state held and evaluate; both timed apart, the device synchronised."""
         begin = self._now()
-        loss = train_epoch(self.state, settings, self.train_part, seed, epoch)
+        loss = train_epoch(self.state, settings, self.train_part, seed, epoch, self._own)
         middle = self._now()
-        evaluation = evaluate(self.state.model, self.validation_part, numerics.EVAL_BATCH)
+        evaluation = evaluate(self.state.model, self.validation_part, numerics.EVAL_BATCH, self.workload.task.kind)
         return Trained(loss, evaluation, middle - begin, self._now() - middle)
 
     def capture(self) -> bytes:
@@ -98,7 +103,13 @@ class Trainer:
         """Evaluate on the test part, with logits."""
         if self._test is None:
             self._test = self._part(self._splits.test)
-        return evaluate(self.state.model, self._test, numerics.EVAL_BATCH, keep_logits=True), self._test
+        kind = self.workload.task.kind
+        return evaluate(self.state.model, self._test, numerics.EVAL_BATCH, kind, keep_logits=True), self._test
+
+    def test_groups(self) -> list[str] | None:
+        """The group of each example of the test part, if the data has groups."""
+        group, names = self._data.group, self._data.groups
+        return None if group is None else [names[k] for k in group[self._splits.test].tolist()]
 
     def _now(self) -> float:
         if self.device.type == "cuda":

@@ -1,0 +1,46 @@
+"""Ghost BatchNorm: statistics over a fixed number of examples, whatever the batch (Hoffer et al. 2017, arXiv 1705.08741)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from lrstudy.policies.base import count_updates
+
+
+def chunks(num_examples: int, size: int) -> list[int]:
+    """The sizes of the pieces of a batch: `size` each and what is left; a single example left joins the piece before."""
+    number = count_updates(num_examples, size)
+    return [size] * (number - 1) + [num_examples - size * (number - 1)]
+
+
+@contextmanager
+def ghost_norm(model: nn.Module, norm_batch: int | None) -> Iterator[None]:
+    """Within it, every BatchNorm of `model` that is training normalises pieces of `norm_batch` examples apart.
+
+    Running statistics are updated once for each piece, so that neither the noise of normalisation nor the number of
+    those updates in an epoch changes with the batch. None: the whole batch. The modules and the state dict stay the same.
+    """
+    layers = [m for m in model.modules() if isinstance(m, _BatchNorm)] if norm_batch is not None else []
+    for layer in layers:
+        layer.forward = _in_pieces(layer, norm_batch or 0)  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer.forward
+
+
+def _in_pieces(layer: _BatchNorm, size: int) -> Callable[[Tensor], Tensor]:
+    whole = layer.forward
+
+    def forward(values: Tensor) -> Tensor:
+        if not layer.training or len(values) <= size:
+            return whole(values)
+        return torch.cat([whole(piece) for piece in torch.split(values, chunks(len(values), size))])
+
+    return forward
