@@ -86,14 +86,17 @@ def folder(tmp_path) -> Path:
     ("override", "told"),
     [
         ("mertic=accuracy", "mertic: unknown key. Did you mean 'metric'?"),
-        ("metric=acuracy", "metric: expected accuracy or balanced_accuracy; got 'acuracy'. Did you mean 'accuracy'?"),
+        (
+            "metric=acuracy",
+            "metric: expected accuracy, balanced_accuracy, f1, auroc, average_precision or exact_match; got 'acuracy'. Did",
+        ),
         ("arms=[constant, crl]", "arms.crl: there is no policy 'crl'. Did you mean 'clr'?"),
         ("common.momentum=1", "common.momentum: expected a number in [0, 1); got 1."),
         ("arms.clr.stepsize=3", "arms.clr.stepsize: unknown key. Did you mean 'step_size'?"),
         ("budget.epoch=3", "budget.epoch: unknown key. Did you mean 'epochs'?"),
         ("search.method=hyperop", "search.method: there is no searcher 'hyperop'. Did you mean 'hyperopt'?"),
         ("workload.weights=imagenet", "workload.weights: this kind of weights ('imagenet') is not available yet."),
-        ("arms.mine={policy: './mine.py:knee'}", "arms.mine.policy: the policy './mine.py:knee' is not available yet."),
+        ("arms.mine={policy: './mine.py:knee'}", "arms.mine.policy: there is no file "),
         ("budget", "command line: expected key.key=VALUE; got 'budget'."),
     ],
 )
@@ -153,7 +156,7 @@ def test_the_process_ends_with_2_and_one_paragraph(tmp_path):
         ("parquet:absent.parquet", "data: there is no file or folder {base}/absent.parquet."),
         ("folder:study.yaml", "data: {base}/study.yaml is a file; expected a folder."),
         ("foldr:images", "data: there is no source 'foldr:"),
-        ("cifar10", "data: this source ('cifar10') is not available yet."),
+        ("cifar10", "data: cifar10 cannot be read from "),
     ],
 )
 def test_data_that_are_not_there(complaints, tmp_path, data, told):

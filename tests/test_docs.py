@@ -27,6 +27,7 @@ STUDIES = [(page, number, text) for page in PAGES for number, text in enumerate(
 def test_every_study_file_in_the_documentation_is_valid(tmp_path, page, number, text):
     path = tmp_path / "study.yaml"
     path.write_text(text)
+    (tmp_path / "mine.py").write_text("\n".join(blocks(page, "python")) if "./mine.py:" in text else "")
     study = Study.from_yaml(path)
     assert study.file.arms
 
@@ -58,7 +59,7 @@ def test_every_link_and_picture_in_the_documentation_exists():
 
 
 def test_the_table_of_policies_is_complete():
-    text = (ROOT / "docs" / "study-file.md").read_text()
+    text = (ROOT / "docs" / "policies.md").read_text()
     assert set(re.findall(r"^\| `([a-z_]+)` \|", text, flags=re.MULTILINE)) >= set(registry())
 
 

@@ -72,6 +72,7 @@ class Admission:
             self._claims.pop(record.lineage, None)
             if record.epoch == len(trial.records):
                 trial.records.append(record)
+                self._follow(trial)
 
     def ended(self, trial_id: str, status: Status, error: str = "", test: Mapping[str, Any] | None = None) -> None:
         """A running trial is over. An interrupted one is not told to its searcher and will go on in another run."""
@@ -113,9 +114,7 @@ class Admission:
     def _queue(self, trials: Iterable[Trial]) -> None:
         """Let trials wait. The storage is looked at once; later the workers' results say what is new."""
         for trial in trials:
-            for name in trial.chain:
-                if self.memo.find(name) is None:
-                    break
+            trial.walk(self.memo.find)
             if trial.arm in self.plan.retired and not self._is_recorded(trial):
                 trial.records = self._walked(trial)
                 self.protocol.give_up(trial)
@@ -129,15 +128,7 @@ class Admission:
 
     def _walked(self, trial: Trial) -> list[Record]:
         """The known records of a trial's chain, up to the first one that diverged."""
-        walked: list[Record] = []
-        for name in trial.chain:
-            record = self.memo.known(name)
-            if record is None:
-                break
-            walked.append(record)
-            if record.diverged:
-                break
-        return walked
+        return trial.walk(self.memo.known)
 
     def _is_admissible(self, trial: Trial) -> bool:
         return not any(name in self._claims for name in self._missing(trial))
@@ -164,9 +155,23 @@ class Admission:
         self._close_idle()
         return trial
 
-    def _release(self, trial: Trial) -> None:
+    def _follow(self, trial: Trial) -> None:
+        """A reactive policy that was triggered leaves its chain: it claims what nobody else has of the new one.
+
+        What others have claimed it trains all the same: a running trial never waits, so nothing can deadlock.
+        """
+        before = trial.chain
+        if trial.records[-1].diverged:
+            return
+        trial.bend(trial.records)
+        if trial.chain is not before:
+            self._release(trial, before)
+            for name in trial.chain[len(trial.records) :]:
+                self._claims.setdefault(name, trial.trial_id)
+
+    def _release(self, trial: Trial, chain: Sequence[str] | None = None) -> None:
         """Give up a trial's claims on the states that it has not published."""
-        for name in trial.chain:
+        for name in chain or trial.chain:
             if self._claims.get(name) == trial.trial_id:
                 del self._claims[name]
 

@@ -7,27 +7,39 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
+from lrstudy import own, policies
 from lrstudy.config import Common, StudyFile
 from lrstudy.config.sections import shown
 from lrstudy.faults import InputError, choices, unknown
 from lrstudy.policies import build, registry
 from lrstudy.policies.base import Policy, checked, parameter_names
 from lrstudy.policies.spaces import default_space
-from lrstudy.settings import Recipe
+from lrstudy.settings import OPTIMIZER_CONSTANTS, Recipe
 from lrstudy.space import Configuration, Parameter, Space, Value, parse_parameter, spread
 
-COMMON = ("lr", "batch_size", "momentum", "weight_decay", "nesterov", "clip_norm")
-RECIPE = ("weight_decay", "nesterov", "clip_norm")
-_OPTIONAL = ("nesterov", "clip_norm")  # absent from a configuration unless the study says something
+_SWITCHED_OFF = {"optimizer": "sgd", "nesterov": False, "tail": "keep"} | dict.fromkeys(
+    ("clip_norm", "beta2", "eps", "alpha", "norm_batch", "micro_batch")
+)
+"""Common parameters that a configuration lacks where the study leaves them at these values."""
+RECIPE = ("weight_decay", *_SWITCHED_OFF)
+COMMON = ("lr", "batch_size", "momentum", *RECIPE)
 _DEFAULTS = Common().model_dump()
+INITIAL = "initial"
+_HERE = Path()
+_NO_PARAMETER = ("policy", "source")
 _ANY_POLICY: type[Policy] = Policy  # type: ignore[type-abstract]  # never constructed: its fields have the rules
 
 
 @dataclass(frozen=True)
 class Arm:
-    """A policy with its search space; `definition` is what the study file says of it, merged, for comparison."""
+    """A policy with its search space; `definition` is what the study file says of it, merged, for comparison.
+
+    `policy` is the name of a built-in policy, ``torch:NAME`` or a reference to a user's, with an absolute path.
+    The definition holds a user's policy as the file has it, and the digest of its source.
+    """
 
     name: str
     policy: str
@@ -36,16 +48,22 @@ class Arm:
 
     def parameters(self, configuration: Configuration) -> dict[str, Value]:
         """The part of a configuration that the policy takes."""
-        names = parameter_names(registry()[self.policy])
+        names = parameter_names(policies.resolve(self.policy))
         return {name: value for name, value in configuration.items() if name in names}
 
     def recipe(self, configuration: Configuration, base: Recipe) -> Recipe:
         """The recipe of a configuration: `base` with the configuration's weight decay and the like."""
-        return replace(base, **{name: configuration[name] for name in RECIPE if name in configuration})
+        values = {name: configuration[name] for name in RECIPE if name in configuration}
+        if values.get("norm_batch") == INITIAL:
+            values["norm_batch"] = configuration["batch_size"]
+        return replace(base, **values)
 
 
-def resolve(study: StudyFile) -> dict[str, Arm]:
-    """The study's arms by name. Raises InputError with every fault of the common parameters and every arm."""
+def resolve(study: StudyFile, base: Path = _HERE) -> dict[str, Arm]:
+    """The study's arms by name; references to a user's policies start at the folder `base`.
+
+    Raises InputError with every fault of the common parameters and every arm.
+    """
     common = common_definition(study)
     faults = _common_faults(common)
     at_fault = {fault.split(":")[0].split(".")[1] for fault in faults}  # their defaults stand in for them below
@@ -53,7 +71,7 @@ def resolve(study: StudyFile) -> dict[str, Arm]:
     arms: dict[str, Arm] = {}
     for name, body in study.arms.items():
         try:
-            arms[name] = _arm(name, body, sound)
+            arms[name] = _arm(name, body, sound, base)
         except InputError as error:
             faults += error.faults
     if faults:
@@ -73,25 +91,32 @@ def at_cohort_points(arm: Arm, points: Sequence[Mapping[str, Value]], common: Ma
     A common parameter that the arm overrides is spread over the arm's own range instead.
     """
     shared = {p.name for p in arm.space.searched if p.name in common and arm.definition[p.name] == common[p.name]}
-    own = [p for p in arm.space.searched if p.name in COMMON and p.name not in shared]
+    overridden = [p for p in arm.space.searched if p.name in COMMON and p.name not in shared]
     return [
         arm.space.complete({**mine, **{name: value for name, value in point.items() if name in shared}})
-        for point, mine in zip(points, spread(own, len(points)), strict=True)
+        for point, mine in zip(points, spread(overridden, len(points)), strict=True)
     ]
 
 
-def from_definition(name: str, definition: Mapping[str, Any]) -> Arm:
-    """An arm of an earlier run, from what its lock says of it."""
+def from_definition(name: str, definition: Mapping[str, Any], sources: Path = _HERE) -> Arm:
+    """An arm of an earlier run, from what its lock says of it; `sources` is where a user's policies were kept."""
     parameters = [
-        parse_parameter(key, spec, f"arms.{name}.{key}") for key, spec in definition.items() if key != "policy"
+        parse_parameter(key, spec, f"arms.{name}.{key}") for key, spec in definition.items() if key not in _NO_PARAMETER
     ]
-    return Arm(name, str(definition["policy"]), Space(tuple(parameters)), definition)
+    policy = str(definition["policy"])
+    if "source" in definition:
+        policy = own.kept(policy, str(definition["source"]), sources)
+    return Arm(name, policy, Space(tuple(parameters)), definition)
 
 
 def common_definition(study: StudyFile) -> dict[str, Any]:
     """The common parameters as the study file says them; those that are switched off are left out."""
     given = {name: getattr(study.common, name) for name in COMMON}
-    return {name: spec for name, spec in given.items() if not (name in _OPTIONAL and (spec is None or spec is False))}
+    return {name: spec for name, spec in given.items() if not _is_switched_off(name, spec)}
+
+
+def _is_switched_off(name: str, spec: object) -> bool:
+    return name in _SWITCHED_OFF and not isinstance(spec, Mapping) and spec == _SWITCHED_OFF[name]
 
 
 def origin(study: StudyFile, arm: str, parameter: str) -> str:
@@ -127,16 +152,14 @@ def _common_faults(common: Mapping[str, Any]) -> list[str]:
     return faults + [f"common.{fault}" for fault in found]
 
 
-def _arm(name: str, body: Mapping[str, Any], common: Mapping[str, Any]) -> Arm:
+def _arm(name: str, body: Mapping[str, Any], common: Mapping[str, Any], base: Path) -> Arm:
     where = f"arms.{name}"
-    policy = _policy(where, name, body)
-    own = parameter_names(registry()[policy])
-    valid = list(dict.fromkeys([*COMMON, *own, "optimizer", "policy"]))
+    written = _policy(where, name, body)
+    policy, source = _with_source(where, written, base)
+    valid = list(dict.fromkeys([*COMMON, *parameter_names(policies.resolve(policy)), "policy"]))
     faults = [f"{where}.{key}: unknown key. {choices(valid, key)}" for key in body if key not in valid]
-    if body.get("optimizer", "sgd") != "sgd":
-        faults.append(unknown(f"{where}.optimizer", "optimizer", body["optimizer"], ["sgd"]))
-    merged = {**common, **default_space(policy), **body}
-    names = [key for key in valid[:-2] if key in merged]  # one order, however the file is written
+    merged = {**common, **(default_space(policy) if policy in registry() else {}), **body}
+    names = [key for key in valid[:-1] if key in merged and not _is_switched_off(key, merged[key])]  # in one order
     parameters = []
     for key in names:
         try:
@@ -151,7 +174,7 @@ def _arm(name: str, body: Mapping[str, Any], common: Mapping[str, Any]) -> Arm:
         raise InputError([f"{where}.{fault}" for fault in error.faults]) from None
     never = [p for p in space.parameters if p.name in body and space.requirements(p.name) is None]
     faults = [f"{where}.{p.name}.when: {_conditions(space, p)}, so {p.name} never exists." for p in never]
-    arm = Arm(name, policy, space, {"policy": policy, **{key: merged[key] for key in names}})
+    arm = Arm(name, policy, space, {"policy": written, **source, **{key: merged[key] for key in names}})
     faults += [f"{where}.{fault}" for fault in _value_faults(space, lambda c: _policy_faults(arm, c))]
     if faults:
         raise InputError(faults)
@@ -160,15 +183,25 @@ def _arm(name: str, body: Mapping[str, Any], common: Mapping[str, Any]) -> Arm:
 
 def _policy(where: str, name: str, body: Mapping[str, Any]) -> str:
     """The policy of an arm: as it says, else the one it is called after. Raises InputError for an unknown one."""
-    policy, policies = body.get("policy", name), registry()
+    policy, built_in = body.get("policy", name), registry()
     if not isinstance(policy, str):
-        raise InputError(f"{where}.policy: expected the name of a policy; got {shown(policy)}. {choices(policies)}")
-    if policy in policies:
+        raise InputError(f"{where}.policy: expected the name of a policy; got {shown(policy)}. {choices(built_in)}")
+    if policy in built_in or own.is_reference(policy) or policy.startswith("torch:"):
         return policy
     if "policy" in body:
-        raise InputError(unknown(f"{where}.policy", "policy", policy, policies))
+        raise InputError(unknown(f"{where}.policy", "policy", policy, built_in))
     hint = " An arm that is not called after its policy names it, as policy: NAME."
-    raise InputError(unknown(where, "policy", policy, policies) + hint)
+    raise InputError(unknown(where, "policy", policy, built_in) + hint)
+
+
+def _with_source(where: str, written: str, base: Path) -> tuple[str, dict[str, str]]:
+    """A policy as `Arm.policy` names it, and the digest of its source if it is a user's. Raises InputError."""
+    try:
+        policy = own.resolve(written, base) if own.is_reference(written) else written
+        policies.resolve(policy)
+        return policy, {"source": own.digest(policy)} if own.is_reference(policy) else {}
+    except InputError as error:
+        raise InputError([f"{where}.{fault}" for fault in error.faults]) from None
 
 
 def _conditions(space: Space, parameter: Parameter) -> str:
@@ -200,14 +233,45 @@ def _policy_faults(arm: Arm, configuration: Configuration) -> Sequence[str]:
 
 def _recipe_faults(configuration: Configuration) -> Iterator[str]:
     """The rules of what an arm's recipe takes from its configuration."""
-    decay = configuration.get("weight_decay", 0.0)
-    if isinstance(decay, bool) or not isinstance(decay, (int, float)) or not 0 <= decay < 1:
-        yield f"weight_decay: expected a number in [0, 1); got {decay!r}"
-    clip = configuration.get("clip_norm")
-    if clip is not None and (isinstance(clip, bool) or not isinstance(clip, (int, float)) or clip <= 0):
-        yield f"clip_norm: expected a number above 0, or null for none; got {clip!r}"
-    nesterov = configuration.get("nesterov", False)
-    if not isinstance(nesterov, bool):
-        yield f"nesterov: expected true or false; got {nesterov!r}"
-    elif nesterov and not configuration.get("momentum", 0.9):
+    for name, (words, holds) in _RECIPE_RULES.items():
+        if name in configuration and not holds(configuration[name]):
+            yield f"{name}: expected {words}; got {configuration[name]!r}"
+    optimizer = configuration.get("optimizer", "sgd")
+    if not isinstance(optimizer, str) or optimizer not in OPTIMIZER_CONSTANTS:
+        return
+    for name in ("beta2", "eps", "alpha"):
+        if configuration.get(name) is not None and name not in OPTIMIZER_CONSTANTS[optimizer]:
+            having = ", ".join(o for o, constants in OPTIMIZER_CONSTANTS.items() if name in constants)
+            yield f"{name}: expected it only with an optimizer that has it ({having}); got optimizer {optimizer}"
+    if configuration.get("nesterov") is True and optimizer != "sgd":
+        yield f"nesterov: expected it only with optimizer sgd; got optimizer {optimizer}"
+    elif configuration.get("nesterov") is True and not configuration.get("momentum", 0.9):
         yield "nesterov: expected a momentum above 0 with it; got 0"
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _is_examples(value: object) -> bool:
+    return value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 1)
+
+
+_RECIPE_RULES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
+    "optimizer": (
+        f"one of {', '.join(OPTIMIZER_CONSTANTS)}",
+        lambda v: isinstance(v, str) and v in OPTIMIZER_CONSTANTS,
+    ),
+    "weight_decay": ("a number in [0, 1)", lambda v: _is_number(v) and 0 <= v < 1),
+    "clip_norm": ("a number above 0, or null for none", lambda v: v is None or (_is_number(v) and v > 0)),
+    "nesterov": ("true or false", lambda v: isinstance(v, bool)),
+    "beta2": ("a number in [0, 1)", lambda v: v is None or (_is_number(v) and 0 <= v < 1)),
+    "alpha": ("a number in [0, 1)", lambda v: v is None or (_is_number(v) and 0 <= v < 1)),
+    "eps": ("a number above 0", lambda v: v is None or (_is_number(v) and v > 0)),
+    "norm_batch": (
+        "a whole number of examples, initial (the batch that a trial starts with), or null",
+        lambda v: v == INITIAL or _is_examples(v),
+    ),
+    "micro_batch": ("a whole number of examples, or null", _is_examples),
+    "tail": ("keep or drop", lambda v: v in ("keep", "drop")),
+}

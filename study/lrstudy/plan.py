@@ -9,22 +9,21 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lrstudy import arms as arms_module
-from lrstudy import config
+from lrstudy import config, own
 from lrstudy.arms import Arm, at_cohort_points, common_definition, one_at_a_time, origin
 from lrstudy.config import StudyFile
-from lrstudy.data.sources import open_source
 from lrstudy.faults import InputError
 from lrstudy.lineage import Root
-from lrstudy.model_names import NUM_SECTIONS, family_of
-from lrstudy.policies import build
+from lrstudy.model_names import NUM_SECTIONS, has_batchnorm
+from lrstudy.policies import build, contract
 from lrstudy.policies.base import Run
-from lrstudy.settings import Recipe
 from lrstudy.space import Configuration
 from lrstudy.trial import TrialSpec
-from lrstudy.workload import Workload
+from lrstudy.workload import Workload, check_without_data
 
 Phase = Literal["cohort", "tune", "confirm"]
 CONFIRM_SEED = 1000
+_HERE = Path()
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ class Plan:
 
     def run(self, arm: Arm, configuration: Configuration) -> Run:
         """What the policy of a trial may know."""
-        recipe = arm.recipe(configuration, Recipe(augment=self.study.workload.augment))
+        recipe = arm.recipe(configuration, self.workload.recipe)
         return Run(self.workload.counts[0], self.study.budget.epochs, NUM_SECTIONS, recipe)
 
     def spec(
@@ -96,21 +95,23 @@ class Plan:
         return int.from_bytes(digest, "little") >> 1
 
 
-def read(text: str, overrides: Sequence[str] = ()) -> StudyFile:
-    """Read and check a study file: every fault that shows without its data, at once. Raises InputError."""
+def read(text: str, overrides: Sequence[str] = (), base: Path = _HERE) -> StudyFile:
+    """Read and check a study file: every fault that shows without its data, at once. Raises InputError.
+
+    References to a user's own code start at the folder `base`.
+    """
     study, faults = config.examine(text, overrides)
     if study is not None:
-        faults += _raised(lambda: arms_module.resolve(study))
-        faults += [f"workload.{fault}" for fault in _raised(lambda: open_source(study.workload.data_spec(Path())))]
-        faults += [f"workload.{fault}" for fault in _raised(lambda: family_of(study.workload.model))]
+        faults += _raised(lambda: arms_module.resolve(study, base))
+        faults += [f"workload.{fault}" for fault in _raised(lambda: check_without_data(study, base))]
     if faults or study is None:
         raise InputError(faults)
     return study
 
 
-def make_plan(study: StudyFile, workload: Workload, cohort_size: int, outstanding: int) -> Plan:
+def make_plan(study: StudyFile, workload: Workload, cohort_size: int, outstanding: int, base: Path = _HERE) -> Plan:
     """Resolve a study against its workload. Raises InputError for what only the data can show."""
-    arms = arms_module.resolve(study)
+    arms = arms_module.resolve(study, base)
     points = arms_module.cohort(study, cohort_size)
     common = common_definition(study)
     placed = {name: at_cohort_points(arm, points, common) for name, arm in arms.items()}
@@ -145,20 +146,38 @@ def _check_against_data(plan: Plan) -> None:
 
 def _faults_with_data(plan: Plan, arm: Arm) -> Iterator[str]:
     num_train, batch = plan.workload.counts[0], arm.space["batch_size"]
-    largest = max(batch.values or (batch.high,))
-    if largest > num_train:
-        where = origin(plan.study, arm.name, "batch_size")
-        yield f"{where}: expected at most the {num_train} examples of the training part; got {largest}."
+    where = origin(plan.study, arm.name, "batch_size")
+    sizes = batch.values or (batch.low, batch.high)
+    if max(sizes) > num_train:
+        yield f"{where}: expected at most the {num_train} examples of the training part; got {max(sizes)}."
         return
-    for configuration in one_at_a_time(arm.space):
+    yield from _too_small_to_normalise(plan, arm, where)
+    for number, configuration in enumerate(one_at_a_time(arm.space)):
         run, policy = plan.run(arm, configuration), build(arm.policy, arm.parameters(configuration))
         try:
-            for epoch in {0, run.num_epochs - 1}:
+            for epoch in range(run.num_epochs) if number == 0 else {0, run.num_epochs // 2, run.num_epochs - 1}:
                 policy.settings(epoch, (), run)
         except InputError as error:
-            yield from (f"arms.{arm.name}.{fault}." for fault in error.faults)
-        except ValueError as error:
-            yield f"arms.{arm.name}: {error}, with {configuration}."
+            yield from (f"arms.{arm.name}.{fault.removesuffix('.')}." for fault in error.faults)
+        except Exception as error:  # a user's policy may raise anything
+            yield f"arms.{arm.name}: {type(error).__name__}: {error}, with {configuration}."
+        if number == 0 and own.is_reference(arm.policy):
+            yield from (
+                f"arms.{arm.name}: {fault}"
+                for fault in contract.check(type(policy), arm.parameters(configuration), (run,))
+            )
+
+
+def _too_small_to_normalise(plan: Plan, arm: Arm, where: str) -> Iterator[str]:
+    """One example has no statistics: BatchNorm would divide by the deviation of a single value."""
+    if not has_batchnorm(plan.workload.model):
+        return
+    for name in ("batch_size", "norm_batch", "micro_batch"):
+        if any(p.name == name and 1 in (p.values or (p.low,)) for p in arm.space.parameters):
+            yield (
+                f"{where.replace('batch_size', name)}: expected at least 2 with {plan.workload.model}, whose BatchNorm "
+                "needs more than one example; got 1."
+            )
 
 
 def _raised(check: Callable[[], object]) -> list[str]:

@@ -6,7 +6,7 @@ which trial finishes first.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -23,7 +23,10 @@ Status = Literal["waiting", "running", "completed", "diverged", "failed", "inter
 
 @dataclass(eq=False)
 class Trial:
-    """One trial as the driver knows it. `chain` are the names of its states; `records` grow as epochs arrive."""
+    """One trial as the driver knows it. `chain` are the names of its states; `records` grow as epochs arrive.
+
+    The chain of a reactive policy is the one that it follows if nothing triggers any more.
+    """
 
     trial_id: str
     arm: str
@@ -40,6 +43,23 @@ class Trial:
     test: Mapping[str, Any] | None = None
     started_at: float | None = None
     ended_at: float | None = None
+    _bent_by: int = 0
+
+    def walk(self, find: Callable[[str], Record | None]) -> list[Record]:
+        """The records along its chain, up to a missing one or one that diverged; they may bend the chain."""
+        walked: list[Record] = []
+        while len(walked) < len(self.chain) and (record := find(self.chain[len(walked)])) is not None:
+            walked.append(record)
+            if record.diverged:
+                break
+            if len(walked) > self._bent_by:
+                self.bend(walked)
+        return walked
+
+    def bend(self, records: Sequence[Record]) -> None:
+        """Let the chain follow from the `records` of its first epochs."""
+        self.chain = self.spec.bent(self.chain, [record.metrics for record in records])
+        self._bent_by = len(records)
 
     @property
     def recalled(self) -> list[bool]:
@@ -48,11 +68,12 @@ class Trial:
         return [(record.origin.get("study"), record.origin.get("trial")) != own for record in self.records]
 
     def value(self, metric: str, select: str) -> float | None:
-        """The validation metric that the trial is judged by; None if it did not complete."""
+        """The validation metric that the trial is judged by; None if it did not complete or has none."""
         if self.status != "completed":
             return None
-        values = [record.metrics[f"val_{metric}"] for record in self.records]
-        return max(values) if select == "best" else values[-1]
+        values = [record.metrics.get(f"val_{metric}") for record in self.records]
+        known = [value for value in values if value is not None]
+        return max(known, default=None) if select == "best" else values[-1]
 
 
 class StudyProtocol:

@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
-from lrstudy import study_lock
+from lrstudy import own, study_lock
 from lrstudy.admission import Admission
 from lrstudy.config import StudyFile
 from lrstudy.driver_lock import DriverLock
@@ -83,6 +83,7 @@ def run(plan: Plan, order: Order, notes: tuple[str, ...], display: Display | Non
         memo = Memo(order.storage / "memo")
         admission = Admission(plan, memo, journal)
         tables = TableWriter(admission, order.folder)
+        _keep_sources(plan, order.folder)
         _describe(plan, order, journal, is_complete=False)
         try:
             first = admission.next()
@@ -154,6 +155,16 @@ def _close(admission: Admission, order: Order, tables: TableWriter) -> None:
     tables.write(time.monotonic())
     _describe(admission.plan, order, admission.journal, admission.is_done)
     admission.journal.close()
+
+
+def _keep_sources(plan: Plan, folder: Path) -> None:
+    """Copy the source of the user's policies into the study's folder."""
+    try:
+        for arm in plan.arms.values():
+            if own.is_reference(arm.policy) and arm.name not in plan.retired:
+                own.keep(arm.policy, folder / study_lock.SOURCES)
+    except OSError as error:
+        raise StorageError(f"storage.path: cannot write in {folder}: {error.strerror}.") from error
 
 
 def _describe(plan: Plan, order: Order, journal: Journal, is_complete: bool) -> None:

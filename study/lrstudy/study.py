@@ -52,7 +52,7 @@ class Study:
         base = source.resolve().parent if path is not None else Path.cwd()
         named = [*overrides, *([f"name={json.dumps(name)}"] if name else [])]
         begun = time.monotonic() if begun is None else begun
-        return Study(plan.read(text, named), text, base, tuple(named), begun)
+        return Study(plan.read(text, named, base), text, base, tuple(named), begun)
 
     @staticmethod
     def load(folder: str | Path) -> Tables:
@@ -83,7 +83,7 @@ class Study:
         workload = resolve(self.file, self.base, self.storage)
         cohort = lock.get("cohort", plan.default_cohort(self.file))
         outstanding = lock.get("outstanding", plan.default_outstanding(self.file, workload.num_slots))
-        made = plan.make_plan(self.file, workload, cohort, outstanding)
+        made = plan.make_plan(self.file, workload, cohort, outstanding, self.base)
         return study_lock.reconcile(made, lock, self.folder)
 
     def run(self, display: Display | None = None, slots: int | None = None) -> Summary:

@@ -13,12 +13,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lrstudy.arms import Arm, from_definition
+from lrstudy.arms import Arm, from_definition, one_at_a_time
 from lrstudy.faults import InputError
 from lrstudy.plan import Plan
+from lrstudy.policies import build
 from lrstudy.settings import canonical_json
 
 FORMAT = 1
+SOURCES = "source"
+"""The folder of a study where the source of the user's policies is kept, so that a changed arm's old one stays."""
 _NEEDED = ("identity", "arms", "cohort", "outstanding", "seeds", "searchers", "numerics")
 _WAY_OUT = "Choose another name with --as NAME, or another storage.path."
 
@@ -58,7 +61,8 @@ def reconcile(plan: Plan, lock: Mapping[str, Any], folder: Path) -> tuple[Plan, 
             now = "goes on as" if placed in known else "has changed since the last run: it runs as"
             notes.append(f"arms.{name} {now} {placed}, and what ran before is kept.")
         arms[placed] = replace(arm, name=placed)
-    retired = {name: from_definition(name, known[name]["definition"]) for name in known if name not in arms}
+    gone = [name for name in known if name not in arms]
+    retired = {name: from_definition(name, known[name]["definition"], folder / SOURCES) for name in gone}
     cohort = {placed: plan.cohort[name] for placed, name in zip(arms, plan.arms, strict=True)}
     return replace(plan, arms=arms | retired, cohort=cohort, retired=frozenset(retired)), tuple(notes)
 
@@ -78,6 +82,8 @@ def render(
         "name": study.name,
         "identity": identity(plan),
         "metric": study.metric,
+        "report_metrics": study.report_metrics,
+        "task": {"kind": workload.task.kind},
         "mode": "max",
         "select": study.select,
         "budget_epochs": study.budget.epochs,
@@ -87,10 +93,11 @@ def render(
         "searchers": plan.methods,
         "arms": {
             name: {
-                "policy": arm.policy,
+                "policy": arm.definition["policy"],
                 "parameters": [p.name for p in arm.space.searched],
                 "definition": dict(arm.definition),
                 "retired": name in plan.retired,
+                "caveats": list(_caveats(arm)),
             }
             for name, arm in plan.arms.items()
         },
@@ -108,6 +115,7 @@ def render(
             "train": train,
             "validation": validation,
             "test": test,
+            "statistics": workload.counted,
         },
         "model": plan.root(0).model,
         "numerics": workload.numerics,
@@ -145,6 +153,14 @@ def price(plan: Plan) -> dict[str, Any] | None:
         flat = None if isinstance(given.gpu_hour, dict) else given.gpu_hour
         per_hour = next((value for name, value in by_model.items() if name.lower() in model.lower()), flat)
     return None if per_hour is None else {"device_hour": per_hour, "currency": given.currency}
+
+
+def _caveats(arm: Arm) -> Iterator[str]:
+    """What reports must say of an arm: of its policy at any value that it may take."""
+    found: dict[str, None] = {}
+    for configuration in one_at_a_time(arm.space):
+        found.update(dict.fromkeys(build(arm.policy, arm.parameters(configuration)).caveats()))
+    yield from found
 
 
 def _is_begun_by_us(name: str) -> bool:

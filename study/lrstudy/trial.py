@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import platform
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -18,7 +18,7 @@ from lrstudy.ledger import Category, Span
 from lrstudy.lineage import Root, chain, extend
 from lrstudy.memo import Memo
 from lrstudy.policies import build
-from lrstudy.policies.base import Policy, Run
+from lrstudy.policies.base import History, Policy, Run
 from lrstudy.records import Record
 from lrstudy.settings import Settings
 
@@ -105,11 +105,23 @@ class TrialSpec:
         """The policy with its parameters."""
         return build(self.policy, self.parameters)
 
-    def chain(self) -> list[str]:
-        """name(1) ... name(E) of a policy that does not react to results."""
+    def chain(self, names: Sequence[str] = (), history: History = ()) -> list[str]:
+        """name(1) ... name(E), beginning with `names`, which are known, and given the metrics of the first epochs.
+
+        The chain of a reactive policy is the one it follows if nothing triggers in epochs without metrics.
+        """
         policy = self.build_policy()
-        epochs = (policy.settings(epoch, (), self.run) for epoch in range(self.run.num_epochs))
-        return list(chain(self.root.name(), epochs))
+        epochs = (policy.settings(epoch, history, self.run) for epoch in range(len(names), self.run.num_epochs))
+        return [*names, *chain(names[-1] if names else self.root.name(), epochs)]
+
+    def bent(self, names: list[str], history: History) -> list[str]:
+        """The chain `names`, as the metrics of its first epochs bend it: a reactive policy may answer otherwise now."""
+        reached = len(history)
+        policy = self.build_policy()
+        if not policy.reactive or reached == self.run.num_epochs:
+            return names
+        following = extend(names[reached - 1], policy.settings(reached, history, self.run))
+        return names if following == names[reached] else self.chain([*names[:reached], following], history)
 
 
 @dataclass(frozen=True)
@@ -238,7 +250,7 @@ class Walk:
         record = Record(
             lineage=lineage, parent=parent, root=spec.root.name(), epoch=epoch, settings=settings.digest,
             state=digest, diverged=diverged, metrics=metrics, batch_size=settings.batch_size,
-            updates=settings.num_updates, examples=spec.run.num_examples, train_s=trained.train_s,
+            updates=settings.num_updates, examples=_trained_on(settings, spec.run), train_s=trained.train_s,
             eval_s=trained.eval_s, state_s=state_s, device_kind=_device_kind(spec.root), device_share=spec.share,
             device_s=spec.share * (trained.train_s + trained.eval_s + state_s), host=_HOST,
             created_at=time.time(), origin=dict(spec.origin) | {"trial": spec.trial_id},
@@ -262,3 +274,8 @@ class Walk:
 
 def _device_kind(root: Root) -> str:
     return f"{root.numerics.get('device')}: {root.numerics.get('device_model')}"
+
+
+def _trained_on(settings: Settings, run: Run) -> int:
+    """How many examples an epoch trains on."""
+    return settings.num_updates * settings.batch_size if settings.recipe.tail == "drop" else run.num_examples

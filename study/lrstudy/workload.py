@@ -6,17 +6,26 @@ Nothing here imports torch, so a study whose training is all recorded never pays
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
-from lrstudy import numerics
+from lrstudy import numerics, own
 from lrstudy.config import StudyFile
-from lrstudy.data.cache import prepare
+from lrstudy.config.sections import WorkloadConfig
+from lrstudy.data.cache import DataSet, prepare
+from lrstudy.data.labels import class_counts
 from lrstudy.data.normalise import Constants, normalisation
-from lrstudy.data.spec import DataSpec
-from lrstudy.data.splits import split
+from lrstudy.data.sources import open_source
+from lrstudy.data.spec import AUGMENTATIONS, DataSpec
+from lrstudy.data.splits import Splits, split
+from lrstudy.faults import InputError, choices, unknown
 from lrstudy.lineage import Root
-from lrstudy.model_names import describe
+from lrstudy.model_names import describe, family_of
+from lrstudy.settings import Recipe, canonical_json
+from lrstudy.task_names import Kind, Task, balanced_weights
 
 
 @dataclass(frozen=True)
@@ -24,8 +33,12 @@ class Workload:
     """Data, model and device of a study.
 
     `cache` is the folder of decoded data. `data_digest` and `split_digest` are what the driver found; a
-    worker checks them, and `numerics` too. `constants` are mean and deviation per channel. `share` is the
-    number of devices that a trial occupies: GPUs, or CPU cores where there is none.
+    worker checks them, and `numerics` too. `constants` are mean and deviation per channel. `counts` are the examples of train, validation
+    and test, `counted` those of each class in them, as JSON for people. `recipe` holds what
+    every epoch's settings take from the workload: loss, class weights, augmentation. `own` are the references to
+    the user's code by role (data, model, augment, train_step), with absolute paths, and `source` the digest of what
+    of it shapes training. `share` is the number of devices that a trial occupies: GPUs, or CPU cores where there
+    is none.
     """
 
     data: DataSpec
@@ -34,8 +47,13 @@ class Workload:
     split_digest: str
     classes: tuple[str, ...]
     counts: tuple[int, int, int]
+    counted: Mapping[str, Any]
     constants: Constants
+    task: Task
+    recipe: Recipe
     model: str
+    own: Mapping[str, str]
+    source: str
     channels: int
     size: int
     device: str
@@ -62,6 +80,8 @@ class Workload:
             weights="random",
             seed=seed,
             numerics=self.numerics,
+            task=self.task.kind,
+            source=self.source,
         )
 
 
@@ -71,10 +91,12 @@ def resolve(study: StudyFile, base: Path, storage: Path) -> Workload:
     Raises InputError if the data or the split does not do, or if the decoded data cannot be kept.
     """
     config = study.workload
-    spec = config.data_spec(base)
+    spec, owned = config.data_spec(base), own_code(config, base)
     cache = storage / "memo" / "data"
-    data = prepare(spec, cache)
-    parts = split(data.labels, data.part, spec.split, spec.subset, data.classes)
+    data, parts = load(spec, cache)
+    task = _task(config, data)
+    _check_metric(study, task, data, parts)
+    _check_model(owned, task, data)
     gpu = study.resources.gpu if study.resources.gpu is not None else float(num_gpus() > 0)
     device, threads = "cuda" if gpu else "cpu", study.resources.cpu
     return Workload(
@@ -84,8 +106,13 @@ def resolve(study: StudyFile, base: Path, storage: Path) -> Workload:
         split_digest=parts.digest,
         classes=tuple(data.classes),
         counts=(len(parts.train), len(parts.validation), len(parts.test)),
+        counted=_counted(data, parts),
         constants=normalisation(spec.image.normalize, data.images, parts.train),
-        model=config.model,
+        task=task,
+        recipe=_recipe(config, data, parts, task),
+        model=owned.get("model", config.model),
+        own=owned,
+        source=_source(owned),
         channels=data.channels,
         size=data.size,
         device=device,
@@ -93,6 +120,140 @@ def resolve(study: StudyFile, base: Path, storage: Path) -> Workload:
         share=gpu or float(threads),
         numerics=numerics.probe(device, threads, storage / "memo" / "numerics"),
     )
+
+
+def _counted(data: DataSet, parts: Splits) -> dict[str, Any]:
+    indices = {"train": parts.train, "validation": parts.validation, "test": parts.test}
+    return {
+        name: {"examples": len(index), "counts": class_counts(data.labels[index], len(data.classes)).tolist()}
+        for name, index in indices.items()
+    }
+
+
+def load(spec: DataSpec, cache: Path) -> tuple[DataSet, Splits]:
+    """The data set and its parts: from the cache, or decoded into it. Raises InputError."""
+    data = prepare(spec, cache)
+    return data, split(data.labels, data.part, spec.split, spec.subset, data.classes, data.group, data.groups)
+
+
+def check_without_data(study: StudyFile, base: Path) -> None:
+    """What can be said of a workload before its data is looked at. Raises InputError with every fault."""
+    config = study.workload
+    faults: list[str] = []
+    for check in (
+        lambda: open_source(config.data_spec(base)),
+        lambda: own_code(config, base),
+        lambda: family_of(config.model),
+        lambda: _augmentation(config),
+    ):
+        try:
+            check()
+        except InputError as error:
+            faults += error.faults
+    if faults:
+        raise InputError(faults)
+
+
+def own_code(config: WorkloadConfig, base: Path) -> dict[str, str]:
+    """References to a user's code by role, with absolute paths. Raises InputError if it cannot be loaded or called."""
+    found: dict[str, str] = {}
+    given = {"model": config.model, "augment": config.augment, "train_step": config.train_step}
+    for role, text in given.items():
+        if own.is_reference(text):
+            found[role] = own.resolve(str(text), base, role)
+            if not callable(own.load(found[role], role)):
+                raise InputError(f"{role}: expected {text} to be a function; it is none.")
+        elif role == "train_step" and text is not None:
+            raise InputError(f"train_step: expected a reference such as ./mine.py:train_step; got {text!r}.")
+    return found
+
+
+def _source(owned: Mapping[str, str]) -> str:
+    """The digest of all the user's code that shapes training; empty if there is none."""
+    if not owned:
+        return ""
+    digests = {role: own.digest(reference) for role, reference in owned.items()}
+    return blake2b(canonical_json(digests), digest_size=16, person=b"lrstudy-source").hexdigest()
+
+
+def _task(config: WorkloadConfig, data: DataSet) -> Task:
+    """The kind of task that the labels ask for. Raises InputError if the study says another."""
+    several = data.labels.ndim == 2
+    kind: Kind = "multilabel" if several else "binary" if len(data.classes) == 2 else "multiclass"
+    if config.task.kind == "multiclass" and kind == "binary":
+        kind = "multiclass"
+    task = Task(kind, len(data.classes))
+    faults = []
+    if config.task.kind not in ("auto", kind):
+        labels = "several labels each" if several else f"{len(data.classes)} classes"
+        faults.append(f"workload.task.kind: expected {kind}, as the examples have {labels}; got {config.task.kind}.")
+    if config.task.loss not in ("auto", task.loss):
+        faults.append(f"workload.task.loss: expected {task.loss}, the loss of a {kind} task; got {config.task.loss}.")
+    if faults:
+        raise InputError(faults)
+    return task
+
+
+def _recipe(config: WorkloadConfig, data: DataSet, parts: Splits, task: Task) -> Recipe:
+    """What every epoch's settings take from the workload. Raises InputError for weights that do not fit the classes."""
+    given = config.task.class_weights
+    weights: tuple[float, ...] | None = None
+    if given == "balanced":
+        weights = balanced_weights(data.labels[parts.train], task.num_classes)
+    elif isinstance(given, dict):
+        unknown_names = [name for name in given if name not in data.classes]
+        if unknown_names:
+            raise InputError(
+                [unknown("workload.task.class_weights", "class", name, data.classes) for name in unknown_names]
+            )
+        weights = tuple(float(given.get(name, 1.0)) for name in data.classes)
+    return Recipe(loss=task.loss, class_weights=weights, augment=_augmentation(config))
+
+
+def _augmentation(config: WorkloadConfig) -> str:
+    """How settings name the augmentation: a list as canonical JSON, a user's function without the path."""
+    given = config.augment
+    if isinstance(given, list):
+        from lrstudy.data.augment import canonical
+
+        return canonical(given)
+    if own.is_reference(given):
+        return given.rpartition("/")[2]
+    if given not in AUGMENTATIONS:
+        raise InputError(
+            unknown("augment", "augmentation", given, (*AUGMENTATIONS, "a list of transforms", "./mine.py:augment"))
+        )
+    return given
+
+
+def _check_model(owned: Mapping[str, str], task: Task, data: DataSet) -> None:
+    """Build a user's model once, here: a fault in it should not cost a device. Raises InputError."""
+    if "model" not in owned:
+        return
+    from lrstudy import models  # imports torch, which no other study's driver needs
+
+    builder: Any = own.load(owned["model"], "model")
+    try:
+        models.build(owned["model"], task.num_classes, data.channels, data.size, 0, builder)
+    except InputError as error:
+        raise InputError([f"workload.{fault}" for fault in error.faults]) from error
+
+
+def _check_metric(study: StudyFile, task: Task, data: DataSet, parts: Splits) -> None:
+    """A metric that the task does not have, or that is undefined on the validation part, cannot tune anything."""
+    faults = [
+        f"{where}: expected a metric of a {task.kind} task; got {name}. {choices(task.metrics, name)}"
+        for where, name in [("metric", study.metric), *(("report_metrics", name) for name in study.report_metrics)]
+        if name not in task.metrics
+    ]
+    if study.metric in ("auroc", "average_precision"):
+        counts = class_counts(data.labels[parts.validation], task.num_classes)
+        if not ((counts > 0) & (counts < len(parts.validation))).any():
+            faults.append(
+                f"metric: {study.metric} is undefined: no class of the validation part has positives and negatives."
+            )
+    if faults:
+        raise InputError(faults)
 
 
 def num_gpus() -> int:

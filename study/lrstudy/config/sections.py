@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
+from lrstudy import own
+from lrstudy.data import spec as data_spec
 from lrstudy.data.spec import DataSpec, ImageSpec, SplitSpec
 from lrstudy.faults import InputError, unknown
 from lrstudy.search import METHODS
@@ -27,22 +29,35 @@ class Section(BaseModel):
 
 
 class Source(Section):
-    """`workload.data` as a map: where the data lies and which columns to read."""
+    """`workload.data` as a map: where the data lies, which columns to read, and whether it may be downloaded."""
 
     source: Text
     image: Text = "image"
     label: Text = "label"
+    group: Text | None = None
+    root: Text | None = None
+    download: bool = False
 
 
-_DATA = "digits, folder:PATH, parquet:PATH, or a map with the keys source, image and label"
+_DATA = (
+    "digits, a torchvision set such as cifar10, folder:PATH, parquet:PATH, csv:PATH, npz:PATH, ./mine.py:load, "
+    "or a map with the keys source, image, label, group, root and download"
+)
+
+
+class ByColumn(Section):
+    """The examples whose `column` holds `value`."""
+
+    column: Text
+    value: str | int | bool
 
 
 class Split(Section):
-    """How examples are divided; each part is a fraction, a count, or `given` by the source."""
+    """How examples are divided; each part is a fraction, a count, `given` by the source, or chosen by a column."""
 
-    test: Part | None = None
-    validation: Part = 0.15
-    by: Literal["stratified", "random"] = "stratified"
+    test: Part | ByColumn | None = None
+    validation: Part | ByColumn = 0.15
+    by: Literal["stratified", "group", "random"] = "stratified"
     seed: Natural = 0
 
 
@@ -58,9 +73,13 @@ class Image(Section):
 class Task(Section):
     """What is learnt."""
 
-    kind: Literal["auto", "multiclass"] = "auto"
-    class_weights: Literal["none"] = "none"
-    loss: Literal["auto", "cross_entropy"] = "auto"
+    kind: Literal["auto", "multiclass", "binary", "multilabel"] = "auto"
+    class_weights: Literal["none", "balanced"] | dict[str, Positive] = "none"
+    loss: Literal["auto", "cross_entropy", "binary_cross_entropy"] = "auto"
+    label: Text | None = None
+
+
+_AUGMENT = "none, flip, crop_flip, a list of torchvision transforms with arguments, or ./mine.py:augment"
 
 
 class WorkloadConfig(Section):
@@ -70,7 +89,8 @@ class WorkloadConfig(Section):
     split: Split = Split()
     subset: Annotated[int, Field(ge=2, description="a whole number of at least 2")] | None = None
     image: Image = Image()
-    augment: Literal["none", "flip", "crop_flip"] = "none"
+    augment: Annotated[str | list[Any], Field(description=_AUGMENT)] = "none"
+    train_step: Text | None = None
     model: Text = "small_cnn"
     weights: Literal["random"] = "random"
     task: Task = Task()
@@ -82,16 +102,32 @@ class WorkloadConfig(Section):
 
     def data_spec(self, base: Path) -> DataSpec:
         """The description that the data package reads; relative paths start at `base`."""
-        kind, colon, path = self.source.source.partition(":")
-        test = self.split.test if self.split.test is not None else (0.2 if kind == "digits" else "given")
+        given, task = self.source, self.task
+        kind, colon, path = given.source.partition(":")
+        source = given.source
+        if own.is_reference(source):
+            source = own.resolve(source, base, "data")
+        elif colon:
+            source = f"{kind}:{(base / Path(path).expanduser()).resolve()}"
+        has_parts = kind not in ("digits", "eurosat")
+        test = self.split.test if self.split.test is not None else ("given" if has_parts else 0.2)
         return DataSpec(
-            source=f"{kind}:{(base / Path(path).expanduser()).resolve()}" if colon else kind,
-            image_column=self.source.image,
-            label_column=self.source.label,
+            source=source,
+            image_column=given.image,
+            label_column=given.label,
+            group_column=given.group,
+            root=None if given.root is None else str((base / Path(given.root).expanduser()).resolve()),
+            download=given.download,
+            multilabel={"auto": None, "multilabel": True, "binary": None}.get(task.kind, False),
+            label=task.label,
             image=ImageSpec(**self.image.model_dump()),
-            split=SplitSpec(test, self.split.validation, self.split.by, self.split.seed),
+            split=SplitSpec(_share(test), _share(self.split.validation), self.split.by, self.split.seed),
             subset=self.subset,
         )
+
+
+def _share(share: Literal["given"] | float | int | ByColumn) -> Literal["given"] | float | int | data_spec.ByColumn:
+    return data_spec.ByColumn(share.column, str(share.value)) if isinstance(share, ByColumn) else share
 
 
 class Budget(Section):
@@ -101,15 +137,21 @@ class Budget(Section):
 
 
 class Common(Section):
-    """Parameters that all policies share; each but the optimizer may be a space, and any arm may override them."""
+    """Parameters that all policies share; each may be a space, and any arm may override them."""
 
-    optimizer: Literal["sgd"] = "sgd"
     lr: Any = Field(default_factory=lambda: {"log": [1e-3, 1.0], "steps": 10})
     momentum: Any = 0.9
     nesterov: Any = False
     weight_decay: Any = 5e-4
     batch_size: Any = 32
+    optimizer: Any = "sgd"
     clip_norm: Any = None
+    beta2: Any = None
+    eps: Any = None
+    alpha: Any = None
+    norm_batch: Any = None
+    micro_batch: Any = None
+    tail: Any = "keep"
 
 
 def _as_list(value: object) -> object:
@@ -240,7 +282,7 @@ _ARM = "arm names of up to 60 letters, digits and '_', beginning with a letter"
 _BODY = "a map of parameters, or nothing for the policy's default space"
 ArmName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,59}$", description=_ARM)]
 ArmBody = Annotated[dict[str, Any], Field(description=_BODY)]
-_Metric = Literal["accuracy", "balanced_accuracy"]
+_Metric = Literal["accuracy", "balanced_accuracy", "f1", "auroc", "average_precision", "exact_match"]
 _NAME = "up to 100 letters, digits, '_', '-' and '.', beginning with a letter or digit"
 
 

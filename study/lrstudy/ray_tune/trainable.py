@@ -115,6 +115,7 @@ class TuneTrial(Trainable):
             part.index,
             part.labels.cpu().numpy(),
             evaluation.logits.numpy(),
+            trainer.test_groups(),  # type: ignore[attr-defined]
         )
         self._spans += [*spans, Span(begin, time.monotonic() - begin, "evaluate", order.spec.trial_id)]
         return {"test": [("loss", evaluation.loss), *evaluation.metrics.items()]}  # Tune would flatten a map

@@ -1,0 +1,210 @@
+"""Whole studies with a user's own code, reactive policies and several labels, in this process, with the real trainer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from lrstudy import study_lock, views
+from lrstudy.faults import InputError
+from serial import Serial, study
+
+HEAD = """
+lrstudy: 1
+name: small
+workload: {data: digits, subset: 120, split: {test: 0.5, validation: 40}, model: small_cnn}
+budget: {epochs: 5}
+common: {lr: {log: [1e-2, 1], steps: 7}, batch_size: 20}
+search: {method: random, trials: 3, cohort: 2}
+confirm: {top: 1, seeds: 2}
+"""
+
+MINE = """
+import torch
+from torch import nn
+from lrstudy.policies import Duration
+from helpers import half
+
+def knee(p: float, E: float, *, lr: float, hold: Duration = "50%") -> float:
+    return lr if p < hold else half(lr) * (E - p) / (E - hold)
+
+def shaky(p: float, E: float, *, lr: float) -> float:
+    return lr if p < 3 else float("nan")
+
+def build(num_classes, channels, size):
+    return nn.Sequential(nn.Flatten(), nn.Linear(channels * size * size, 16), nn.ReLU(), nn.Linear(16, num_classes))
+
+def narrow(num_classes, channels, size):
+    return nn.Linear(3, 2)
+
+def augment(image, generator):
+    noise = torch.randint(-5, 6, image.shape, generator=generator)
+    return (image + noise).clamp(0, 255).to(torch.uint8)
+
+def train_step(model, images, labels, loss):
+    return loss(model(images), labels) + 0.1 * model(images).square().mean()
+"""
+
+
+def mine(folder: Path) -> None:
+    (folder / "mine.py").write_text(MINE)
+    (folder / "helpers.py").write_text("def half(x):\n    return x / 2\n")
+
+
+def run(tmp_path: Path, text: str, *overrides: str) -> Serial:
+    made = study(tmp_path, text, *overrides)
+    plan, _ = made.plan()
+    serial = Serial(plan, tmp_path / "runs", slots=2, order=lambda n: n - 1)
+    serial.run()
+    return serial
+
+
+def test_a_reactive_policy_shares_the_control_until_it_is_triggered(tmp_path: Path) -> None:
+    arms = "arms: {constant: , plateau: {patience: 1, factor: 0.1, threshold: 0.5}}\n"
+    serial = run(tmp_path, HEAD + arms)
+    trials = serial.admission.trials
+    assert {trial.status for trial in trials.values()} == {"completed"}
+    control, reacting = (trials[f"{arm}-random-0-0"] for arm in ("constant", "plateau"))
+    assert control.configuration["lr"] == reacting.configuration["lr"]
+    same = [a.lineage == b.lineage for a, b in zip(control.records, reacting.records, strict=True)]
+    assert same[:2] == [True, True]
+    assert not same[-1], "a gain of half the loss in each epoch is too much to ask for"
+    assert len(serial.trained) == len(set(serial.trained)), "no state is trained twice"
+    for trial in trials.values():
+        assert trial.chain == [record.lineage for record in trial.records], "the chain is what was walked"
+        assert trial.spec.chain([], [record.metrics for record in trial.records]) == trial.chain
+
+
+def test_a_triggered_trial_is_the_same_when_it_is_run_again(tmp_path: Path) -> None:
+    arms = "arms: {constant: , batch_plateau: {patience: 1, factor: 2, threshold: 0.5}}\n"
+    first = run(tmp_path, HEAD + arms)
+    again = run(tmp_path, HEAD + arms)
+    assert again.trained == []
+    assert {t: [r.lineage for r in trial.records] for t, trial in first.admission.trials.items()} == {
+        t: [r.lineage for r in trial.records] for t, trial in again.admission.trials.items()
+    }
+    grown = [r.batch_size for r in first.admission.trials["batch_plateau-random-0-0"].records]
+    assert grown[0] == 20
+    assert max(grown) > 20
+
+
+def test_a_users_policy_model_augmentation_and_train_step_make_a_study(tmp_path: Path) -> None:
+    mine(tmp_path)
+    arms = "arms: {constant: , mine: {policy: './mine.py:knee', hold: {choice: [40%, 60%]}}}\n"
+    own = [
+        "workload.model=./mine.py:build",
+        "workload.augment=./mine.py:augment",
+        "workload.train_step=./mine.py:train_step",
+    ]
+    serial = run(tmp_path, HEAD + arms, *own)
+    trials = serial.admission.trials
+    assert {trial.status for trial in trials.values()} == {"completed"}
+    assert {t.configuration["hold"] for t in trials.values() if t.arm == "mine"} == {"40%", "60%"}
+    shared = [trials[f"{arm}-random-0-0"].records[0].lineage for arm in ("constant", "mine")]
+    assert shared[0] == shared[1], "they are the same until the knee"
+    tables = views.TableWriter(serial.admission, tmp_path)
+    tables.write(0.0)
+    assert set(pq.read_table(tmp_path / "trials.parquet")["policy"].to_pylist()) == {"constant", "./mine.py:knee"}
+
+
+def test_changed_source_is_another_name_or_another_arm(tmp_path: Path) -> None:
+    mine(tmp_path)
+    arms = "arms: {mine: {policy: './mine.py:knee'}}\n"
+    before, _ = study(tmp_path, HEAD + arms, "workload.model=./mine.py:build").plan()
+    (tmp_path / "helpers.py").write_text("def half(x):\n    return x / 2.0\n")
+    after, _ = study(tmp_path, HEAD + arms, "workload.model=./mine.py:build").plan()
+    assert before.root(0).name() != after.root(0).name()
+    assert before.arms["mine"].definition["source"] != after.arms["mine"].definition["source"]
+    assert before.root(0).model == after.root(0).model
+
+
+def test_an_old_arm_is_rebuilt_from_the_source_that_was_kept(tmp_path: Path) -> None:
+    from lrstudy import own
+    from lrstudy import run as run_module
+
+    mine(tmp_path)
+    arms = "arms: {mine: {policy: './mine.py:knee'}}\n"
+    before, _ = study(tmp_path, HEAD + arms).plan()
+    folder = tmp_path / "runs" / "small"
+    run_module._keep_sources(before, folder)
+    folder.joinpath("study.lock.json").write_text(study_lock.render(before, (), True, {}))
+    (tmp_path / "helpers.py").write_text("def half(x):\n    return x / 3\n")
+    after, notes = study(tmp_path, HEAD + arms).plan()
+    assert list(after.arms) == ["mine@2", "mine"]
+    assert after.retired == {"mine"}
+    assert own.digest(after.arms["mine"].policy) == before.arms["mine"].definition["source"]
+    assert any("it runs as mine@2" in note for note in notes)
+
+
+@pytest.mark.parametrize(
+    ("override", "fault"),
+    [
+        ("arms.mine={policy: './mine.py:shaky'}", "nan"),
+        ("arms.mine={policy: './mine.py:kneee'}", "Did you mean 'knee'?"),
+        ("arms.mine={policy: 'torch:StepLRR'}", "Did you mean 'torch:StepLR'"),
+        ("workload.model=./mine.py:bild", "Did you mean 'build'?"),
+        ("workload.augment=./mine.py:missing", "mine.py"),
+        ("workload.train_step=fast", "train_step: expected a reference such as ./mine.py:train_step; got 'fast'."),
+        ("workload.augment=crop", "augment: there is no augmentation 'crop'. Did you mean"),
+        ("metric=exact_match", "metric: expected a metric of a multiclass task; got exact_match."),
+        ("workload.task.kind=multilabel", "expected multiclass, as the examples have 10 classes; got multilabel."),
+        ("workload.model=./mine.py:narrow", "mine.py:narrow cannot take images of shape (2, 1, 8, 8)"),
+        (
+            "workload.task.kind=binary",
+            "workload.task.kind: expected multiclass, as the examples have 10 classes; got binary.",
+        ),
+        ("workload.task.class_weights={'11': 2.0}", "workload.task.class_weights: there is no class '11'."),
+        (
+            "common.batch_size=1",
+            "common.batch_size: expected at least 2 with small_cnn, whose BatchNorm needs more than one",
+        ),
+        (
+            "common.alpha=0.9",
+            "common.alpha: expected it only with an optimizer that has it (rmsprop); got optimizer sgd.",
+        ),
+        (
+            "arms.constant={micro_batch: 0}",
+            "arms.constant.micro_batch: expected a whole number of examples, or null; got 0.",
+        ),
+        ("arms.constant={tail: drop, batch_size: 90}", "arms.constant.batch_size: expected at most the 80 examples"),
+    ],
+)
+def test_faults_of_own_code_and_tasks_are_told_before_anything_is_trained(
+    tmp_path: Path, override: str, fault: str
+) -> None:
+    mine(tmp_path)
+    with pytest.raises(InputError) as caught:
+        study(tmp_path, HEAD + "arms: {constant: }\n", override).plan()
+    assert fault in str(caught.value)
+
+
+def test_several_labels_are_trained_and_ranked(shared_data: Path, tmp_path: Path) -> None:
+    folder = shared_data / "nih_cxr14_1k"
+    if not folder.exists():
+        pytest.skip("the data set nih_cxr14_1k is not on this machine")
+    text = (
+        HEAD.replace("epochs: 5", "epochs: 2").replace("trials: 3, cohort: 2", "trials: 1, cohort: 1")
+        + "arms: [constant]\n"
+    )
+    source = f"{{source: 'csv:{folder}/index.csv', root: '{folder}/images', group: patient}}"
+    serial = run(
+        tmp_path, text, f"workload.data={source}", "workload.split={test: given, validation: 0.2, by: group}", "workload.subset=",
+        "workload.image={size: 32, channels: grey}", "metric=auroc", "workload.task.class_weights=balanced",
+    )  # fmt: skip
+    (confirmed, *_) = [t for t in serial.admission.trials.values() if t.phase == "confirm"]
+    assert confirmed.test is not None
+    assert set(confirmed.test) >= {"auroc", "average_precision", "exact_match", "f1"}
+    assert 0.3 < confirmed.test["auroc"] < 0.8
+    assert serial.plan.workload.counted["test"]["counts"][:2] == [22, 3]
+
+
+def test_adam_and_weights_of_classes_reach_the_settings(tmp_path: Path) -> None:
+    text = HEAD + "arms: {constant: {optimizer: {choice: [sgd, adamw]}, lr: 0.01}}\n"
+    serial = run(tmp_path, text, "workload.task.class_weights={'3': 2.0}", "workload.augment=[{RandomRotation: 5}]")
+    recipes = {trial.spec.run.recipe.optimizer: trial.spec.run.recipe for trial in serial.admission.trials.values()}
+    assert set(recipes) == {"sgd", "adamw"}
+    assert recipes["adamw"].beta2 == 0.999
+    assert recipes["sgd"].class_weights == (1.0, 1.0, 1.0, 2.0, *[1.0] * 6)
+    assert recipes["sgd"].augment == '[["RandomRotation",{"":5}]]'
