@@ -1,70 +1,29 @@
-"""The command line. Exit codes: 0 complete, 1 failure, 2 wrong input, 3 finished with failed trials, 130 interrupted."""
+"""The commands that need a study: run, validate, status, report."""
 
 from __future__ import annotations
 
 import json
-import signal
-import sys
 import time
-import traceback
 from hashlib import blake2b
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from typer.exceptions import TyperException
 
 from lrstudy import __version__
-from lrstudy.faults import InputError, StorageError
-
-_BEGUN = time.monotonic()
-_LATER = (
-    "init",
-    "prepare",
-    "plan",
-    "trace",
-    "lr-find",
-    "score",
-    "replay",
-    "merge",
-    "check",
-    "export",
-    "launch",
-    "doctor",
+from lrstudy.cli.options import (
+    BEGUN,
+    As,
+    Json,
+    StudyAndOverrides,
+    StudyPolicyAndOverrides,
+    app,
+    is_policy,
+    names_and_overrides,
+    split,
 )
-_INTERRUPTED = 130
-_debug = False
-
-app = typer.Typer(
-    name="lrstudy",
-    help="Which learning-rate or batch-size policy gives the most accuracy per GPU-hour, and is the difference real?",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
-
-StudyAndOverrides = Annotated[
-    list[str] | None,
-    typer.Argument(
-        help="A study file (none: the embedded quickstart), then overrides such as budget.epochs=5.",
-        metavar="[STUDY.yaml] [key=value ...]",
-    ),
-]
-As = Annotated[str | None, typer.Option("--as", help="Run under another name.", metavar="NAME")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object for programs.")]
-
-
-@app.callback(invoke_without_command=True)
-def _options(
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
-    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
-) -> None:
-    global _debug
-    _debug = debug
-    if version:
-        print(__version__)
-        raise typer.Exit
+from lrstudy.faults import InputError
 
 
 @app.command()
@@ -74,10 +33,10 @@ def run(study: StudyAndOverrides = None, name: As = None, as_json: Json = False)
     from lrstudy.study import Study
 
     console = Console(stderr=as_json, highlight=False)
-    found = Study.from_yaml(*_split(study), name, _BEGUN)
+    found = Study.from_yaml(*split(study), name, BEGUN)
     summary = found.run(Progress(console))
     page = _build_report(summary.folder, is_forced=summary.trained > 0)
-    took = time.monotonic() - _BEGUN
+    took = time.monotonic() - BEGUN
     failed = summary.statuses.get("failed", 0)
     if as_json:
         print(json.dumps({**_summary_dict(summary), "report": str(page), "seconds": round(took, 1)}))
@@ -103,12 +62,16 @@ def run(study: StudyAndOverrides = None, name: As = None, as_json: Json = False)
 
 
 @app.command()
-def validate(study: StudyAndOverrides = None, as_json: Json = False) -> None:
-    """Check a study file and its data without training anything."""
+def validate(what: StudyPolicyAndOverrides = None, as_json: Json = False) -> None:
+    """Check a study file and its data, or a policy of your own, without training anything."""
     from lrstudy.study import Study
 
-    found = Study.from_yaml(*_split(study))
+    if what and is_policy(what[0]):
+        _validate_policy(what, as_json)
+        return
+    found = Study.from_yaml(*split(what))
     plan, notes = found.plan()
+    statistics = _statistics(plan.workload)
     counts = dict(zip(("train", "validation", "test"), plan.workload.counts, strict=True))
     facts: dict[str, Any] = {
         "name": found.file.name,
@@ -116,8 +79,10 @@ def validate(study: StudyAndOverrides = None, as_json: Json = False) -> None:
         "trials": plan.num_trials,
         "examples": counts,
         "classes": len(plan.workload.classes),
+        "task": plan.workload.task.kind,
         "device": plan.workload.device,
-        "notes": list(notes),
+        "statistics": statistics.to_json(),
+        "notes": [*notes, *statistics.notes()],
     }
     if as_json:
         print(json.dumps(facts))
@@ -126,10 +91,9 @@ def validate(study: StudyAndOverrides = None, as_json: Json = False) -> None:
         f"{found.file.name} is a valid study: {len(plan.arms)} arms, {plan.num_trials} trials of {found.file.budget.epochs} epochs on {plan.workload.device}."
     )
     print(
-        f"Data: {plan.workload.data.source}, {facts['classes']} classes, "
-        + ", ".join(f"{n} {part}" for part, n in counts.items())
-        + " examples."
+        f"Data: {plan.workload.data.source}, {facts['classes']} classes, {facts['task']}; examples by class and part:"
     )
+    print("\n".join(statistics.describe()))
     for name, searched in facts["arms"].items():
         print(f"  {name}: searches {', '.join(searched) or 'nothing'}")
     for note in notes:
@@ -169,57 +133,6 @@ def report(
 
     page = _build_report(Study.load(folder).folder)
     print(json.dumps({"report": str(page)}) if as_json else page)
-
-
-def main() -> None:
-    """Entry point: runs a command and turns faults into one paragraph and an exit code."""
-    signal.signal(signal.SIGTERM, _terminated)
-    sys.exit(_main(sys.argv[1:]))
-
-
-def _main(arguments: list[str]) -> int:
-    if arguments and arguments[0] in _LATER:
-        there = ", ".join(
-            sorted(str(command.callback.__name__) for command in app.registered_commands if command.callback)
-        )
-        return _complain(f"the command {arguments[0]!r} is not available yet. Available: {there}.", 2)
-    try:
-        code = app(args=arguments, standalone_mode=False)
-        if code == _INTERRUPTED:  # typer turns KeyboardInterrupt into this
-            raise KeyboardInterrupt
-        return code if isinstance(code, int) else 0
-    except InputError as error:
-        return _complain("\n".join(error.faults), 2)
-    except StorageError as error:
-        return _complain(str(error), 1)
-    except KeyboardInterrupt:
-        return _complain(
-            "Interrupted. Everything trained so far is recorded; the same command goes on from there.", _INTERRUPTED
-        )
-    except TyperException as error:
-        return _complain(f"{error} See lrstudy --help.", 2)
-    except Exception as error:
-        hint = "This is not your input's fault; lrstudy --debug run ... shows where it happened."
-        return _complain(f"{type(error).__name__}: {error}\n{hint}", 1)
-
-
-def _complain(text: str, code: int) -> int:
-    if _debug:
-        traceback.print_exc()
-    print(f"lrstudy: {text}", file=sys.stderr)
-    return code
-
-
-def _terminated(signum: int, frame: object) -> None:
-    raise KeyboardInterrupt
-
-
-def _split(arguments: list[str] | None) -> tuple[str | None, list[str]]:
-    """The study file, if the first argument is one, and the overrides."""
-    given = arguments or []
-    if given and "=" not in given[0]:
-        return given[0], given[1:]
-    return None, given
 
 
 def _build_report(folder: Path, is_forced: bool = True) -> Path:
@@ -277,3 +190,22 @@ def _summary_dict(summary: Any) -> dict[str, Any]:
         "stopped": summary.stopped,
         "notes": list(summary.notes),
     }
+
+
+def _statistics(workload: Any) -> Any:
+    """What the examples of each part look like."""
+    from lrstudy.data.statistics import Statistics
+    from lrstudy.workload import load
+
+    return Statistics.of(*load(workload.data, Path(workload.cache)))
+
+
+def _validate_policy(what: list[str], as_json: bool) -> None:
+    from lrstudy.config.text import apply_overrides
+    from lrstudy.policies.contract import validate_policy
+
+    names, overrides = names_and_overrides(what)
+    if len(names) > 1:
+        raise InputError(f"validate: expected one policy; got {', '.join(names)}.")
+    lines = validate_policy(names[0], Path.cwd(), apply_overrides({}, overrides))
+    print(json.dumps({"policy": names[0], "valid": True, "lines": lines}) if as_json else "\n".join(lines))

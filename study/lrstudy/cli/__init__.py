@@ -1,0 +1,75 @@
+"""The command line. Exit codes: 0 complete, 1 failure, 2 wrong input, 3 finished with failed trials, 130 interrupted."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import traceback
+from typing import Annotated
+
+import typer
+from typer.exceptions import TyperException
+
+from lrstudy import __version__
+from lrstudy.cli import forecasts, new_study, studies, traces  # noqa: F401  # they add their commands to the application
+from lrstudy.cli.options import app
+from lrstudy.faults import InputError, StorageError
+
+_LATER = ("prepare", "lr-find", "score", "replay", "merge", "check", "export", "launch", "doctor")
+_INTERRUPTED = 130
+_debug = False
+
+
+@app.callback(invoke_without_command=True)
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    global _debug
+    _debug = debug
+    if version:
+        print(__version__)
+        raise typer.Exit
+
+
+def main() -> None:
+    """Entry point: runs a command and turns faults into one paragraph and an exit code."""
+    signal.signal(signal.SIGTERM, _terminated)
+    sys.exit(_main(sys.argv[1:]))
+
+
+def _main(arguments: list[str]) -> int:
+    if arguments and arguments[0] in _LATER:
+        there = ", ".join(
+            sorted(str(command.callback.__name__) for command in app.registered_commands if command.callback)
+        )
+        return _complain(f"the command {arguments[0]!r} is not available yet. Available: {there}.", 2)
+    try:
+        code = app(args=arguments, standalone_mode=False)
+        if code == _INTERRUPTED:  # typer turns KeyboardInterrupt into this
+            raise KeyboardInterrupt
+        return code if isinstance(code, int) else 0
+    except InputError as error:
+        return _complain("\n".join(error.faults), 2)
+    except StorageError as error:
+        return _complain(str(error), 1)
+    except KeyboardInterrupt:
+        return _complain(
+            "Interrupted. Everything trained so far is recorded; the same command goes on from there.", _INTERRUPTED
+        )
+    except TyperException as error:
+        return _complain(f"{error} See lrstudy --help.", 2)
+    except Exception as error:
+        hint = "This is not your input's fault; lrstudy --debug run ... shows where it happened."
+        return _complain(f"{type(error).__name__}: {error}\n{hint}", 1)
+
+
+def _complain(text: str, code: int) -> int:
+    if _debug:
+        traceback.print_exc()
+    print(f"lrstudy: {text}", file=sys.stderr)
+    return code
+
+
+def _terminated(signum: int, frame: object) -> None:
+    raise KeyboardInterrupt

@@ -1,0 +1,206 @@
+"""`lrstudy plan`: what a study will ask for, share, cost and be able to tell apart, before anything is trained."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from lrstudy.cli.options import Json, StudyAndOverrides, app, split
+
+_MOST_BRANCHES = 24
+_MOST_SEEDS = 200
+_PIPE = 120  # columns where the output is no terminal
+
+
+@app.command()
+def plan(
+    study: StudyAndOverrides = None,
+    probe: Annotated[
+        bool, typer.Option("--probe", help="Time a few updates on the device to forecast device-hours.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Forecast trials, shared epochs, device-hours, money and the smallest detectable difference; trains nothing."""
+    from lrstudy import forecast, forecast_cost, study_lock
+    from lrstudy.journal import Journal
+    from lrstudy.memo import Memo
+    from lrstudy.study import Study
+
+    found = Study.from_yaml(*split(study))
+    made, notes = found.plan()
+    expected = forecast.forecast(made, Journal(found.folder / "journal"), Memo(found.storage / "memo"))
+    if probe:
+        timing = forecast_cost.probe(made, expected.asked_work or expected.work)
+    else:
+        timing = forecast_cost.recorded_timing(made, found.storage, expected.records)  # type: ignore[assignment]
+    facts = {
+        "name": found.file.name,
+        **expected.to_json(),
+        "cost": _cost(made, expected, timing, study_lock.price(made)),
+        "detectable": _detectable(made, forecast_cost.noise(made, found.storage)),
+        "notes": list(notes),
+    }
+    if as_json:
+        print(json.dumps(facts, allow_nan=False))
+    else:
+        console = Console(highlight=False)
+        _show(console if console.is_terminal else Console(highlight=False, width=_PIPE), facts)
+
+
+def _cost(made: Any, expected: Any, timing: Any, price: dict[str, Any] | None) -> dict[str, Any]:
+    """Device-hours and money for what is left to train, and for what would be without sharing and records."""
+    workload = made.workload
+    unit = "GPU-hours" if workload.device == "cuda" else "CPU-core-hours"
+    found: dict[str, Any] = {"unit": unit, "slots": workload.num_slots, "source": None, "price": price}
+    if timing is None:
+        return found
+    seconds, alone = timing.seconds(expected.work), timing.seconds(expected.asked_work)
+    return found | {
+        "source": timing.source,
+        "timed": timing.count,
+        "seconds_per_update": {str(batch): s for batch, s in sorted(timing.per_update_s.items())},
+        "seconds_per_evaluation": timing.evaluation_s,
+        "device_hours": seconds * workload.share / 3600,
+        "device_hours_without_sharing": alone * workload.share / 3600,
+        "wall_hours": seconds / workload.num_slots / 3600,
+        "money": None if price is None else seconds * workload.share / 3600 * price["device_hour"],
+        "limit_hours": made.study.limits.gpu_hours,
+    }
+
+
+def _detectable(made: Any, noise: Any) -> dict[str, Any]:
+    """The true difference to the control that the confirm trials would show with power 0.8."""
+    from lrstudy_reports.statistics import smallest_detectable
+
+    study = made.study
+    seeds, comparisons = study.confirm.seeds, max(1, len(made.arms.keys() - made.retired) - 1)
+
+    def least(sd: float, pairs: int) -> float | None:
+        value = smallest_detectable(sd, pairs, comparisons)
+        return None if math.isnan(value) else value
+
+    margin = study.compare.margin
+    enough = None
+    if margin is not None:
+        counts = range(2, _MOST_SEEDS + 1)
+        enough = next((n for n in counts if (found := least(noise.high, n)) is not None and found <= margin), None)
+    return {
+        "metric": study.metric, "low": least(noise.low, seeds), "high": least(noise.high, seeds),
+        "sd_low": noise.low, "sd_high": noise.high, "seeds": seeds if study.confirm.top else 0,
+        "comparisons": comparisons, "pairs": noise.pairs, "assumption": noise.assumption, "margin": margin,
+        "seeds_for_margin": enough,
+    }  # fmt: skip
+
+
+def _show(console: Console, facts: dict[str, Any]) -> None:
+    total = facts["total"]
+    console.print(f"{facts['name']}: {total['trials']} trials of {facts['epochs_per_trial']} epochs")
+    console.print(_arms(facts))
+    for text in (*_sharing(facts), *_costs(facts["cost"], total), *_difference(facts["detectable"])):
+        console.print(text, soft_wrap=True, markup=False)
+    for warning in facts["warnings"]:
+        console.print(f"[yellow]warning:[/] {warning.replace('[', chr(92) + '[')}", soft_wrap=True)
+    for note in facts["notes"]:
+        console.print(f"note: {note}", soft_wrap=True, markup=False)
+
+
+def _arms(facts: dict[str, Any]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for heading in ("arm", "trials", "known now", "epochs asked", "distinct", "recorded", "to train"):
+        table.add_column(heading, justify="left" if heading == "arm" else "right", no_wrap=True)
+    rows = [*facts["arms"].items(), ("all, shared ones once", facts["total"])]
+    for name, counts in rows:
+        keys = ("trials", "known_trials", "asked", "distinct", "recorded", "to_train")
+        table.add_row(name, *(str(counts[key]) for key in keys))
+    return table
+
+
+def _sharing(facts: dict[str, Any]) -> Iterator[str]:
+    total, known = facts["total"], facts["sharing"]["known"]
+    rest = total["trials"] - total["known_trials"]
+    text = f"Sharing: {total['known_asked']} epochs of the {total['known_trials']} trials known now are {facts['known_distinct']} distinct ones (x{known:.2f})"
+    if rest:
+        text += (
+            f"; the other {rest} trials, which depend on results, count as unshared: x{facts['sharing']['at_least']:.2f} "
+            "or more over all"
+        )
+    yield text + "."
+    if not facts["tree"]:
+        return
+    yield "Who shares epochs with whom (under one seed; numbers are suggestions of an arm):"
+    lines = list(_tree(facts["tree"], ""))
+    yield from lines[:_MOST_BRANCHES]
+    if len(lines) > _MOST_BRANCHES:
+        yield f"  ... and {len(lines) - _MOST_BRANCHES} more branches (--json has all)"
+
+
+def _tree(branches: Sequence[dict[str, Any]], indent: str) -> Iterator[str]:
+    for branch in branches:
+        span = f"epochs {branch['start'] + 1}-{branch['end']}"
+        yield f"  {indent}{span:<13} {_members(branch['members'])}"
+        yield from _tree(branch["below"], indent + "  ")
+
+
+def _members(members: Sequence[str]) -> str:
+    """``clr 0, 3; step 1``: every arm once, with the numbers of its suggestions."""
+    by_arm: dict[str, list[str]] = {}
+    for member in members:
+        arm, _, number = member.rpartition(" ")
+        by_arm.setdefault(arm, []).append(number)
+    shown = [f"{arm} {', '.join(n[:6])}{', ...' if len(n) > 6 else ''}" for arm, n in by_arm.items()]
+    return "; ".join(shown[:8]) + (f"; and {len(shown) - 8} more arms" if len(shown) > 8 else "")
+
+
+def _costs(cost: dict[str, Any], total: dict[str, int]) -> Iterator[str]:
+    if cost["source"] is None:
+        yield f"Cost: unknown; use --probe. ({total['asked']} epochs asked, at most {total['distinct'] - total['recorded']} to train.)"
+        return
+    timed = {
+        "recorded": f"from {cost.get('timed')} recorded epochs of this workload on this kind of device",
+        "measured": f"from a probe of {cost.get('timed')} batch sizes, alone on the device",
+    }[cost["source"]]
+    money = ""
+    if cost["money"] is not None:
+        money = f", {cost['money']:.2f} {cost['price']['currency']} at {cost['price']['device_hour']:g} an hour"
+    yield (
+        f"Cost: at most {_hours(cost['device_hours'], cost['unit'])}{money}, about {_hours(cost['wall_hours'], 'hours')} "
+        f"on {cost['slots']} slots, {timed}; without sharing and recall {_hours(cost['device_hours_without_sharing'], cost['unit'])}. "
+        "Start-up and the test part are not in it."
+    )
+    if cost["limit_hours"] is not None and cost["device_hours"] > cost["limit_hours"]:
+        yield f"warning: limits.gpu_hours ({cost['limit_hours']:g}) will stop the study before that."
+
+
+def _hours(hours: float, unit: str) -> str:
+    if hours < 1.5 and unit.endswith("hours"):
+        return f"{hours * 60:.1f} {unit.removesuffix('hours')}minutes"
+    return f"{hours:.1f} {unit}"
+
+
+def _difference(found: dict[str, Any]) -> Iterator[str]:
+    if not found["seeds"]:
+        yield "Smallest detectable difference: none, because nothing is confirmed (confirm.top is 0)."
+        return
+    design = f"{found['seeds']} paired seeds, {found['comparisons']} comparisons with the control (Holm), power 0.8"
+    if found["low"] is None:
+        yield f"Smallest detectable difference: none can be shown with {design}: at least 2 seeds that differ are needed."
+        return
+    if found["pairs"]:
+        size = f"{100 * found['low']:.2f} points of {found['metric']}"
+        basis = (
+            f"the differences of {found['pairs']} recorded pairs of this workload vary by {100 * found['sd_low']:.2f}"
+        )
+    else:
+        size = f"{100 * found['low']:.1f} to {100 * found['high']:.1f} points of {found['metric']}"
+        basis = found["assumption"]
+    yield f"Smallest detectable difference: about {size}, with {design}; {basis}."
+    if found["margin"] is not None and found["high"] > found["margin"]:
+        enough = found["seeds_for_margin"]
+        more = f"about {enough} seeds" if enough else f"more than {_MOST_SEEDS} seeds"
+        yield f"  A difference as small as compare.margin ({100 * found['margin']:.2g} points) would take {more} (confirm.seeds)."

@@ -1,0 +1,64 @@
+"""What all commands share: the application, the forms of their arguments, and how a study is named on a command line."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated
+
+import typer
+
+BEGUN = time.monotonic()
+"""When somebody began to wait."""
+
+app = typer.Typer(
+    name="lrstudy",
+    help="Which learning-rate or batch-size policy gives the most accuracy per GPU-hour, and is the difference real?",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+StudyAndOverrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        help="A study file (none: the embedded quickstart), then overrides such as budget.epochs=5.",
+        metavar="[STUDY.yaml] [key=value ...]",
+    ),
+]
+StudyPolicyAndOverrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        help="A study file (none: the embedded quickstart) with overrides, or a policy with values of its parameters.",
+        metavar="[STUDY.yaml | ./mine.py:knee | torch:NAME] [key=value ...]",
+    ),
+]
+As = Annotated[str | None, typer.Option("--as", help="Run under another name.", metavar="NAME")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object for programs.")]
+
+
+def split(arguments: list[str] | None) -> tuple[str | None, list[str]]:
+    """The study file, if the first argument is one, and the overrides."""
+    given = arguments or []
+    if given and "=" not in given[0]:
+        return given[0], given[1:]
+    return None, given
+
+
+def names_and_overrides(arguments: list[str] | None) -> tuple[list[str], list[str]]:
+    """Names, and ``key=value`` wherever they stand."""
+    given = arguments or []
+    return [text for text in given if "=" not in text], [text for text in given if "=" in text]
+
+
+def is_policy(name: str) -> bool:
+    """Whether an argument means a policy: one of a user's file, of torch or of the catalogue."""
+    from lrstudy import own, policies
+
+    if is_study_file(name) or "=" in name:
+        return False
+    return own.is_reference(name) or name.startswith(policies.TORCH) or name in policies.registry()
+
+
+def is_study_file(name: str) -> bool:
+    """Whether an argument means a study file and no policy."""
+    return name.endswith((".yaml", ".yml"))

@@ -1,0 +1,136 @@
+"""`lrstudy trace`: what policies do, as a chart, a table, JSON or a drawing."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from lrstudy.cli.options import Json, app, is_study_file, names_and_overrides
+from lrstudy.faults import InputError
+from lrstudy.trace import By, Trace, trace_policies, trace_study
+
+WIDTH_OF_A_PIPE = 100
+
+
+@app.command()
+def trace(
+    what: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Policies by name (built-in, ./mine.py:knee, torch:NAME), each key=value given to every one that has "
+            "it; or a study file, arms of it, and overrides of the study.",
+            metavar="POLICY ... | STUDY.yaml [ARM ...] [key=value ...]",
+        ),
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="Length of the run.")] = None,
+    updates_per_epoch: Annotated[int | None, typer.Option(help="Updates per epoch at the initial batch size.")] = None,
+    examples: Annotated[int | None, typer.Option(help="Training examples.")] = None,
+    sections: Annotated[int | None, typer.Option(help="Sections of the model, input to head.")] = None,
+    metrics: Annotated[
+        list[str] | None,
+        typer.Option(help="val_loss=1.0,0.9,... or a JSON file: what a reactive policy sees.", metavar="METRICS"),
+    ] = None,
+    by: Annotated[
+        Literal["update", "epoch"] | None,
+        typer.Option(help="Values of every update or of every epoch; the chart's axis."),
+    ] = None,
+    table: Annotated[bool, typer.Option("--table", help="Print the numbers instead of a chart.")] = False,
+    svg: Annotated[Path | None, typer.Option(help="Draw into this file.", metavar="FILE")] = None,
+    as_json: Json = False,
+) -> None:
+    """Show what policies do with the learning rate, momentum and batch size, without training."""
+    names, overrides = names_and_overrides(what)
+    if not names:
+        raise InputError(
+            "trace: expected the name of a policy or a study file; got none. `lrstudy trace sgdr --epochs 30`"
+        )
+    if is_study_file(names[0]):
+        if updates_per_epoch is not None:
+            raise InputError("--updates-per-epoch: expected it only with policies: a study says its batch size.")
+        traces = trace_study(names[0], overrides, names[1:], epochs, examples, sections, metrics or ())
+    else:
+        traces = trace_policies(
+            names, overrides, Path.cwd(), epochs, updates_per_epoch, examples, sections, metrics or ()
+        )
+    if svg is not None:
+        _draw(traces, svg, by or "epoch")
+    if as_json:
+        found = [trace.to_json(by or "update") for trace in traces]
+        print(json.dumps(found[0] if len(found) == 1 else {"traces": found}))
+    elif svg is not None:
+        print(svg)
+    else:
+        _show(traces, by or "epoch", table)
+
+
+def _draw(traces: list[Trace], path: Path, by: By) -> None:
+    from lrstudy.cli.trace_svg import draw
+
+    try:
+        path.write_text(draw(traces, by), encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"--svg: cannot write {path}: {error.strerror}.") from None
+
+
+def _show(traces: list[Trace], by: By, as_table: bool) -> None:
+    from lrstudy.trace_chart import chart
+
+    console = Console(highlight=False)
+    is_unicode = (sys.stdout.encoding or "ascii").lower().replace("-", "").startswith("utf")
+    is_narrow_or_tty = console.is_terminal or "COLUMNS" in console._environ
+    width = console.width if is_narrow_or_tty else WIDTH_OF_A_PIPE
+    if as_table:
+        _print_table(console, traces, by)
+    else:
+        # Lines of braille look alike without colours: then each is drawn with a mark of its own.
+        can_tell_apart = len(traces) == 1 or console.color_system is not None
+        console.print(
+            chart(traces, width, by, is_unicode=is_unicode and can_tell_apart), end="", crop=False, soft_wrap=True
+        )
+    for one in traces:
+        console.print(_described(one), soft_wrap=True, markup=False)
+    for note in dict.fromkeys(note for one in traces for note in one.notes):
+        console.print(f"note: {note}", soft_wrap=True, markup=False)
+
+
+def _described(trace: Trace) -> str:
+    values = trace.to_json("epoch")
+    parameters = ", ".join(f"{key} {_short(value)}" for key, value in values["parameters"].items())
+    return (
+        f"{trace.label}: {parameters}; {trace.run.num_epochs} epochs of {trace.run.num_examples} examples, "
+        f"{sum(values['updates_per_epoch'])} updates"
+    )
+
+
+def _print_table(console: Console, traces: list[Trace], by: By) -> None:
+    for one in traces:
+        table = Table(box=None, pad_edge=False, title=one.label if len(traces) > 1 else None, title_justify="left")
+        for heading in ("epoch", *_HEADINGS[by]):
+            table.add_column(heading, justify="right", no_wrap=True)
+        for epoch, settings in enumerate(one.settings):
+            lr, momentum = settings.lr[:, -1], settings.momentum[:, -1]
+            if by == "epoch":
+                rates = (lr[0], lr.min(), lr.max(), lr[-1])
+                shown = [str(settings.num_updates), *(f"{r:.9g}" for r in rates), f"{momentum.mean():.9g}"]
+                table.add_row(str(epoch), *shown, str(settings.batch_size))
+                continue
+            for update in range(settings.num_updates):
+                numbers = (f"{lr[update]:.9g}", f"{momentum[update]:.9g}", str(settings.batch_size))
+                table.add_row(str(epoch), str(update), *numbers)
+        console.print(table, crop=False, no_wrap=True, overflow="ignore")
+
+
+_HEADINGS = {
+    "epoch": ("updates", "lr first", "min", "max", "last", "momentum", "batch"),
+    "update": ("update", "lr", "momentum", "batch"),
+}
+
+
+def _short(value: object) -> str:
+    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)

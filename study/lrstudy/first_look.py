@@ -1,0 +1,232 @@
+"""A look at somebody's data before a study of it is written: labels, parts and groups, and a sample of the images."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from lrstudy import own
+from lrstudy.data.decoding import MOST_PIXELS
+from lrstudy.data.labels import Labels, class_counts, encode
+from lrstudy.data.sources import EXTENSIONS, TEST, VALIDATION, Encoded, Source, open_source
+from lrstudy.data.spec import DataSpec, SplitSpec
+from lrstudy.data.splits import Splits, split
+from lrstudy.faults import InputError, choices
+
+_IMAGE_COLUMNS = ("image", "img", "image_path", "path", "filepath", "file", "filename", "file_name", "image_id")
+_LABEL_COLUMNS = ("label", "labels", "class", "target", "category", "diagnosis", "dx", "finding_labels", "y")
+_GROUP_COLUMNS = (
+    "patient", "patient_id", "patientid", "subject", "subject_id", "person", "person_id", "participant", "lesion_id",
+    "case", "case_id", "group", "group_id",
+)  # fmt: skip
+_LOOKED_AT = 5000  # images of which a sample is opened
+_SAMPLE = 200
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the data looks like. `root` is where a table's paths start, if not beside it. `sizes` are (width, height) of a sample; `groups` the number of groups, 0 without."""
+
+    source: str
+    root: str | None
+    image_column: str | None
+    label_column: str | None
+    group_column: str | None
+    groups: int
+    labels: Labels
+    classes: tuple[str, ...]
+    has_test: bool
+    has_validation: bool
+    splits: Splits
+    sizes: tuple[tuple[int, int], ...]
+    is_grey: bool
+    is_stored_grey: bool
+
+    @property
+    def several(self) -> bool:
+        """Whether an example may have several labels."""
+        return self.labels.ndim == 2
+
+    @property
+    def parts(self) -> dict[str, np.ndarray[Any, Any]]:
+        """The indices of each part."""
+        return {"train": self.splits.train, "validation": self.splits.validation, "test": self.splits.test}
+
+    @property
+    def imbalance(self) -> float:
+        """The largest training count of a class over the smallest."""
+        counts = class_counts(self.labels[self.splits.train], len(self.classes))
+        return float(counts.max() / max(1, counts.min()))
+
+
+def find_source(data: str) -> str:
+    """The source that `data` means, its path absolute. Raises InputError, with what was expected."""
+    kind, colon, rest = data.partition(":")
+    if own.is_reference(data):
+        return own.resolve(data, Path.cwd(), "--data")
+    if colon and kind in ("folder", "parquet", "csv", "npz"):
+        return f"{kind}:{Path(rest).expanduser().resolve()}"
+    path = Path(data).expanduser().resolve()
+    if path.is_dir():
+        return _source_of_folder(path)
+    kinds = {".parquet": "parquet", ".csv": "csv", ".npz": "npz"}
+    if path.is_file():
+        if path.suffix.lower() not in kinds:
+            raise InputError(f"--data: expected a .parquet, .csv or .npz file or a folder; got the file {path}.")
+        return f"{kinds[path.suffix.lower()]}:{path}"
+    if colon or "/" in data or "." in data:
+        raise InputError(f"--data: there is no file or folder {path}.")
+    try:
+        open_source(DataSpec(data))
+    except InputError as error:
+        raise InputError([f"--data: {data} is no folder, file or known data set. {error.faults[0]}"]) from None
+    return data
+
+
+def look(source: str) -> Found:
+    """Read the labels of a source and open a sample of its images. Raises InputError."""
+    columns = _columns(source)
+    image, label = _pick(columns, _IMAGE_COLUMNS, "image"), _pick(columns, _LABEL_COLUMNS, "label")
+    group = next((name for name in columns if _plain(name) in _GROUP_COLUMNS), None)
+    root = _root(source, image) if source.startswith("csv:") and image is not None else None
+    spec = DataSpec(source, image or "image", label or "label", group, root)
+    opened = open_source(spec)
+    rows, parts = opened.labels()
+    labels, classes = encode(rows, None)
+    part = np.array(parts, dtype=np.uint8)
+    has_test, has_validation = bool((part == TEST).any()), bool((part == VALIDATION).any())
+    group = group if group is not None and _is_group(opened, group, len(rows)) else None
+    names, numbers = (
+        np.unique(np.array(opened.column(group)), return_inverse=True) if group is not None else (np.array([]), None)
+    )
+    rule = SplitSpec(
+        "given" if has_test else 0.2,
+        "given" if has_validation else 0.15,
+        "group" if group is not None and not (has_test and has_validation) else "stratified",
+    )
+    splits = split(labels, part, rule, None, classes, numbers, [str(name) for name in names])
+    sizes, is_grey, is_stored_grey = _sample(opened, len(rows))
+    return Found(
+        source, root, image, label, group, len(names), labels, classes, has_test, has_validation, splits, sizes, is_grey,
+        is_stored_grey,
+    )  # fmt: skip
+
+
+def _source_of_folder(folder: Path) -> str:
+    entries = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    if (folder / "train.parquet").is_file():
+        return f"parquet:{folder}"
+    for suffix in ("csv", "parquet", "npz"):
+        files = [path for path in entries if path.suffix.lower() == f".{suffix}"]
+        if len(files) == 1:
+            return f"{suffix}:{files[0]}"
+        if len(files) > 1:
+            raise InputError(
+                f"--data: {folder} holds {len(files)} .{suffix} files ({', '.join(f.name for f in files[:5])}); name one of them."
+            )
+    folders = [path for path in entries if path.is_dir()]
+    if not folders:
+        images = sum(path.suffix.lower() in EXTENSIONS for path in entries)
+        has = f"{images} images and no class folders" if images else "neither images nor tables"
+        raise InputError(
+            f"--data: expected one folder of images per class (also below train/ and test/), a train.parquet, or a .csv, "
+            f".parquet or .npz file; {folder} has {has}."
+        )
+    return f"folder:{folder}"
+
+
+def _columns(source: str) -> list[str]:
+    """The columns of a table; none for other sources."""
+    kind, _, path = source.partition(":")
+    if own.is_reference(source):
+        return []
+    if kind == "csv":
+        try:
+            with Path(path).open(newline="", encoding="utf-8-sig") as file:
+                return [name.strip() for name in next(csv.reader(file), [])]
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"--data: {path} cannot be read ({error}).") from None
+    if kind == "parquet":
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        file_path = Path(path) / "train.parquet" if Path(path).is_dir() else Path(path)
+        try:
+            return list(pq.read_schema(file_path).names)
+        except (OSError, pa.ArrowException) as error:
+            raise InputError(f"--data: {file_path} is not a readable Parquet file ({str(error)[:200]}).") from None
+    return []
+
+
+def _pick(columns: Sequence[str], candidates: Sequence[str], what: str) -> str | None:
+    """The column that is called most like a candidate; None for sources without columns. Raises InputError."""
+    if not columns:
+        return None
+    for candidate in candidates:
+        for name in columns:
+            if _plain(name) == candidate:
+                return name
+    raise InputError(
+        f"--data: expected a column of {what}s, called one of {', '.join(candidates)}. {choices(columns)} "
+        f"Name it in a study file, as data: {{source: ..., {what}: COLUMN}}."
+    )
+
+
+def _root(source: str, column: str) -> str | None:
+    """The folder that a table's paths start in, if they lie in one beside it. Raises InputError if they lie nowhere."""
+    table = Path(source.partition(":")[2])
+    names = open_source(DataSpec(source, column)).column(column)
+    if not names or (table.parent / names[0]).is_file():
+        return None
+    for folder in sorted(path for path in table.parent.iterdir() if path.is_dir()):
+        if (folder / names[0]).is_file():
+            return str(folder)
+    raise InputError(
+        f"--data: {table.name} names the image {names[0]}, which is neither in {table.parent} nor in a folder there."
+    )
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"\W+", "_", name.strip().lower())
+
+
+def _is_group(source: Source, column: str, count: int) -> bool:
+    """Whether a column groups anything: more than one group, and fewer than examples."""
+    return 1 < len(set(source.column(column))) < count
+
+
+def _sample(source: Source, count: int) -> tuple[tuple[tuple[int, int], ...], bool, bool]:
+    """Sizes of a sample of the images, whether they show no colour, and whether they are stored so."""
+    step = max(1, min(count, _LOOKED_AT) // _SAMPLE)
+    sizes: list[tuple[int, int]] = []
+    is_grey = is_stored_grey = True
+    for number, (_, encoded) in enumerate(islice(source.images(), 0, _LOOKED_AT, step)):
+        try:
+            image = _opened(encoded)
+        except Exception:  # Pillow's readers raise anything; `lrstudy validate` reports every one of them
+            continue
+        with image:
+            sizes.append(image.size)
+            stored = image.mode in ("1", "L", "LA", "I", "F", "I;16")
+            is_stored_grey &= stored
+            if not stored and is_grey and number < 40 and image.width * image.height <= MOST_PIXELS:
+                pixels = np.asarray(image.convert("RGB").resize((32, 32)), dtype=np.int16)
+                is_grey = bool(np.ptp(pixels, axis=2).max() <= 8)
+    if not sizes:
+        raise InputError("--data: none of the first images can be decoded.")
+    return tuple(sizes), is_grey, is_stored_grey
+
+
+def _opened(encoded: Encoded) -> Image.Image:
+    if isinstance(encoded, np.ndarray):
+        return Image.fromarray(encoded[..., 0] if encoded.ndim == 3 and encoded.shape[2] == 1 else encoded)
+    return Image.open(encoded if isinstance(encoded, Path) else io.BytesIO(encoded))
