@@ -21,7 +21,10 @@ def test_the_version_is_printed(capsys):
 def test_a_command_of_a_later_version_is_refused_with_not_yet(capsys, command):
     assert _main([command]) == 2
     said = capsys.readouterr().err
-    assert f"the command '{command}' is not available yet. Available: init, plan, report, run, status, trace, validate." in said
+    assert (
+        f"the command '{command}' is not available yet. Available: init, plan, report, run, status, trace, validate."
+        in said
+    )
 
 
 def test_an_unknown_command_or_option_exits_2_with_one_line(capsys):

@@ -197,7 +197,7 @@ def test_several_labels_are_trained_and_ranked(shared_data: Path, tmp_path: Path
     assert confirmed.test is not None
     assert set(confirmed.test) >= {"auroc", "average_precision", "exact_match", "f1"}
     assert 0.3 < confirmed.test["auroc"] < 0.8
-    assert serial.plan.workload.counted["test"]["counts"][:2] == [22, 3]
+    assert serial.plan.workload.statistics.counts["test"][:2] == (22, 3)
 
 
 def test_adam_and_weights_of_classes_reach_the_settings(tmp_path: Path) -> None:

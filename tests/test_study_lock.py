@@ -211,6 +211,10 @@ def test_the_control_of_the_lock_is_the_arm_as_it_runs_now():
         ("workload.image.normalize=none", "with other preprocessing (preprocessing.normalize: data before, none now)."),
         ("workload.image.channels=rgb", "with other data and model (model.channels: 1 before, 3 now)."),
         ("workload.augment=flip", "with other augment (augment: none before, flip now)."),
+        (
+            "workload.task.class_weights=balanced",
+            "with other task (task.class_weights: none before, balanced now).",
+        ),
     ],
 )
 def test_what_makes_results_incomparable_is_refused_with_the_way_out(override, told):

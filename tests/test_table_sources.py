@@ -294,7 +294,9 @@ def test_statistics_count_classes_groups_and_copies(tmp_path: Path) -> None:
     data = prepare(spec, tmp_path / "cache")
     chosen = SplitSpec("given", 3, "stratified")
     made = split(data.labels, data.part, chosen, None, data.classes)
-    found = Statistics.of(data, made)
+    assert Statistics.of(data, made).copies is None, "nobody has looked at the pixels"
+    found = Statistics.of(data, made).with_copies(data, made)
+    assert found.summary == "10 training, 3 validation, 3 test examples; 3 classes with 2 to 6 training examples each"
     assert found.examples == {"train": 10, "validation": 3, "test": 3}
     assert found.counts["test"] == (2, 0, 1)
     assert found.copies == 1

@@ -98,7 +98,7 @@ def provenance(found: Analysis) -> Section:
     """Data, model, numerics, versions, and the lineages of the confirm trials."""
     study, lock = found.study, found.study.lock
     groups = (
-        ("Data", lock.data),
+        ("Data", {name: found for name, found in lock.data.items() if name not in ("classes", "statistics")}),
         ("Model", lock.model),
         ("Numerics", lock.numerics),
         ("Versions", lock.versions),

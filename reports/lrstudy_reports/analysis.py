@@ -16,13 +16,14 @@ from lrstudy_reports.tables import Study
 
 @dataclass(frozen=True)
 class Analysis:
-    """All that the sections of a page draw on."""
+    """All that the sections of a page draw on; `ranked` is the test AUROC of each class and arm."""
 
     study: Study
     comparison: Comparison
     sharing: Sharing
     closing: Closing | None
     searchers: pd.DataFrame
+    ranked: pd.DataFrame
     looks: Mapping[str, Look]
     drawings: Mapping[str, Drawing]
 

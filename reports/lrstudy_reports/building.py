@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from lrstudy_reports import figures, traces
 from lrstudy_reports.accounts import troubled
 from lrstudy_reports.analysis import Analysis
+from lrstudy_reports.classes import by_class
 from lrstudy_reports.comparison import COLUMNS, Comparison, compare
 from lrstudy_reports.costs import Closing, Sharing, close_ledger, sharing
 from lrstudy_reports.curves import mean_curves
@@ -39,16 +40,17 @@ def build_report(folder: Path) -> Path:
     comparison = compare(study)
     tuned = all_configurations(study)
     after, searchers = best_after(study, tuned), searcher_table(study, tuned)
-    curves = mean_curves(comparison.curves)
+    curves, ranked = mean_curves(comparison.curves), by_class(study)
     shared, closing = sharing(study), close_ledger(study)
     look = looks(study.arms, study.lock.control)
     drawings = _draw(study, comparison, curves, after, shared, closing, look)
-    page = compose(Analysis(study, comparison, shared, closing, searchers, look, drawings))
+    page = compose(Analysis(study, comparison, shared, closing, searchers, ranked, look, drawings))
     report = folder / "report"
     frames = {
         "arms": comparison.arms,
         "best_after": after,
         "calibration": comparison.calibration.updates,
+        "classes": ranked.reset_index(),
         "confirmed": _confirmed(study),
         "curves": curves,
         "ledger": _closing_table(closing),
@@ -56,7 +58,7 @@ def build_report(folder: Path) -> Path:
         "sharing": shared.arms.reset_index(),
         "trouble": troubled(study),
     }
-    written = {f"tables/{name}.csv": _csv(frame) for name, frame in frames.items() if len(frame.columns)}
+    written = {f"tables/{name}.csv": _csv(frame) for name, frame in frames.items() if len(frame.columns) > 1}
     written |= {f"figures/{name}.svg": drawing.svg.encode() for name, drawing in drawings.items()}
     texts = {name: text.encode() for name, text in render(page).items()}
     replace(folder / "arms.parquet", arms_parquet(comparison))

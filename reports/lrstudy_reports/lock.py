@@ -23,13 +23,14 @@ class Price:
 class Lock:
     """The frozen protocol of a study.
 
-    `arms` maps a name to its policy, and `parameters` to what was searched in it. `trials_per_arm` counts
+    `arms` maps a name to its policy, `parameters` to what was searched in it and `caveats` to what must be said of it. `trials_per_arm` counts
     configurations per searcher, the cohort's included. `seeds` are the tuning seeds. `target` is a value
     of the metric, or None: then it is `target_of_control` x the control's mean final validation value.
     """
 
     name: str
     metric: str = "metric"
+    report_metrics: tuple[str, ...] = ()
     mode: Literal["max", "min"] = "max"
     select: str = "final"
     budget_epochs: float | None = None
@@ -38,6 +39,7 @@ class Lock:
     searchers: tuple[str, ...] = ()
     arms: Mapping[str, str] = field(default_factory=dict)
     parameters: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    caveats: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     trials_per_arm: int | None = None
     cohort: int | None = None
     seeds: tuple[int, ...] = (0,)
@@ -97,6 +99,7 @@ def parse_lock(raw: Mapping[str, Any], name: str) -> Lock:
     return Lock(
         name=str(raw.get("name") or name),
         metric=str(raw.get("metric") or "metric"),
+        report_metrics=tuple(map(str, raw.get("report_metrics") or ())),
         mode=cast(Literal["max", "min"], mode),
         select=str(raw.get("select") or "final"),
         budget_epochs=raw.get("budget_epochs"),
@@ -105,6 +108,7 @@ def parse_lock(raw: Mapping[str, Any], name: str) -> Lock:
         searchers=tuple(_searcher(item) for item in raw.get("searchers") or ()),
         arms={arm: str(_map(body).get("policy") or arm) for arm, body in arms.items()},
         parameters={arm: tuple(map(str, _map(body).get("parameters") or ())) for arm, body in arms.items()},
+        caveats={arm: tuple(map(str, _map(body).get("caveats") or ())) for arm, body in arms.items()},
         trials_per_arm=raw.get("trials_per_arm"),
         cohort=raw.get("cohort"),
         seeds=_seeds(raw.get("seeds")),

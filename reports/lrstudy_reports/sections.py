@@ -8,11 +8,12 @@ from typing import Any
 from lrstudy_reports import formats
 from lrstudy_reports.accounts import ledger, provenance, trouble, what_was_shared
 from lrstudy_reports.analysis import Analysis
+from lrstudy_reports.classes import classes
 from lrstudy_reports.comparison import configuration_of
 from lrstudy_reports.curves import FRACTIONS
 from lrstudy_reports.page import Cell, Page, Section, Table
 from lrstudy_reports.tables import Study
-from lrstudy_reports.wording import answer, limits, metric_name, protocol, ratio, status
+from lrstudy_reports.wording import answer, caveats, limits, metric_name, protocol, ratio, status
 
 
 def compose(found: Analysis) -> Page:
@@ -23,6 +24,7 @@ def compose(found: Analysis) -> Page:
         _curves(found),
         _policies(found),
         _tuning(found),
+        classes(found),
         trouble(found),
         what_was_shared(found),
         ledger(found),
@@ -104,7 +106,7 @@ def _verdicts(found: Analysis) -> Section:
         "verdicts",
         "Verdicts",
         tables=[table],
-        notes=_quotients(study, rows),
+        notes=[*caveats(study), *_quotients(study, rows)],
         drawings=found.drawn("verdicts"),
     )
 

@@ -148,7 +148,7 @@ def label_ends(axes: Axes, ends: Sequence[tuple[float, float, str, str]]) -> Non
 
 
 def spread(positions: Sequence[float], gap: float) -> list[float]:
-    """The sorted `positions` moved apart to at least `gap`, as little as one pass up and one down need."""
+    """The sorted `positions` moved apart to at least `gap`, as little as that needs, and into [0, 1] if they fit there."""
     moved = list(positions)
     for _ in range(20):
         for k in range(1, len(moved)):
@@ -158,4 +158,10 @@ def spread(positions: Sequence[float], gap: float) -> list[float]:
                 moved[k] += overlap / 2
     for k in range(1, len(moved)):
         moved[k] = max(moved[k], moved[k - 1] + gap)
+    if gap * (len(moved) - 1) > 1:
+        return moved
+    for k in range(len(moved)):
+        moved[k] = max(moved[k], k * gap)
+    for k in range(len(moved)):
+        moved[-1 - k] = min(moved[-1 - k], 1 - k * gap)
     return moved

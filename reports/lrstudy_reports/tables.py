@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -183,6 +183,42 @@ def learning_rates(folder: Path, digests: Iterable[str]) -> dict[str, FloatArray
                 rates = np.array(row["lr"], dtype=np.float64)
                 found[row["settings"]] = rates.reshape(-1, max(int(row["sections"] or 1), 1))
     return found
+
+
+def test_metrics(folder: Path, names: Sequence[str]) -> pd.DataFrame:
+    """`trial_id` and one column for each of the metrics `names`: values on the test part, NaN where there is none."""
+    columns = {"trial_id": _TEXT, **{f"test_{name}": _NUMBER for name in names}}
+    frame = _read(folder / "trials.parquet", columns)
+    return frame.rename(columns={f"test_{name}": name for name in names})
+
+
+def predictions(folder: Path, trial_ids: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Trial -> its test examples: `scores` (examples, classes), and `label` (examples,) or `labels` (examples, classes).
+
+    `labels` is None where every example has one label. Trials without predictions are left out.
+    """
+    path = folder / "predictions.parquet"
+    if not path.exists():
+        return {}
+    table = _parquet(path, ["trial_id", "label", "labels", "scores"])
+    found: dict[str, dict[str, Any]] = {}
+    for trial_id in trial_ids:
+        rows = table.filter(pc.equal(table.column("trial_id"), trial_id))
+        if not rows.num_rows or not {"label", "scores"} <= set(table.column_names):
+            continue
+        several = "labels" in table.column_names and rows.column("labels").null_count == 0
+        found[trial_id] = {
+            "scores": _matrix(rows.column("scores")),
+            "label": None if several else rows.column("label").to_numpy(),
+            "labels": _matrix(rows.column("labels")) if several else None,
+        }
+    return found
+
+
+def _matrix(column: pa.ChunkedArray) -> NDArray[Any]:
+    """A column of lists of one length as a matrix."""
+    values: NDArray[Any] = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    return values.reshape(len(column), -1)
 
 
 def _read(path: Path, columns: Mapping[str, str]) -> pd.DataFrame:

@@ -87,6 +87,15 @@ def answer(study: Study, comparison: Comparison) -> str:
     return " ".join([*parts, *_lost_seeds(comparison)])
 
 
+def caveats(study: Study) -> list[str]:
+    """What must be said of policies, those of several arms once."""
+    arms: dict[str, list[str]] = {}
+    for arm in study.arms:
+        for text in study.lock.caveats.get(arm, ()):
+            arms.setdefault(text, []).append(arm)
+    return [f"{formats.listed(names)}: {text}" for text, names in arms.items()]
+
+
 def limits(study: Study, comparison: Comparison) -> list[str]:
     """What the numbers do not say."""
     lock = study.lock

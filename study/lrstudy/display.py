@@ -30,6 +30,9 @@ class Progress:
         """Begin to show a run on `slots` slots."""
         self._admission, self._slots, self._began = admission, slots, time.monotonic()
         self._already = _num_ended(admission)
+        statistics = admission.plan.workload.statistics
+        for text in (f"Data: {statistics.summary}", *(f"note: {note}" for note in statistics.notes())):
+            self._console.print(text, soft_wrap=True, markup=False)
         if self._console.is_terminal:
             self._live = Live(self._table(), console=self._console, refresh_per_second=4, transient=True)
             self._live.start()

@@ -23,11 +23,24 @@ from lrstudy.data.splits import Splits, split
 from lrstudy.faults import InputError, choices
 
 _IMAGE_COLUMNS = ("image", "img", "image_path", "path", "filepath", "file", "filename", "file_name", "image_id")
-_LABEL_COLUMNS = ("label", "labels", "class", "target", "category", "diagnosis", "dx", "finding_labels", "y")
+_LABEL_COLUMNS = (
+    "label_name",
+    "class_name",
+    "label",
+    "labels",
+    "class",
+    "target",
+    "category",
+    "diagnosis",
+    "dx",
+    "finding_labels",
+    "y",
+)
 _GROUP_COLUMNS = (
     "patient", "patient_id", "patientid", "subject", "subject_id", "person", "person_id", "participant", "lesion_id",
     "case", "case_id", "group", "group_id",
 )  # fmt: skip
+_PARTS = ("train.parquet", "validation.parquet", "test.parquet")
 _LOOKED_AT = 5000  # images of which a sample is opened
 _SAMPLE = 200
 
@@ -68,28 +81,31 @@ class Found:
         return float(counts.max() / max(1, counts.min()))
 
 
-def find_source(data: str) -> str:
-    """The source that `data` means, its path absolute. Raises InputError, with what was expected."""
+def find_sources(data: str) -> list[str]:
+    """What `data` may mean, paths absolute, the best first: of several tables one that names groups, such as patients.
+
+    Raises InputError, with what was expected, if there is nothing.
+    """
     kind, colon, rest = data.partition(":")
     if own.is_reference(data):
-        return own.resolve(data, Path.cwd(), "--data")
+        return [own.resolve(data, Path.cwd(), "--data")]
     if colon and kind in ("folder", "parquet", "csv", "npz"):
-        return f"{kind}:{Path(rest).expanduser().resolve()}"
+        return [f"{kind}:{Path(rest).expanduser().resolve()}"]
     path = Path(data).expanduser().resolve()
     if path.is_dir():
-        return _source_of_folder(path)
+        return _sources_of_folder(path)
     kinds = {".parquet": "parquet", ".csv": "csv", ".npz": "npz"}
     if path.is_file():
         if path.suffix.lower() not in kinds:
             raise InputError(f"--data: expected a .parquet, .csv or .npz file or a folder; got the file {path}.")
-        return f"{kinds[path.suffix.lower()]}:{path}"
+        return [f"{kinds[path.suffix.lower()]}:{path}"]
     if colon or "/" in data or "." in data:
         raise InputError(f"--data: there is no file or folder {path}.")
     try:
         open_source(DataSpec(data))
     except InputError as error:
         raise InputError([f"--data: {data} is no folder, file or known data set. {error.faults[0]}"]) from None
-    return data
+    return [data]
 
 
 def look(source: str) -> Found:
@@ -121,27 +137,29 @@ def look(source: str) -> Found:
     )  # fmt: skip
 
 
-def _source_of_folder(folder: Path) -> str:
+def _sources_of_folder(folder: Path) -> list[str]:
+    """What a folder holds that may be meant, the most likely first. Raises InputError if that is nothing."""
     entries = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-    if (folder / "train.parquet").is_file():
-        return f"parquet:{folder}"
+    found = [f"parquet:{folder}"] if (folder / "train.parquet").is_file() else []
     for suffix in ("csv", "parquet", "npz"):
-        files = [path for path in entries if path.suffix.lower() == f".{suffix}"]
+        files = [path for path in entries if path.suffix.lower() == f".{suffix}" and path.name not in _PARTS]
         if len(files) == 1:
-            return f"{suffix}:{files[0]}"
-        if len(files) > 1:
+            found.append(f"{suffix}:{files[0]}")
+        elif files and not found:
             raise InputError(
                 f"--data: {folder} holds {len(files)} .{suffix} files ({', '.join(f.name for f in files[:5])}); name one of them."
             )
     folders = [path for path in entries if path.is_dir()]
-    if not folders:
+    if (folder / "train").is_dir() or (folders and not found):
+        found.append(f"folder:{folder}")
+    if not found:
         images = sum(path.suffix.lower() in EXTENSIONS for path in entries)
         has = f"{images} images and no class folders" if images else "neither images nor tables"
         raise InputError(
             f"--data: expected one folder of images per class (also below train/ and test/), a train.parquet, or a .csv, "
             f".parquet or .npz file; {folder} has {has}."
         )
-    return f"folder:{folder}"
+    return sorted(found, key=lambda source: not any(_plain(name) in _GROUP_COLUMNS for name in _columns(source)))
 
 
 def _columns(source: str) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import median
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from lrstudy import own
 from lrstudy.data.labels import class_counts
-from lrstudy.first_look import Found, find_source, look
+from lrstudy.first_look import Found, find_sources, look
 
 SIZES = (32, 64, 96, 128, 224)
 _IMBALANCED = 1.5
@@ -27,9 +27,8 @@ def first_study(data: str, out: Path, *, has_gpu: bool) -> str:
     Paths in it start at the folder of `out` where the data lies below that. Labels are read, and a sample of the images
     is opened. Raises InputError if nothing usable is found.
     """
-    source = find_source(data)
-    found = look(source)
-    return "\n".join(_lines(found, out, _name(source), has_gpu)) + "\n"
+    source, *others = find_sources(data)
+    return "\n".join(_lines(look(source), others, out, _name(source), has_gpu)) + "\n"
 
 
 def _as_written(source: str, out: Path) -> str:
@@ -56,7 +55,7 @@ def _name(source: str) -> str:
     return name if name and name[0].isalnum() and name.lower() != "memo" else "study"
 
 
-def _lines(found: Found, out: Path, name: str, has_gpu: bool) -> Iterator[str]:
+def _lines(found: Found, others: Sequence[str], out: Path, name: str, has_gpu: bool) -> Iterator[str]:
     """The study file, line by line."""
     num_train = len(found.splits.train)
     kind = "multilabel" if found.several else "binary" if len(found.classes) == 2 else "multiclass"
@@ -67,6 +66,8 @@ def _lines(found: Found, out: Path, name: str, has_gpu: bool) -> Iterator[str]:
     yield "workload:"
     yield from (f"  # {line}" for line in _class_lines(found))
     yield f"  data: {_data(found, out)}"
+    if others:
+        yield f"  # Also there: {', '.join(_comment(_as_written(other, out)) for other in others)}"
     yield from _split_lines(found)
     yield from _subset_lines(num_train, has_gpu)
     yield from _image_lines(found, has_gpu)

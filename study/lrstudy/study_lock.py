@@ -115,7 +115,7 @@ def render(
             "train": train,
             "validation": validation,
             "test": test,
-            "statistics": workload.counted,
+            "statistics": workload.statistics.to_json(),
         },
         "model": plan.root(0).model,
         "numerics": workload.numerics,
@@ -136,6 +136,8 @@ def identity(plan: Plan) -> dict[str, Any]:
         "preprocessing": root.preprocessing,
         "model": root.model,
         "augment": study.workload.augment,
+        "source": root.source,
+        "task": {"kind": root.task, "class_weights": study.workload.task.class_weights},
         "metric": study.metric,
         "select": study.select,
         "budget": study.budget.epochs,
@@ -214,7 +216,7 @@ def _differences(name: str, before: Any, now: Any) -> Iterator[str]:
         for key in now:
             if key != "constants":
                 yield from _differences(f"{name}.{key}", before.get(key), now[key])
-    elif name not in ("data", "split") and now != before:
+    elif name not in ("data", "split", "source") and now != before:
         yield f"{name}: {before} before, {now} now"
 
 

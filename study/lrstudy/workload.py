@@ -21,6 +21,7 @@ from lrstudy.data.normalise import Constants, normalisation
 from lrstudy.data.sources import open_source
 from lrstudy.data.spec import AUGMENTATIONS, DataSpec
 from lrstudy.data.splits import Splits, split
+from lrstudy.data.statistics import Statistics
 from lrstudy.faults import InputError, choices, unknown
 from lrstudy.lineage import Root
 from lrstudy.model_names import describe, family_of
@@ -34,8 +35,8 @@ class Workload:
 
     `cache` is the folder of decoded data. `data_digest` and `split_digest` are what the driver found; a
     worker checks them, and `numerics` too. `constants` are mean and deviation per channel. `counts` are the examples of train, validation
-    and test, `counted` those of each class in them, as JSON for people. `recipe` holds what
-    every epoch's settings take from the workload: loss, class weights, augmentation. `own` are the references to
+    and test, `statistics` those of each class in them. `recipe` holds what every epoch's settings take from the workload:
+    loss, class weights, augmentation. `own` are the references to
     the user's code by role (data, model, augment, train_step), with absolute paths, and `source` the digest of what
     of it shapes training. `share` is the number of devices that a trial occupies: GPUs, or CPU cores where there
     is none.
@@ -47,7 +48,7 @@ class Workload:
     split_digest: str
     classes: tuple[str, ...]
     counts: tuple[int, int, int]
-    counted: Mapping[str, Any]
+    statistics: Statistics
     constants: Constants
     task: Task
     recipe: Recipe
@@ -106,7 +107,7 @@ def resolve(study: StudyFile, base: Path, storage: Path) -> Workload:
         split_digest=parts.digest,
         classes=tuple(data.classes),
         counts=(len(parts.train), len(parts.validation), len(parts.test)),
-        counted=_counted(data, parts),
+        statistics=Statistics.of(data, parts),
         constants=normalisation(spec.image.normalize, data.images, parts.train),
         task=task,
         recipe=_recipe(config, data, parts, task),
@@ -120,14 +121,6 @@ def resolve(study: StudyFile, base: Path, storage: Path) -> Workload:
         share=gpu or float(threads),
         numerics=numerics.probe(device, threads, storage / "memo" / "numerics"),
     )
-
-
-def _counted(data: DataSet, parts: Splits) -> dict[str, Any]:
-    indices = {"train": parts.train, "validation": parts.validation, "test": parts.test}
-    return {
-        name: {"examples": len(index), "counts": class_counts(data.labels[index], len(data.classes)).tolist()}
-        for name, index in indices.items()
-    }
 
 
 def load(spec: DataSpec, cache: Path) -> tuple[DataSet, Splits]:

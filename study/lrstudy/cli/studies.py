@@ -6,7 +6,7 @@ import json
 import time
 from hashlib import blake2b
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -24,6 +24,10 @@ from lrstudy.cli.options import (
     split,
 )
 from lrstudy.faults import InputError
+
+if TYPE_CHECKING:
+    from lrstudy.data.statistics import Statistics
+    from lrstudy.workload import Workload
 
 
 @app.command()
@@ -192,12 +196,11 @@ def _summary_dict(summary: Any) -> dict[str, Any]:
     }
 
 
-def _statistics(workload: Any) -> Any:
-    """What the examples of each part look like."""
-    from lrstudy.data.statistics import Statistics
+def _statistics(workload: Workload) -> Statistics:
+    """What the examples of each part look like, copies of training examples in the test part counted."""
     from lrstudy.workload import load
 
-    return Statistics.of(*load(workload.data, Path(workload.cache)))
+    return workload.statistics.with_copies(*load(workload.data, Path(workload.cache)))
 
 
 def _validate_policy(what: list[str], as_json: bool) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Any
 
@@ -17,13 +17,14 @@ from lrstudy.data.splits import Splits
 IMBALANCED = 3.0
 """Classes whose training counts differ by more than this factor are pointed out."""
 _SHOWN = 20
+_WORDS = {"train": "training", "validation": "validation", "test": "test"}
 
 
 @dataclass(frozen=True)
 class Statistics:
     """Counts of examples per part and class. `several`: an example may have several labels; `groups` counts groups.
 
-    `copies` is how many test examples have exactly the pixels of a training or validation example.
+    `copies` is how many test examples have exactly the pixels of a training or validation example; None: not counted.
     """
 
     classes: tuple[str, ...]
@@ -33,14 +34,13 @@ class Statistics:
     groups: int
     size: int
     channels: int
-    copies: int
+    copies: int | None = None
 
     @staticmethod
     def of(data: DataSet, splits: Splits) -> Statistics:
-        """Count; reads the pixels once to find copies."""
+        """Count; no pixel is read."""
         parts = {"train": splits.train, "validation": splits.validation, "test": splits.test}
         counts = {name: class_counts(data.labels[index], len(data.classes)) for name, index in parts.items()}
-        seen = {_digest(data.images[k]) for part in ("train", "validation") for k in parts[part]}
         return Statistics(
             classes=data.classes,
             examples={name: len(index) for name, index in parts.items()},
@@ -49,8 +49,20 @@ class Statistics:
             groups=len(data.groups),
             size=data.size,
             channels=data.channels,
-            copies=sum(_digest(data.images[k]) in seen for k in splits.test),
         )
+
+    def with_copies(self, data: DataSet, splits: Splits) -> Statistics:
+        """The same with copies counted, for which all pixels are read once."""
+        seen = {_digest(data.images[k]) for part in (splits.train, splits.validation) for k in part}
+        return replace(self, copies=sum(_digest(data.images[k]) in seen for k in splits.test))
+
+    @property
+    def summary(self) -> str:
+        """One line: examples by part, and how the classes divide the training part."""
+        counts = sorted(self.counts["train"])
+        parts = ", ".join(f"{number:,} {_WORDS[name]}" for name, number in self.examples.items())
+        each = f"{counts[0]:,}" if counts[0] == counts[-1] else f"{counts[0]:,} to {counts[-1]:,}"
+        return f"{parts} examples; {len(self.classes)} {'labels' if self.several else 'classes'} with {each} training examples each"
 
     @property
     def imbalance(self) -> float:

@@ -54,16 +54,11 @@ def check(
         return list(error.faults)
     except Exception as error:  # the author's own __post_init__ may raise anything
         return [f"it cannot be made: {_said(error)}"]
-    faults: list[str] = []
     for run in runs:
         for rule in (_answers, _is_pure, _history_is_used_as_declared, _copies):
-            found = list(rule(made, run))
-            faults += found
-            if found:
-                break
-    if in_fresh_process and not faults:
-        faults += _in_a_fresh_process(made, runs)
-    return list(dict.fromkeys(faults))
+            if found := list(dict.fromkeys(rule(made, run))):
+                return found  # later rules, and other runs, would say the same in other words
+    return list(_in_a_fresh_process(made, runs)) if in_fresh_process else []
 
 
 def validate_policy(text: str, base: Path, parameters: Mapping[str, object] | None = None) -> list[str]:
