@@ -224,10 +224,12 @@ def length_of(
         raise InputError(f"batch_size: expected a whole number of at least 1; got {batch_size!r}.")
     batch: int | None = batch_size
     if batch is None and updates is not None and examples is not None:
-        batch = examples // updates if tail == "drop" else -(-examples // updates)
-        if batch < 1 or count_updates(examples, batch, tail) != updates:
+        near = _nearest(examples, updates, tail)
+        batch = next((size for size, made in near.items() if made == updates), None)
+        if batch is None:
+            shown = "; ".join(f"batch_size {size} makes {made}" for size, made in near.items())
             raise InputError(
-                f"--updates-per-epoch: no batch size makes {updates} updates of {examples} examples. {_nearest(examples, batch, tail)}"
+                f"--updates-per-epoch: no batch size makes {updates} updates of {examples} examples. {shown}."
             )
     batch = batch or DEFAULT_BATCH
     if examples is None:
@@ -303,9 +305,14 @@ def _num_sections(policy: Policy) -> int:
     return given[0] if given else NUM_SECTIONS if names else 1
 
 
-def _nearest(examples: int, batch: int, tail: Literal["keep", "drop"]) -> str:
-    near = sorted({b for b in (batch, batch - 1) if 1 <= b <= examples}, reverse=True)
-    return "; ".join(f"batch_size {b} makes {count_updates(examples, b, tail)}" for b in near) + "." if near else ""
+def _nearest(examples: int, updates: int, tail: Literal["keep", "drop"]) -> dict[int, int]:
+    """The batch sizes that make nearest to `updates` updates, and how many each makes; the one to be taken first."""
+    if tail == "drop":
+        sizes = [examples // updates, examples // updates + 1]
+    else:
+        most = -(-examples // updates)
+        sizes = [most - 1, most]  # a tail of one example joins the batch before it, so the smaller one may do
+    return {size: count_updates(examples, size, tail) for size in sizes if 1 <= size <= examples}
 
 
 def _check_metrics(label: str, policy: Policy, history: History) -> None:
