@@ -74,6 +74,26 @@ def test_a_batch_of_an_arm_is_the_arms_fault_also_as_one_value_of_several():
     ]
 
 
+@pytest.mark.parametrize(
+    ("override", "fault"),
+    [
+        ("arms.clr.step_size=9", "arms.clr.step_size: expected a duration within the budget of 4 epochs; got 9."),
+        ("arms.clr.step_size={choice: [1, 9], default: 1}", "arms.clr.step_size: expected a duration within the budget of 4 epochs; got 9."),
+        ("arms.step.milestones=[5, 8]", "arms.step.milestones: expected a duration within the budget of 4 epochs; got 5, 8."),
+        ("arms.clr={batch_milestones: [1], batch_factor: 8}",
+         "arms.clr.batch_factor: expected batches within the 80 training examples, and not 160; got 8."),
+    ],
+)  # fmt: skip
+def test_what_the_budget_or_the_data_cannot_hold_is_refused(override, fault):
+    with pytest.raises(InputError) as caught:
+        plan_of(override)
+    assert caught.value.faults == (fault,)
+
+
+def test_milestones_may_go_on_beyond_the_budget():
+    assert plan_of("arms.step.milestones=[2, 8]").arms["step"]
+
+
 def test_one_ratio_per_section_also_in_values_that_are_not_the_default():
     (told,) = faults("arms.dlr={policy: sgdr_dlr, section_ratios: {choice: [[0.01, 0.1, 1], [0.1, 1]]}}")
     assert told == ("arms.dlr.section_ratios: expected one ratio per section of the model (3); got (0.1, 1.0).")

@@ -16,7 +16,7 @@ from lrstudy.faults import InputError
 from lrstudy.lineage import Root
 from lrstudy.model_names import NUM_SECTIONS, has_batchnorm
 from lrstudy.policies import build, contract
-from lrstudy.policies.base import Run
+from lrstudy.policies.base import Policy, Run, durations_of
 from lrstudy.space import Configuration
 from lrstudy.trial import TrialSpec
 from lrstudy.workload import Workload, check_without_data
@@ -154,8 +154,14 @@ def _faults_with_data(plan: Plan, arm: Arm) -> Iterator[str]:
     yield from _too_small_to_normalise(plan, arm, where)
     for number, configuration in enumerate(one_at_a_time(arm.space)):
         run, policy = plan.run(arm, configuration), build(arm.policy, arm.parameters(configuration))
+        beyond = list(_beyond_the_budget(policy, run))
+        yield from (f"arms.{arm.name}.{fault}" for fault in beyond)
         try:
-            for epoch in range(run.num_epochs) if number == 0 else {0, run.num_epochs // 2, run.num_epochs - 1}:
+            for epoch in (
+                range(run.num_epochs if not beyond else 0)
+                if number == 0
+                else {0, run.num_epochs // 2, run.num_epochs - 1}
+            ):
                 policy.settings(epoch, (), run)
         except InputError as error:
             yield from (f"arms.{arm.name}.{fault.removesuffix('.')}." for fault in error.faults)
@@ -166,6 +172,14 @@ def _faults_with_data(plan: Plan, arm: Arm) -> Iterator[str]:
                 f"arms.{arm.name}: {fault}"
                 for fault in contract.check(type(policy), arm.parameters(configuration), (run,))
             )
+
+
+def _beyond_the_budget(policy: Policy, run: Run) -> Iterator[str]:
+    """Durations that no epoch of the run reaches: a list of milestones may go on beyond the end, but not begin there."""
+    for name, durations in durations_of(policy):
+        if durations and all(policy.epochs(duration, run) > run.num_epochs for duration in durations):
+            shown = ", ".join(map(str, durations))
+            yield f"{name}: expected a duration within the budget of {run.num_epochs} epochs; got {shown}."
 
 
 def _too_small_to_normalise(plan: Plan, arm: Arm, where: str) -> Iterator[str]:

@@ -80,9 +80,28 @@ def test_counted_in_updates_a_doubled_batch_doubles_the_cycle() -> None:
     np.testing.assert_array_equal(rates, np.concatenate([plain.settings(e, (), run).lr for e in (0, 1)]))
 
 
-def test_a_growing_batch_is_capped_by_the_training_set() -> None:
+def test_a_batch_that_grows_beyond_the_data_is_refused() -> None:
     policy = build("clr", {"lr": 0.1, "batch_size": 32, "batch_milestones": [1, 2], "batch_factor": 4})
-    assert [policy.settings(e, (), Run(100, 3)).batch_size for e in range(3)] == [32, 100, 100]
+    assert [policy.settings(e, (), Run(600, 3)).batch_size for e in range(3)] == [32, 128, 512]
+    with pytest.raises(
+        InputError,
+        match="batch_factor: expected batches within the 500 training examples, and not 512; got 4",
+    ):
+        policy.settings(2, (), Run(500, 3))
+
+
+def test_the_modified_form_may_keep_its_floor() -> None:
+    """v2: the height shrinks by rho and the base stays; v1: both bounds do, and may not cross."""
+    common = {"lr": 1.0, "batch_size": 1, "mode": "modified_triangular2", "step_size": 1, "base_ratio": 0.2}
+    peaks = lambda policy: [float(policy.rates(e, Run(1, 6))[0]) for e in range(6)]  # noqa: E731
+    kept = build("clr", {**common, "sigma": 1, "rho": 0.5})
+    np.testing.assert_allclose(peaks(kept), [0.2, 1.0, 0.2, 0.2 + 0.4, 0.2, 0.2 + 0.2])
+    both = build("clr", {**common, "sigma": 0.5, "rho": 0.8})
+    np.testing.assert_allclose(peaks(both), [0.2, 1.0, 0.1, 0.8, 0.05, 0.64])
+    with pytest.raises(
+        InputError, match=r"rho: expected at least sigma \(0.9\), or the peak falls below the base; got null"
+    ):
+        build("clr", {**common, "sigma": 0.9})
 
 
 def test_absolute_section_rates_are_the_peaks() -> None:

@@ -73,6 +73,11 @@ def test_contradictory_and_inactive_parameters_are_refused(
             {"warmup": 8, "cooldown": 5},
             "cooldown: expected warmup and cooldown of 10 epochs at most, the budget; got 5",
         ),
+        (
+            "batch_increase",
+            {"batch_size": 100, "initial_factor": 5},
+            "initial_factor: expected at most 3: a first batch within the 320 training examples; got 5",
+        ),
         ("clr_staged", {"boundaries": [5, 3]}, "boundaries: expected rising durations; got (5, 3)"),
         (
             "sgdr_dlr",

@@ -60,13 +60,16 @@ def test_step_agrees_with_torch(milestones: list[int], gamma: float) -> None:
 @pytest.mark.usefixtures("torch_loaded")
 @tried(deadline=None, max_examples=30)
 @given(
-    mode=st.sampled_from(["triangular", "triangular2"]),
+    mode=st.sampled_from(["triangular", "triangular2", "exp_range"]),
     step_size=st.integers(1, 40),
+    step_down=st.integers(1, 40),
     base_ratio=st.floats(0.01, 1.0),
     updates=st.integers(1, 25),
 )
-def test_clr_agrees_with_torch(mode: str, step_size: int, base_ratio: float, updates: int) -> None:
-    policy = Clr(lr=0.1, batch_size=32, mode=mode, step_size=f"{step_size}u", base_ratio=base_ratio)
+def test_clr_agrees_with_torch(mode: str, step_size: int, step_down: int, base_ratio: float, updates: int) -> None:
+    gamma = {"gamma": 0.99} if mode == "exp_range" else {}
+    half = {"step_size": f"{step_size}u", "step_down": f"{step_down}u"}
+    policy = Clr(lr=0.1, batch_size=32, mode=mode, base_ratio=base_ratio, **half, **gamma)  # type: ignore[arg-type]
     theirs = torch_rates(
         0.1,
         8 * updates,
@@ -74,7 +77,9 @@ def test_clr_agrees_with_torch(mode: str, step_size: int, base_ratio: float, upd
         base_lr=0.1 * base_ratio,
         max_lr=0.1,
         step_size_up=step_size,
+        step_size_down=step_down,
         mode=mode,
+        **gamma,
         cycle_momentum=False,
     )
     np.testing.assert_allclose(our_rates(policy, Run(32 * updates, num_epochs=8)), theirs, **CLOSE)

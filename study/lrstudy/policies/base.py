@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
 from fractions import Fraction
@@ -185,6 +185,14 @@ def parameter_names(policy: type[Policy]) -> tuple[str, ...]:
     return tuple(f.name for f in fields(policy))
 
 
+def durations_of(policy: Policy) -> Iterator[tuple[str, tuple[Duration, ...]]]:
+    """The parameters that are durations, or lists of them, and their values; those that are absent are left out."""
+    for name, hint in _hints(type(policy)).items():
+        value = getattr(policy, name)
+        if value is not None and _is_of_durations(hint):
+            yield name, value if isinstance(value, tuple) else (value,)
+
+
 @dataclass(frozen=True)
 class Ticks:
     """The updates of an epoch on a clock that counts whole ticks: `first`, first + 1, ..., `per_epoch` of them an epoch.
@@ -286,6 +294,15 @@ def _converted(value: Any, hint: Any) -> object:
     if not fits:
         raise ValueError(f"{value!r} is not {hint}")
     return converted
+
+
+def _is_of_durations(hint: Any) -> bool:
+    """Whether an annotation asks for a duration, a list of them, or either or nothing."""
+    if get_origin(hint) in (Annotated, tuple):
+        return _is_of_durations(get_args(hint)[0])
+    return bool(
+        hint == Duration or (get_origin(hint) in (Union, UnionType) and any(map(_is_of_durations, get_args(hint))))
+    )
 
 
 def _first_that_fits(value: object, hints: Sequence[Any]) -> object:

@@ -11,7 +11,18 @@ import math
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from lrstudy.policies.base import Count, Factor, History, Policy, PositiveDuration, Ratio, Rule, Run, require_absent
+from lrstudy.policies.base import (
+    Count,
+    Factor,
+    History,
+    Policy,
+    PositiveDuration,
+    Ratio,
+    Rule,
+    Run,
+    require,
+    require_absent,
+)
 from lrstudy.policies.durations import Duration, count_passed, to_whole_epoch
 from lrstudy.policies.plateau import PlateauPolicy
 from lrstudy.settings import Settings
@@ -53,8 +64,12 @@ class GrowingPolicy(Policy):
             require_absent(self, ["scaling"], "an initial_factor above 1")
 
     def initial_batch(self, run: Run) -> int:
-        """The batch size that the run starts with."""
-        return min(self.batch_size * self.initial_factor, run.num_examples)
+        """The batch size that the run starts with. Raises InputError if a larger first one does not fit the data."""
+        first = self.batch_size * self.initial_factor
+        fits = self.initial_factor == 1 or first <= run.num_examples
+        words = f"at most {run.num_examples // self.batch_size}: a first batch within the {run.num_examples} training examples"
+        require(fits, "initial_factor", words, self.initial_factor)
+        return min(first, run.num_examples)
 
     def initial_rate(self) -> float:
         """The rate that the run starts with."""

@@ -49,7 +49,7 @@ class Clr(CyclicalPolicy):
     `mode`: ``triangular``; ``triangular2``, each cycle half as high; ``exp_range``, the height times `gamma`^k at update k
     (`exp_bounds` ``amplitude``, as torch and bckenstler/CLR do, or ``both``: the base declines too, as the paper's text
     says); ``modified_triangular2`` (Chopade et al.): both bounds shrink from cycle to cycle, the base by `sigma`, the peak by
-    `rho`. `step_down` makes the second half of a cycle longer or shorter. `momentum_low` cycles the momentum against the
+    `rho` (with `sigma` 1 the base stays, and the height shrinks by `rho`). `step_down` makes the second half of a cycle longer or shorter. `momentum_low` cycles the momentum against the
     rate, from `momentum` at the base to this at the peak. A run that is not a whole number of cycles ends at a high rate,
     which its accuracy will show: make the budget a multiple of the cycle. A base ratio of 1 is the constant rate.
     """
@@ -72,6 +72,9 @@ class Clr(CyclicalPolicy):
             require_absent(self, ["gamma", "exp_bounds"], "mode exp_range")
         if self.mode != "modified_triangular2":
             require_absent(self, ["rho", "sigma"], "mode modified_triangular2")
+        elif _default(self.sigma, 0.5) < 1:
+            words = f"at least sigma ({_default(self.sigma, 0.5):g}), or the peak falls below the base"
+            require(_default(self.rho, 0.5) >= _default(self.sigma, 0.5), "rho", words, self.rho)
         if self.momentum_low is not None:
             words = f"at most the momentum ({self.momentum:g})"
             require(self.momentum_low <= self.momentum, "momentum_low", words, self.momentum_low)
@@ -90,8 +93,9 @@ class Clr(CyclicalPolicy):
         cycle, height = self._heights(epoch, run)
         base = self.base_ratio * self.lr
         if self.mode == "modified_triangular2":
-            low = base * _default(self.sigma, 0.5) ** cycle
-            return low + (self.lr * _default(self.rho, 0.5) ** cycle - low) * height
+            rho, sigma = _default(self.rho, 0.5) ** cycle, _default(self.sigma, 0.5) ** cycle
+            amplitude = (self.lr - base) * rho if self.sigma == 1 else self.lr * rho - base * sigma
+            return base * sigma + amplitude * height
         shrunk = self._shrinking(epoch, cycle, run)
         if self.exp_bounds == "both":
             return shrunk * (base + (self.lr - base) * height)

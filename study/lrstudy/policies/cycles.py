@@ -12,7 +12,7 @@ from lrstudy.policies.durations import Duration, count_passed
 
 @dataclass(frozen=True, kw_only=True)
 class CyclicalPolicy(RatePolicy):
-    """Cycles in epochs, or in updates. At each of `batch_milestones` the batch grows by `batch_factor`, up to all data.
+    """Cycles in epochs, or in updates. At each of `batch_milestones` the batch grows by `batch_factor`.
 
     With `clock` ``epoch`` a cycle keeps its length in epochs when the batch grows (torch's step(epoch + i / n)); with
     ``update`` it keeps its number of updates, counted at the initial batch, so that a doubled batch doubles its epochs.
@@ -30,11 +30,13 @@ class CyclicalPolicy(RatePolicy):
             require_absent(self, ["batch_factor"], "batch_milestones")
 
     def batch(self, epoch: int, run: Run) -> int:
-        """The batch size of an epoch: never more than the training examples."""
+        """The batch size of an epoch. Raises InputError if it would grow beyond the training examples."""
         grown = self.initial_batch(run)
         for _ in range(count_passed(self.batch_milestones, epoch, run.num_epochs, self.initial_updates(run))):
             grown *= self.batch_factor or 1
-        return min(grown, run.num_examples)
+        words = f"batches within the {run.num_examples} training examples, and not {grown}"
+        require(grown <= run.num_examples, "batch_factor", words, self.batch_factor)
+        return grown
 
     def ticks(self, epoch: int, run: Run) -> Ticks:
         """The updates of an epoch on this policy's clock."""
