@@ -37,7 +37,7 @@ def text(p: float, E: float, *, lr: float):
 def drawn(p: float, E: float, *, lr: float) -> float:
     return lr * random.random()
 def hashed(p: float, E: float, *, lr: float) -> float:
-    return lr * (1 + hash("a") % 7)
+    return lr * (1 + abs(hash("a")) / 2**63)
 def crashing(p: float, E: float, *, lr: float) -> float:
     return lr / (1 - p) if p <= 1 else lr
 def lazy(p: float, E: float, *, lr: float) -> float:
