@@ -120,6 +120,20 @@ def test_changed_source_is_another_name_or_another_arm(tmp_path: Path) -> None:
     assert before.root(0).model == after.root(0).model
 
 
+def test_a_changed_model_or_train_step_is_another_study(tmp_path: Path) -> None:
+    mine(tmp_path)
+    own = ["workload.model=./mine.py:build", "workload.train_step=./mine.py:train_step"]
+    before, _ = study(tmp_path, HEAD + "arms: {constant: }\n", *own).plan()
+    folder = tmp_path / "runs" / "small"
+    folder.mkdir(parents=True)
+    (folder / "study.lock.json").write_text(study_lock.render(before, (), True, {}))
+    (tmp_path / "mine.py").write_text(MINE.replace("0.1 * model", "0.2 * model"))
+    with pytest.raises(InputError) as caught:
+        study(tmp_path, HEAD + "arms: {constant: }\n", *own).plan()
+    told = "with other source (the code behind workload.model has changed; the code behind workload.train_step has changed)"
+    assert told in str(caught.value)
+
+
 def test_an_old_arm_is_rebuilt_from_the_source_that_was_kept(tmp_path: Path) -> None:
     from lrstudy import own
     from lrstudy import run as run_module

@@ -136,7 +136,7 @@ def identity(plan: Plan) -> dict[str, Any]:
         "preprocessing": root.preprocessing,
         "model": root.model,
         "augment": study.workload.augment,
-        "source": root.source,
+        "source": dict(plan.workload.sources),
         "task": {"kind": root.task, "class_weights": study.workload.task.class_weights},
         "metric": study.metric,
         "select": study.select,
@@ -212,11 +212,15 @@ def _refuse_changed_identity(plan: Plan, before: Mapping[str, Any], folder: Path
 
 def _differences(name: str, before: Any, now: Any) -> Iterator[str]:
     """``metric: accuracy before, balanced_accuracy now``; nothing for digests, which tell a reader nothing."""
-    if isinstance(before, dict) and isinstance(now, dict):
+    if name == "source":
+        yield from (
+            f"the code behind workload.{role} has changed" for role in now if now[role] != (before or {}).get(role)
+        )
+    elif isinstance(before, dict) and isinstance(now, dict):
         for key in now:
             if key != "constants":
                 yield from _differences(f"{name}.{key}", before.get(key), now[key])
-    elif name not in ("data", "split", "source") and now != before:
+    elif name not in ("data", "split") and now != before:
         yield f"{name}: {before} before, {now} now"
 
 

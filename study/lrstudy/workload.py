@@ -37,8 +37,8 @@ class Workload:
     worker checks them, and `numerics` too. `constants` are mean and deviation per channel. `counts` are the examples of train, validation
     and test, `statistics` those of each class in them. `recipe` holds what every epoch's settings take from the workload:
     loss, class weights, augmentation. `own` are the references to
-    the user's code by role (data, model, augment, train_step), with absolute paths, and `source` the digest of what
-    of it shapes training. `share` is the number of devices that a trial occupies: GPUs, or CPU cores where there
+    the user's code by role (model, augment, train_step), with absolute paths, and `sources` the digests of what lies behind
+    them. `share` is the number of devices that a trial occupies: GPUs, or CPU cores where there
     is none.
     """
 
@@ -54,7 +54,7 @@ class Workload:
     recipe: Recipe
     model: str
     own: Mapping[str, str]
-    source: str
+    sources: Mapping[str, str]
     channels: int
     size: int
     device: str
@@ -82,7 +82,7 @@ class Workload:
             seed=seed,
             numerics=self.numerics,
             task=self.task.kind,
-            source=self.source,
+            source=_source(self.sources),
         )
 
 
@@ -113,7 +113,7 @@ def resolve(study: StudyFile, base: Path, storage: Path) -> Workload:
         recipe=_recipe(config, data, parts, task),
         model=owned.get("model", config.model),
         own=owned,
-        source=_source(owned),
+        sources={role: own.digest(reference, role) for role, reference in owned.items()},
         channels=data.channels,
         size=data.size,
         device=device,
@@ -161,12 +161,11 @@ def own_code(config: WorkloadConfig, base: Path) -> dict[str, str]:
     return found
 
 
-def _source(owned: Mapping[str, str]) -> str:
-    """The digest of all the user's code that shapes training; empty if there is none."""
-    if not owned:
+def _source(digests: Mapping[str, str]) -> str:
+    """One digest of all the user's code that shapes training; empty if there is none."""
+    if not digests:
         return ""
-    digests = {role: own.digest(reference) for role, reference in owned.items()}
-    return blake2b(canonical_json(digests), digest_size=16, person=b"lrstudy-source").hexdigest()
+    return blake2b(canonical_json(dict(digests)), digest_size=16, person=b"lrstudy-source").hexdigest()
 
 
 def _task(config: WorkloadConfig, data: DataSet) -> Task:
