@@ -79,6 +79,15 @@ def test_a_batch_of_an_arm_is_the_arms_fault_also_as_one_value_of_several():
     [
         ("arms.clr.step_size=9", "arms.clr.step_size: expected a duration within the budget of 4 epochs; got 9."),
         ("arms.clr.step_size={choice: [1, 9], default: 1}", "arms.clr.step_size: expected a duration within the budget of 4 epochs; got 9."),
+        ("arms.step={policy: plateau, metric: val_acc}",
+         "arms.step.metric: expected a metric that is there; got 'val_acc'. Did you mean 'val_auroc' or 'val_accuracy'? Valid: val_loss, "
+         "train_loss, val_accuracy, val_balanced_accuracy, val_f1, val_auroc, val_average_precision."),
+        ("arms.step.micro_batch=8",
+         "arms.step.micro_batch: expected a multiple of norm_batch with small_cnn, whose BatchNorm else sees other pieces than those "
+         "of the whole batch; got 8 without norm_batch."),
+        ("arms.step={micro_batch: 12, norm_batch: 8}",
+         "arms.step.micro_batch: expected a multiple of norm_batch with small_cnn, whose BatchNorm else sees other pieces than those "
+         "of the whole batch; got 12 with norm_batch 8."),
         ("arms.step.milestones=[5, 8]", "arms.step.milestones: expected a duration within the budget of 4 epochs; got 5, 8."),
         ("arms.clr={batch_milestones: [1], batch_factor: 8}",
          "arms.clr.batch_factor: expected batches within the 80 training examples, and not 160; got 8."),

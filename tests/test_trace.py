@@ -219,6 +219,27 @@ def test_the_drawing_is_well_formed_and_the_same_for_the_same_traces(
     assert "batch_increase" in texts[0]
 
 
+def test_a_table_cuts_no_number_off(capsys: pytest.CaptureFixture[str]) -> None:
+    assert _main(["trace", "sgdr", "lr=0.001", "--epochs", "3", "--table"]) == 0
+    first = capsys.readouterr().out.splitlines()[1].split()
+    assert [float(cell) for cell in first[:3]] == [0, 100, 0.001]
+    assert 0 < float(first[3]) < 1e-4
+
+
+def test_a_users_policy_that_fails_on_metrics_is_the_users_fault(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from dataclasses import dataclass\nfrom lrstudy.policies import Policy\n"
+        "@dataclass(frozen=True, kw_only=True)\nclass Mine(Policy):\n    reactive = True\n"
+        "    def settings(self, epoch, history, run):\n"
+        "        worst = max((m['val_loss'] for m in history), default=1)\n"
+        "        return run.settings(self.lr / worst, self.momentum, self.initial_batch(run))\n"
+    )
+    assert _main(["trace", f"{tmp_path}/mine.py:Mine", "--epochs", "3", "--metrics", "val_loss=1,nan"]) == 2
+    assert "settings raised KeyError: 'val_loss' (line 7 of mine.py)" in capsys.readouterr().err
+
+
 def test_a_table_has_a_row_for_every_update_or_epoch(capsys: pytest.CaptureFixture[str]) -> None:
     for by, rows in (("epoch", 3), ("update", 12)):
         assert _main(["trace", "step", "--epochs", "3", "--updates-per-epoch", "4", "--table", "--by", by]) == 0

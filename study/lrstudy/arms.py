@@ -269,7 +269,7 @@ _RECIPE_RULES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "alpha": ("a number in [0, 1)", lambda v: v is None or (_is_number(v) and 0 <= v < 1)),
     "eps": ("a number above 0", lambda v: v is None or (_is_number(v) and v > 0)),
     "norm_batch": (
-        "a whole number of examples, initial (the batch that a trial starts with), or null",
+        "a whole number of examples, initial (the trial's batch_size), or null",
         lambda v: v == INITIAL or _is_examples(v),
     ),
     "micro_batch": ("a whole number of examples, or null", _is_examples),

@@ -17,6 +17,7 @@ from lrstudy.lineage import Root
 from lrstudy.model_names import NUM_SECTIONS, has_batchnorm
 from lrstudy.policies import build, contract
 from lrstudy.policies.base import Policy, Run, durations_of
+from lrstudy.policies.plateau import PlateauPolicy
 from lrstudy.space import Configuration
 from lrstudy.trial import TrialSpec
 from lrstudy.workload import Workload, check_without_data
@@ -155,6 +156,9 @@ def _faults_with_data(plan: Plan, arm: Arm) -> Iterator[str]:
     for number, configuration in enumerate(one_at_a_time(arm.space)):
         run, policy = plan.run(arm, configuration), build(arm.policy, arm.parameters(configuration))
         beyond = list(_beyond_the_budget(policy, run))
+        if isinstance(policy, PlateauPolicy):
+            beyond += _raised(lambda policy=policy: policy.require_metric(_metrics(plan)))  # type: ignore[misc]
+        beyond += _not_the_same_update(plan, run)
         yield from (f"arms.{arm.name}.{fault}" for fault in beyond)
         try:
             for epoch in (
@@ -174,12 +178,28 @@ def _faults_with_data(plan: Plan, arm: Arm) -> Iterator[str]:
             )
 
 
+def _metrics(plan: Plan) -> list[str]:
+    """What a reactive policy may look at."""
+    return ["val_loss", "train_loss", *(f"val_{name}" for name in plan.workload.task.metrics)]
+
+
 def _beyond_the_budget(policy: Policy, run: Run) -> Iterator[str]:
     """Durations that no epoch of the run reaches: a list of milestones may go on beyond the end, but not begin there."""
     for name, durations in durations_of(policy):
         if durations and all(policy.epochs(duration, run) > run.num_epochs for duration in durations):
             shown = ", ".join(map(str, durations))
             yield f"{name}: expected a duration within the budget of {run.num_epochs} epochs; got {shown}."
+
+
+def _not_the_same_update(plan: Plan, run: Run) -> Iterator[str]:
+    """Micro-batches give the whole batch's update only if BatchNorm takes its statistics over the same pieces in both."""
+    micro, norm = run.recipe.micro_batch, run.recipe.norm_batch
+    if has_batchnorm(plan.workload.model) and micro is not None and (norm is None or micro % norm):
+        got = f"{micro} without norm_batch" if norm is None else f"{micro} with norm_batch {norm}"
+        yield (
+            f"micro_batch: expected a multiple of norm_batch with {plan.workload.model}, whose BatchNorm else sees other pieces "
+            f"than those of the whole batch; got {got}."
+        )
 
 
 def _too_small_to_normalise(plan: Plan, arm: Arm, where: str) -> Iterator[str]:

@@ -6,6 +6,7 @@ unless a policy is one of torch's schedulers or imports it itself.
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -57,6 +58,11 @@ class Trace:
             raise InputError([f"{label}: {fault}" for fault in error.faults]) from None
         except ValueError as error:
             raise InputError(f"{label}: {error}.") from None
+        except Exception as error:
+            if not own.is_reference(label):
+                raise
+            line = own.line_in(error, Path(inspect.getfile(type(policy))).parent)
+            raise InputError(f"{label}: settings raised {type(error).__name__}: {error}{line}.") from error
         return Trace(label, policy, run, asked, len(history))
 
     @cached_property

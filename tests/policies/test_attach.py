@@ -13,7 +13,7 @@ from lrstudy.policies import build
 from lrstudy.policies.base import Policy, Run
 from lrstudy.settings import Recipe
 
-NUM_EXAMPLES, EPOCHS = 97, 5
+NUM_EXAMPLES, EPOCHS = 99, 5
 VALUES: dict[str, dict[str, object]] = {
     "constant": {}, "step": {"milestones": [2]}, "cosine": {"warmup": 1}, "batch_increase": {"milestones": [1, 3]},
     "clr": {"step_size": 1, "momentum_low": 0.8}, "sgdr_dlr": {"t0": 2}, "one_cycle": {"momentum_low": 0.8},
@@ -64,6 +64,20 @@ def test_a_loop_uses_the_settings_of_a_study(name: str, tail: str) -> None:
     assert looped(policy, optimizer_of(groups, momentum=0.9), tail=tail) == studied(policy, groups, tail=tail)
 
 
+@pytest.mark.parametrize("tail", ["keep", "drop"])
+@pytest.mark.parametrize("num_examples", [96, 97, 98])
+def test_an_epoch_has_as_many_updates_as_a_loader_has_batches(num_examples: int, tail: str) -> None:
+    """A loader makes a batch of its own of a single last example, which a study merges into the one before."""
+    schedule = policy_of("batch_increase").attach(optimizer_of(), num_examples=num_examples, epochs=EPOCHS, tail=tail)  # type: ignore[arg-type]
+    data = torch.utils.data.TensorDataset(torch.zeros(num_examples))
+    for _ in range(EPOCHS):
+        loader = torch.utils.data.DataLoader(data, schedule.batch_size, drop_last=tail == "drop")
+        assert schedule.num_updates == len(loader)
+        for _ in loader:
+            schedule.step()
+        schedule.epoch_end()
+
+
 def test_momentum_is_beta1_of_adam_and_left_out_where_there_is_none() -> None:
     policy = policy_of("one_cycle")
     assert looped(policy, optimizer_of(kind=torch.optim.AdamW)) == studied(policy)
@@ -88,6 +102,8 @@ def test_a_reactive_policy_without_metrics_says_what_it_needs() -> None:
         schedule.step()
     with pytest.raises(InputError, match="metrics: expected the metrics of epoch 0, which plateau looks at; got none"):
         schedule.epoch_end()
+    with pytest.raises(InputError, match="metric: expected a metric that is there; got 'val_loss'"):
+        schedule.epoch_end({"val_los": 1.0})
     with pytest.raises(InputError, match=r"metrics.val_loss: expected a number; got 'low'"):
         schedule.epoch_end({"val_loss": "low"})  # type: ignore[dict-item]
 
@@ -127,7 +143,7 @@ def test_an_epoch_of_the_wrong_length_is_noticed() -> None:
     schedule = policy_of("constant").attach(optimizer_of(), num_examples=97, epochs=5)
     schedule.step()
     with pytest.raises(
-        RuntimeError, match=r"epoch 0 is not over: 1 of its 6 updates were made, with a batch of 16 of 97"
+        RuntimeError, match=r"epoch 0 is not over: 1 of its 7 updates were made, with a batch of 16 of 97"
     ):
         schedule.epoch_end()
 

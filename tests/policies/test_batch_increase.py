@@ -52,4 +52,4 @@ def test_adabatch_keeps_the_ratio_of_its_fixed_twin() -> None:
 def test_adabatch_warms_up_to_the_rate_of_its_larger_batch() -> None:
     policy = build("adabatch", {"lr": 0.1, "batch_size": 128, "baseline_batch": 32, "warmup": 3, "every": 10})
     rates = [policy.settings(epoch, (), Run(1280, 20)).lr[0, 0] for epoch in range(5)]
-    assert rates == pytest.approx([0.2, 0.3, 0.4, 0.4, 0.4])
+    assert rates == pytest.approx([0.1, 0.25, 0.4, 0.4, 0.4])

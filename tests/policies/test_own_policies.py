@@ -43,6 +43,14 @@ def crashing(p: float, E: float, *, lr: float) -> float:
 def lazy(p: float, E: float, *, lr: float) -> float:
     import torch.nonexistent
     return lr
+def leaving(p: float, E: float, *, lr: float) -> float:
+    raise SystemExit(3)
+def mapped(p: float, E: float, *, lr: float, table: dict = {}) -> float: return lr
+def own_lr(p: float, E: float, *, lr: float = 0.3, momentum: float = 0.5) -> float: return lr
+def maybe(p: float, E: float, *, lr: float, hold: Duration | None = None, knees: list[Duration] = ["10%"]) -> float:
+    assert hold is None or isinstance(hold, float)
+    assert all(isinstance(k, float) for k in knees)
+    return lr if hold is None or p < hold else lr / 2
 def untyped(p, E, *, lr, hold=3): return lr
 def no_lr(p: float, E: float) -> float: return 0.1
 def one(p: float, *, lr: float) -> float: return lr
@@ -86,7 +94,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
-@pytest.mark.parametrize("name", ["good", "sections"])
+@pytest.mark.parametrize("name", ["good", "sections", "maybe"])
 def test_a_good_policy_is_valid_and_described(folder: Path, name: str) -> None:
     lines = validate_policy(f"./mine.py:{name}", folder)
     assert lines[0] == f"./mine.py:{name} is a valid policy (not reactive: its settings are known beforehand)."
@@ -105,6 +113,9 @@ def test_a_good_policy_is_valid_and_described(folder: Path, name: str) -> None:
         ("hashed", "in another process it answers otherwise"),
         ("crashing", "raised ZeroDivisionError: float division by zero (line 27 of mine.py) at epoch 1, update 0"),
         ("lazy", "raised ModuleNotFoundError: No module named 'torch.nonexistent' (line 29 of mine.py)"),
+        ("leaving", "leaving raised SystemExit: 3 (line 32 of mine.py) at epoch 0"),
+        ("mapped", "mapped has a parameter that a policy cannot have: mutable default"),
+        ("own_lr", "own_lr may not give lr a default: it is the study's, common.lr."),
         ("untyped", "untyped needs a type for hold, like hold: float."),
         ("no_lr", "to take lr, the peak rate, as a keyword"),
         ("one", "to take the epoch clock p and the budget E"),
@@ -130,6 +141,37 @@ def test_what_breaks_the_contract_is_told_in_a_sentence(folder: Path, name: str,
 def test_a_value_of_a_parameter_is_checked_like_a_built_in_ones(folder: Path) -> None:
     with pytest.raises(InputError, match="hold: expected a duration, like 4, '25%' or '2000u'; got 'half'"):
         validate_policy("./mine.py:good", folder, {"hold": "half"})
+
+
+def test_a_duration_that_may_be_absent_is_one_all_the_same(folder: Path) -> None:
+    policy = build(f"{folder / 'mine.py'}:maybe", {"lr": 0.1, "batch_size": 32, "hold": "50%"})
+    assert [policy.settings(e, (), Run(32, 4)).lr[0, 0] for e in range(4)] == [0.1, 0.1, 0.05, 0.05]
+    with pytest.raises(InputError, match="hold: expected a duration, like 4, '25%' or '2000u' or null; got 'banana'"):
+        validate_policy("./mine.py:maybe", folder, {"hold": "banana"})
+    with pytest.raises(InputError, match="knees: expected a list of which each is a duration"):
+        validate_policy("./mine.py:maybe", folder, {"knees": ["x"]})
+
+
+@pytest.mark.parametrize(
+    ("text", "parameters", "fits"),
+    [
+        ("cosine", {"warmup": 5}, True),
+        ("wsd", {"cooldown": 5}, True),
+        ("clr", {"batch_milestones": ["50%"], "batch_factor": 4}, True),
+        ("./mine.py:Huge", {}, False),
+        ("cosine", {"warmup": 50}, False),
+    ],
+)
+def test_runs_that_a_policy_refuses_are_named_and_the_others_checked(
+    folder: Path, text: str, parameters: dict[str, object], fits: bool
+) -> None:
+    if not fits:
+        with pytest.raises(InputError, match="expected"):
+            validate_policy(text, folder, parameters)
+        return
+    lines = validate_policy(text, folder, parameters)
+    assert any(line.startswith("  asked for 20 epochs of 3200 examples") for line in lines)
+    assert any(line.startswith("  not for 4 epochs of 97 examples: ") for line in lines)
 
 
 def test_durations_arrive_in_epochs_of_the_run(folder: Path) -> None:
@@ -168,7 +210,7 @@ def test_every_scheduler_of_torch_keeps_the_contract(name: str) -> None:
 
 
 def test_a_scheduler_of_torch_gives_its_own_rates_and_momentum() -> None:
-    policy, run = build("torch:OneCycleLR", {"lr": 0.1, "batch_size": 32}), Run(320, 4, 1)
+    policy, run = build("torch:OneCycleLR", {"lr": 0.1, "batch_size": 32, "cycle_momentum": True}), Run(320, 4, 1)
     optimizer = torch.optim.SGD([torch.zeros(1)], lr=0.1, momentum=0.9)
     scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.1, total_steps=40)
     for epoch in range(4):
@@ -180,6 +222,20 @@ def test_a_scheduler_of_torch_gives_its_own_rates_and_momentum() -> None:
             optimizer.step()
             if (epoch, update) != (3, 9):
                 scheduler.step()
+
+
+@pytest.mark.parametrize("name", ["OneCycleLR", "CyclicLR"])
+def test_torchs_schedulers_leave_the_momentum_alone_unless_told_otherwise(name: str) -> None:
+    values = {"lr": 0.1, "batch_size": 32, "momentum": 0.7, **TORCH[name]}
+    assert (build(f"torch:{name}", values).settings(0, (), Run(320, 4)).momentum == 0.7).all()
+    assert np.ptp(build(f"torch:{name}", {**values, "cycle_momentum": True}).settings(0, (), Run(320, 4)).momentum) > 0
+
+
+def test_a_polynomial_lasts_as_long_as_the_run() -> None:
+    policy = build("torch:PolynomialLR", {"lr": 1.0, "batch_size": 32})
+    assert [policy.settings(e, (), Run(32, 10)).lr[0, 0] for e in range(10)] == pytest.approx(
+        [1 - e / 10 for e in range(10)]
+    )
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from lrstudy.cli.options import Json, app, is_study_file, names_and_overrides
 from lrstudy.faults import InputError
@@ -109,21 +109,24 @@ def _described(trace: Trace) -> str:
 
 
 def _print_table(console: Console, traces: list[Trace], by: By) -> None:
+    """Columns as wide as their numbers, whatever the terminal: a number that is cut off cannot be read."""
     for one in traces:
-        table = Table(box=None, pad_edge=False, title=one.label if len(traces) > 1 else None, title_justify="left")
-        for heading in ("epoch", *_HEADINGS[by]):
-            table.add_column(heading, justify="right", no_wrap=True)
-        for epoch, settings in enumerate(one.settings):
-            lr, momentum = settings.lr[:, -1], settings.momentum[:, -1]
-            if by == "epoch":
-                rates = (lr[0], lr.min(), lr.max(), lr[-1])
-                shown = [str(settings.num_updates), *(f"{r:.9g}" for r in rates), f"{momentum.mean():.9g}"]
-                table.add_row(str(epoch), *shown, str(settings.batch_size))
-                continue
-            for update in range(settings.num_updates):
-                numbers = (f"{lr[update]:.9g}", f"{momentum[update]:.9g}", str(settings.batch_size))
-                table.add_row(str(epoch), str(update), *numbers)
-        console.print(table, crop=False, no_wrap=True, overflow="ignore")
+        rows = [("epoch", *_HEADINGS[by]), *_rows(one, by)]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+        title = [one.label] if len(traces) > 1 else []
+        console.print("\n".join([*title, *lines]), soft_wrap=True, markup=False)
+
+
+def _rows(trace: Trace, by: By) -> Iterator[tuple[str, ...]]:
+    for epoch, settings in enumerate(trace.settings):
+        lr, momentum = settings.lr[:, -1], settings.momentum[:, -1]
+        if by == "epoch":
+            rates = (f"{rate:.9g}" for rate in (lr[0], lr.min(), lr.max(), lr[-1]))
+            yield str(epoch), str(settings.num_updates), *rates, f"{momentum.mean():.9g}", str(settings.batch_size)
+            continue
+        for update in range(settings.num_updates):
+            yield str(epoch), str(update), f"{lr[update]:.9g}", f"{momentum[update]:.9g}", str(settings.batch_size)
 
 
 _HEADINGS = {

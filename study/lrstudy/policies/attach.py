@@ -13,7 +13,8 @@ from dataclasses import fields
 from typing import Any, Literal, Protocol
 
 from lrstudy.faults import InputError
-from lrstudy.policies.base import Policy, Run
+from lrstudy.policies.base import Policy, Run, require
+from lrstudy.policies.plateau import PlateauPolicy
 from lrstudy.settings import Recipe, Settings
 
 
@@ -35,8 +36,8 @@ def attach(
 ) -> Schedule:
     """Let `policy` decide the rates and momentum of `optimizer`, from the first update of `epochs` epochs on.
 
-    `num_examples` is the size of the training set. `tail`: whether the loader keeps the last, smaller batch of an epoch
-    (`keep`; one of a single example joins the batch before it) or drops it. Sets `lr` and `momentum` (the first of
+    `num_examples` is the size of the training set. `tail`: whether the loader keeps the last, smaller batch of an epoch or
+    drops it (DataLoader's `drop_last`). Sets `lr` and `momentum` (the first of
     `betas`) of all groups at once. Raises InputError if the policy does not fit the run or the number of groups.
     """
     faults = [
@@ -46,8 +47,20 @@ def attach(
     ]
     if faults:
         raise InputError(faults)
-    run = Run(num_examples, epochs, len(optimizer.param_groups), Recipe(tail=tail))
+    run = _LoopRun(num_examples, epochs, len(optimizer.param_groups), Recipe(tail=tail))
     return Schedule(policy, optimizer, run)
+
+
+class _LoopRun(Run):
+    """A run in a loop of one's own: a loader makes an update even of a last batch of one example, which a study merges."""
+
+    def num_updates(self, batch_size: int) -> int:
+        """As many updates as a DataLoader makes batches."""
+        full, left = divmod(self.num_examples, batch_size)
+        if self.recipe.tail == "drop":
+            require(full > 0, "batch_size", f"at most the {self.num_examples} training examples", batch_size)
+            return full
+        return full + (left > 0)
 
 
 class Schedule:
@@ -119,6 +132,8 @@ class Schedule:
             )
         if len(self._history) > ended:
             raise RuntimeError(f"epoch {ended} has been ended before, or epoch {self._epoch} made no update.")
+        if isinstance(self._policy, PlateauPolicy) and metrics:
+            self._policy.require_metric(metrics)
         if self._policy.reactive and not metrics:
             raise InputError(f"metrics: expected the metrics of epoch {ended}, which {self._name} looks at; got none")
         self._history += [{} for _ in range(ended - len(self._history))]  # epochs that nobody ended

@@ -275,12 +275,13 @@ def _converted(value: Any, hint: Any) -> object:
     if origin is Annotated:
         converted = _converted(value, inner[0])
         fits = all(rule.holds(converted) for rule in inner[1:] if isinstance(rule, Rule))
-    elif hint == Duration:
-        in_epochs(value, 1, 1)  # raises ValueError for what is no duration
+    elif is_duration(hint):
+        if value is not None or NoneType not in inner:
+            in_epochs(value, 1, 1)  # raises ValueError for what is no duration
         fits, converted = True, value
     elif origin in (Union, UnionType):
         return _first_that_fits(value, inner)
-    elif origin is tuple:
+    elif origin in (tuple, list):
         fits = isinstance(value, (list, tuple))
         converted = tuple(_converted(item, inner[0]) for item in value) if fits else value
     elif origin is Literal:
@@ -296,13 +297,17 @@ def _converted(value: Any, hint: Any) -> object:
     return converted
 
 
+def is_duration(hint: Any) -> bool:
+    """Whether an annotation is `Duration`, perhaps or None: a union flattens, so its three types are looked for."""
+    return get_origin(hint) in (Union, UnionType) and set(get_args(Duration)) <= set(get_args(hint))
+
+
 def _is_of_durations(hint: Any) -> bool:
     """Whether an annotation asks for a duration, a list of them, or either or nothing."""
-    if get_origin(hint) in (Annotated, tuple):
+    if get_origin(hint) in (Annotated, tuple, list):
         return _is_of_durations(get_args(hint)[0])
-    return bool(
-        hint == Duration or (get_origin(hint) in (Union, UnionType) and any(map(_is_of_durations, get_args(hint))))
-    )
+    is_union = get_origin(hint) in (Union, UnionType)
+    return is_duration(hint) or (is_union and any(map(_is_of_durations, get_args(hint))))
 
 
 def _first_that_fits(value: object, hints: Sequence[Any]) -> object:
@@ -318,11 +323,11 @@ def _described(hint: Any) -> str:
     origin, inner = get_origin(hint), get_args(hint)
     if origin is Annotated:
         return next(rule.expected for rule in reversed(inner) if isinstance(rule, Rule))
-    if hint == Duration:
-        return "a duration, like 4, '25%' or '2000u'"
+    if is_duration(hint):
+        return "a duration, like 4, '25%' or '2000u'" + (" or null" if NoneType in inner else "")
     if origin in (Union, UnionType):
         return " or ".join(_described(option) for option in inner)
-    if origin is tuple:
+    if origin in (tuple, list):
         return f"a list of which each is {_described(inner[0])}"
     if origin is Literal:
         return " or ".join(filter(None, (", ".join(inner[:-1]), inner[-1])))

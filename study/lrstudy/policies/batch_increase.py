@@ -91,7 +91,7 @@ class GrowingPolicy(Policy):
 class BatchIncrease(GrowingPolicy):
     """At each milestone the noise falls by `factor`: through the batch while it may grow, then the rate.
 
-    The batch never exceeds `cap` examples, nor the training set; the paper caps at about a tenth of it.
+    The batch never grows beyond `cap` examples, nor the training set; the paper caps at about a tenth of it.
     `factor` is a whole number, which makes every batch the exact multiple. Milestones act as in step decay, of
     which this is the twin with gamma = 1 / factor.
     """
@@ -148,8 +148,8 @@ class AdaBatch(Policy):
 
     Devarakonda, Naumov and Garland 2017 (arXiv 1712.02029), as in NVlabs/AdaBatch: purely periodic, whatever its help
     says. lr / B falls by gamma / resize, so `gamma` 0.75 with `resize` 2 matches a fixed batch with 0.375. Their code
-    drops the last, partial batch (`tail: drop`). With `baseline_batch` the rate rises over the epochs of `warmup` from lr
-    to lr * batch_size / baseline_batch, a little after each epoch. A batch that would exceed `cap` or the training set stays,
+    drops the last, partial batch (`tail: drop`). With `baseline_batch` the rate rises over the epochs of `warmup` (5) from
+    lr in the first to lr * batch_size / baseline_batch in the last, by equal steps. A batch that would exceed `cap` or the training set stays,
     and the rate takes the whole step, gamma / resize.
     """
 
@@ -183,4 +183,4 @@ class AdaBatch(Policy):
             return 1.0
         target = self.batch_size / self.baseline_batch
         warmup = to_whole_epoch(5 if self.warmup is None else self.warmup, run.num_epochs, self.initial_updates(run))
-        return 1 + (target - 1) * min(1.0, (epoch + 1) / warmup if warmup else 1.0)
+        return 1 + (target - 1) * min(1.0, epoch / (warmup - 1) if warmup > 1 else 1.0)

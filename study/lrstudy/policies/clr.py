@@ -83,9 +83,12 @@ class Clr(CyclicalPolicy):
         """Modified triangular2 has no definition that could be checked."""
         if self.mode != "modified_triangular2":
             return ()
+        rho, sigma = _default(self.rho, 0.5), _default(self.sigma, 0.5)
+        how = f"the base shrinks by {sigma:g} and the peak by {rho:g}"
+        how = how if sigma < 1 else f"the base stays and the height shrinks by {rho:g}"
         return (
             "UNVERIFIED: no published definition of the modified triangular2 of Chopade et al. was found; what ran is a proposal, "
-            "in which both bounds shrink from cycle to cycle.",
+            f"in which {how} from cycle to cycle.",
         )
 
     def rates(self, epoch: int, run: Run) -> FloatArray:

@@ -18,7 +18,7 @@ import numpy as np
 from lrstudy import own
 from lrstudy.faults import InputError
 from lrstudy.policies import build_from, resolve
-from lrstudy.policies.base import History, Policy, Run
+from lrstudy.policies.base import History, Policy, Run, parameter_names
 from lrstudy.settings import Settings
 
 RUNS = (Run(3200, 20, 3), Run(301, 7, 3), Run(97, 4, 3))
@@ -43,7 +43,8 @@ def check(
 ) -> list[str]:
     """What a policy with these parameters does against the contract, a sentence each; nothing if it keeps it.
 
-    Those left out take their defaults, `lr` and `batch_size` those of `COMMON`. Checked in each of the `runs`: settings
+    Those left out take their defaults, `lr` and `batch_size` those of `COMMON`. Checked in each of the `runs` that the policy
+    does not refuse (such as one that is shorter than its warm-up): settings
     are whole, finite and of the right shape; the same whenever asked, in any order, with any history (a reactive policy:
     with the same one), by a pickled copy and, unless `in_fresh_process` is false, in another process; arguments and the
     global random generators are left as they were.
@@ -54,11 +55,30 @@ def check(
         return list(error.faults)
     except Exception as error:  # the author's own __post_init__ may raise anything
         return [f"it cannot be made: {_said(error)}"]
-    for run in runs:
+    fitting = [run for run in runs if not refusal(made, run)]
+    if not fitting:
+        return refusal(made, runs[0])
+    for run in fitting:
         for rule in (_answers, _is_pure, _history_is_used_as_declared, _copies):
             if found := list(dict.fromkeys(rule(made, run))):
                 return found  # later rules, and other runs, would say the same in other words
-    return list(_in_a_fresh_process(made, runs)) if in_fresh_process else []
+    return list(_in_a_fresh_process(made, fitting)) if in_fresh_process else []
+
+
+def refusal(policy: Policy, run: Run) -> list[str]:
+    """Why a run is not one for this policy with these values: faults of parameters, or a batch that outgrows the data."""
+    try:
+        for epoch in range(run.num_epochs):
+            made = policy.settings(epoch, (), run)
+            if made.batch_size > run.num_examples:
+                words = f"at most the {run.num_examples} training examples; got {made.batch_size} in epoch {epoch}"
+                return [f"batch_size: expected {words}"]
+    except InputError as error:
+        is_of_parameters = all(fault.partition(":")[0] in parameter_names(type(policy)) for fault in error.faults)
+        return list(error.faults) if is_of_parameters else []
+    except Exception:
+        return []  # the rules say what is wrong
+    return []
 
 
 def validate_policy(text: str, base: Path, parameters: Mapping[str, object] | None = None) -> list[str]:
@@ -76,9 +96,15 @@ def validate_policy(text: str, base: Path, parameters: Mapping[str, object] | No
     if own.is_reference(name):
         names = ", ".join(str(file.relative_to(Path(name).parent)) for file in own.files(name))
         lines.append(f"  source: {own.digest(name)} ({names})")
-    asked = ", ".join(f"{run.num_epochs} epochs of {run.num_examples} examples" for run in RUNS)
-    lines.append(f"  asked for {asked}: pure, in any order, alike in another process.")
+    refused = {run: found for run in RUNS if (found := refusal(made, run))}
+    asked = [_words(run) for run in RUNS if run not in refused]
+    lines.append(f"  asked for {', '.join(asked)}: pure, in any order, alike in another process.")
+    lines += [f"  not for {_words(run)}: {found[0]}" for run, found in refused.items()]
     return [*lines, *(f"  caveat: {caveat}" for caveat in made.caveats())]
+
+
+def _words(run: Run) -> str:
+    return f"{run.num_epochs} epochs of {run.num_examples} examples"
 
 
 def _parameters(policy: Policy) -> Iterator[str]:
@@ -109,9 +135,6 @@ def _answers(policy: Policy, run: Run) -> Iterator[str]:
             return
         if not isinstance(made, Settings):
             yield f"settings of epoch {epoch}: expected what run.settings(lr, momentum, batch_size) gives; got {made!r}"
-            return
-        if not made.batch_size <= run.num_examples:
-            yield f"batch_size: expected at most the {run.num_examples} training examples; got {made.batch_size} in epoch {epoch}"
             return
         shape = (run.num_updates(made.batch_size), run.num_sections)
         if made.lr.shape != shape:

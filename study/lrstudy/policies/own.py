@@ -20,7 +20,7 @@ import numpy as np
 
 from lrstudy import own
 from lrstudy.faults import InputError
-from lrstudy.policies.base import Policy, RatePolicy, Run
+from lrstudy.policies.base import Policy, RatePolicy, Run, is_duration
 from lrstudy.policies.durations import Duration
 from lrstudy.settings import FloatArray
 
@@ -66,7 +66,7 @@ class FunctionPolicy(RatePolicy):
             where = f"at epoch {epoch}, update {update} (p = {p:.9g}, E = {budget:g})" + _shown(given)
             try:
                 answer = type(self).function(p, budget, **arriving)
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 line = own.line_in(error, self.file.parent)
                 raise InputError(f"policy: {self.name} raised {type(error).__name__}: {error}{line} {where}") from error
             answers.append(_rates(answer, self.name, run.num_sections, where))
@@ -80,9 +80,11 @@ class FunctionPolicy(RatePolicy):
         """A parameter's value as the function gets it: durations in epochs."""
         if get_origin(hint) is Annotated:
             return self._arriving(value, get_args(hint)[0], run)
-        if get_origin(hint) is tuple:
-            return tuple(self._arriving(item, get_args(hint)[0], run) for item in value)
-        return float(self.epochs(value, run)) if hint == Duration else value
+        if value is None:
+            return None
+        if get_origin(hint) in (tuple, list):
+            return get_origin(hint)(self._arriving(item, get_args(hint)[0], run) for item in value)
+        return float(self.epochs(value, run)) if is_duration(hint) else value
 
 
 def _shown(values: Mapping[str, object]) -> str:
@@ -157,6 +159,11 @@ def _of_function(function: Callable[..., Any], reference: own.Reference) -> type
     except (NameError, TypeError) as error:
         raise InputError(f"policy: an annotation of {reference.name} cannot be resolved: {error}.") from None
     added = [p for p in parsed if p.name not in _COMMON]
+    faults += [
+        f"policy: {reference.name} may not give {p.name} a default: it is the study's, common.{p.name}."
+        for p in parsed
+        if p.name in _COMMON and p.default is not p.empty
+    ]
     for parameter in added:
         if parameter.name in _taken():
             faults.append(
@@ -171,10 +178,13 @@ def _of_function(function: Callable[..., Any], reference: own.Reference) -> type
         "function": staticmethod(function), "file": reference.path, "asked": tuple(p.name for p in parsed),
         "hints": hints,
     }  # fmt: skip
-    return make_dataclass(
-        reference.name, [_field(p, hints[p.name]) for p in added],
-        bases=(FunctionPolicy,), namespace=members, frozen=True, kw_only=True,
-    )  # fmt: skip
+    try:
+        return make_dataclass(
+            reference.name, [_field(p, hints[p.name]) for p in added],
+            bases=(FunctionPolicy,), namespace=members, frozen=True, kw_only=True,
+        )  # fmt: skip
+    except (TypeError, ValueError) as error:  # a default that cannot be shared, such as a map
+        raise InputError(f"policy: {reference.name} has a parameter that a policy cannot have: {error}.") from None
 
 
 def _shape_faults(name: str, parameters: Any) -> list[str]:

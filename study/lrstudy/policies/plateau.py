@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import numpy as np
 
+from lrstudy.faults import InputError, choices
 from lrstudy.policies.base import Floor, History, Policy, Rule, Run
 from lrstudy.settings import Settings
 
@@ -39,6 +40,14 @@ class PlateauPolicy(Policy):
     threshold: Margin = 1e-4
     threshold_mode: Literal["rel", "abs"] = "rel"
     cooldown: Natural = 0
+
+    def require_metric(self, known: Iterable[str]) -> None:
+        """Raise InputError unless the metric is among those that are `known`: a missing one would count as bad."""
+        known = list(known)
+        if self.metric not in known:
+            raise InputError(
+                f"metric: expected a metric that is there; got {self.metric!r}. {choices(known, self.metric)}"
+            )
 
     def num_triggers(self, epoch: int, history: History) -> int:
         """How often the rule has acted before `epoch`, by the metrics of the epochs before it."""

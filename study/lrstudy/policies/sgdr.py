@@ -73,7 +73,7 @@ class SgdrDlr(Sgdr):
     """SGDR with differential rates: each section's peak is its ratio of `lr`, from the input to the head.
 
     The default, 0.01 / 0.1 / 1, is fastai 0.7's advice for fine-tuning on images unlike those of the
-    pre-training: 1e-4, 1e-3, 1e-2. `section_rates` gives the peaks themselves instead; `lr` then only serves floors.
+    pre-training: 1e-4, 1e-3, 1e-2. `section_rates` gives the peaks themselves instead, and `lr` has no effect.
     All sections follow one cosine, so they stay proportional.
     """
 
@@ -88,6 +88,10 @@ class SgdrDlr(Sgdr):
         require(
             not both, "section_rates", "either this or section_ratios (write section_ratios: null)", self.section_rates
         )
+
+    def caveats(self) -> tuple[str, ...]:
+        """Rates of its own take the place of `lr`."""
+        return () if self.section_rates is None else ("lr has no effect: section_rates are the peaks.",)
 
     def rates(self, epoch: int, run: Run) -> FloatArray:
         """The rate at each update and section. Raises InputError unless there is one peak per section."""

@@ -2,8 +2,8 @@
 
 The scheduler runs once per run, exactly as torch has it (recursive forms included), and an epoch's settings are read
 from the trace; so they do not depend on the order in which epochs are asked for. A scheduler that has a peak of its own
-(OneCycleLR and CyclicLR: `max_lr`) takes the policy's `lr` for it; all others start from `lr`. Where a scheduler moves
-the momentum, so does the policy.
+(OneCycleLR and CyclicLR: `max_lr`) takes the policy's `lr` for it; all others start from `lr`. The two move the momentum
+only if `cycle_momentum: true` says so; torch does it by default, and replaces the study's.
 """
 
 from __future__ import annotations
@@ -28,6 +28,9 @@ PER_UPDATE = ("OneCycleLR", "CyclicLR", "CosineAnnealingWarmRestarts")
 """Schedulers that torch's documentation steps after every batch; the others, after every epoch."""
 LENGTHS = ("T_max", "total_steps", "total_iters")
 """Parameters that mean the length of a run, in steps: where torch demands one and none is given, the run's is taken."""
+ENDS_AT_ZERO = ("PolynomialLR",)
+"""Schedulers that stay at 0 after a default number of steps: the run's length is taken for them as well."""
+_MOMENTUM = "cycle_momentum"
 _PEAK = "max_lr"
 _OURS = ("self", "optimizer", "last_epoch", "verbose", _PEAK)
 _INSTEAD = {
@@ -92,7 +95,7 @@ def policy_of_scheduler(name: str) -> type[Policy]:
     per: StepPer = "update" if name in PER_UPDATE else "epoch"
     return make_dataclass(
         name,
-        [("step_per", StepPer, field(default=per)), *(_field(p, hints[p.name]) for p in taken)],
+        [("step_per", StepPer, field(default=per)), *(_field(name, p, hints[p.name]) for p in taken)],
         bases=(SchedulerPolicy,),
         namespace={
             "__module__": __name__,
@@ -118,12 +121,15 @@ def _schedulers() -> dict[str, Any]:
     return {name: found[name] for name in sorted(found) if name not in (*_INSTEAD, "LRScheduler")}
 
 
-def _field(parameter: inspect.Parameter, hint: Any) -> tuple[Any, ...]:
+def _field(scheduler: str, parameter: inspect.Parameter, hint: Any) -> tuple[Any, ...]:
     """A field of the policy for an argument of the scheduler, with the argument's type and default."""
     hint = _plain(hint)
-    if parameter.default is not parameter.empty:
+    if parameter.name == _MOMENTUM:
+        return parameter.name, hint, field(default=False)
+    is_length = parameter.name in LENGTHS and (parameter.default is parameter.empty or scheduler in ENDS_AT_ZERO)
+    if parameter.default is not parameter.empty and not is_length:
         return parameter.name, hint, field(default=parameter.default)
-    if parameter.name in LENGTHS:
+    if is_length:
         return parameter.name, hint | None, field(default=None)
     return parameter.name, hint
 
