@@ -33,7 +33,9 @@ def plan_of(*overrides: str, text: str = SMALL, lock: Mapping[str, object] | Non
     with mock.patch("lrstudy.numerics.probe", return_value=NUMERICS):
         workload = resolve(study, _storage(), _storage())
     cohort, outstanding = lock.get("cohort", default_cohort(study)), default_outstanding(study, slots)
-    return make_plan(study, workload, cohort, lock.get("outstanding", outstanding))  # type: ignore[arg-type]
+    return make_plan(
+        study, workload, cohort, lock.get("outstanding", outstanding), lock.get("search_seed", study.search.seed)
+    )  # type: ignore[arg-type]
 
 
 def lock_of(plan: Plan) -> dict[str, object]:

@@ -131,6 +131,56 @@ def test_real_data_sets_get_a_valid_study(shared_data: Path, tmp_path: Path, nam
         assert study.workload.split.by == "group"
 
 
+def test_a_patient_groups_before_a_lesion_and_a_leaking_test_part_is_drawn_anew(tmp_path: Path) -> None:
+    rows = [f"{k}.png,{'ab'[k % 2]},l{k // 2},p{k // 6},{'test' if k % 6 == 0 else 'train'}" for k in range(60)]
+    table_of(tmp_path / "d", "image,label,lesion_id,patient_id,split", *rows)
+    text = text_of(tmp_path / "d", tmp_path / "s.yaml")
+    study = plan.read(text, base=tmp_path)
+    assert study.workload.source.group == "patient_id"
+    assert (study.workload.split.test, study.workload.split.by) == (0.2, "group")
+    assert "the parts that the data gives have groups in common" in text
+
+
+def test_grey_is_concluded_from_all_classes_and_a_torn_image_is_passed_over(tmp_path: Path) -> None:
+    folder_of(tmp_path / "d", {"a_xray": 60}, colour=False)
+    folder_of(tmp_path / "d", {"b_photo": 60})
+    first = tmp_path / "d" / "a_xray" / "0.png"
+    first.write_bytes(first.read_bytes()[:-200])
+    assert plan.read(text_of(tmp_path / "d", tmp_path / "s.yaml"), base=tmp_path).workload.image.channels == "rgb"
+
+
+def test_a_study_within_its_data_keeps_its_runs_outside(tmp_path: Path) -> None:
+    folder_of(tmp_path / "d", {"a": 30, "b": 30})
+    path = tmp_path / "d" / "study.yaml"
+    path.write_text(text_of(tmp_path / "d", path))
+    study = Study.from_yaml(path)
+    assert study.storage == (tmp_path / "d-runs").resolve()
+    study.plan()
+    study.plan()  # what the first one left is no class
+
+
+def test_one_image_of_another_size_among_many_is_no_reason_to_fail(tmp_path: Path) -> None:
+    folder_of(tmp_path / "d", {"a": 250, "b": 250}, size=(16, 16))
+    picture(tmp_path / "d" / "b" / "7.png", (20, 16))
+    path = tmp_path / "s.yaml"
+    path.write_text(text_of(tmp_path / "d", path))
+    Study.from_yaml(path, [f"storage.path={tmp_path / 'runs'}"]).plan()
+
+
+def test_images_in_two_folders_beside_a_table_are_told(tmp_path: Path) -> None:
+    for k in range(20):
+        picture(tmp_path / f"part{k // 10}" / f"{k}.png")
+    (tmp_path / "index.csv").write_text("image,label\n" + "".join(f"{k}.png,{'ab'[k % 2]}\n" for k in range(20)))
+    with pytest.raises(InputError, match=r"names 20 images, of which 10 are in .*part0; 10.png is not"):
+        text_of(tmp_path / "index.csv", tmp_path / "s.yaml")
+
+
+@pytest.mark.parametrize("name", ["null", "x" * 120, "yes"])
+def test_a_folder_with_an_unusual_name_gives_a_study_all_the_same(tmp_path: Path, name: str) -> None:
+    folder_of(tmp_path / name, {"a": 20, "b": 20})
+    assert plan.read(text_of(tmp_path / name, tmp_path / "s.yaml"), base=tmp_path).name == name[:100]
+
+
 def test_names_and_paths_that_yaml_would_misread_are_quoted(tmp_path: Path) -> None:
     folder_of(tmp_path / "a, b: #1", {"yes": 20, "no: 'maybe'": 20})
     study = plan.read(text_of(tmp_path / "a, b: #1", tmp_path / "s.yaml"), base=tmp_path)

@@ -26,7 +26,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("lrstudy.data", "lrstudy.model_names", "lrstudy.models", "lrstudy.tasks", "lrstudy.numerics"),
     ("lrstudy.workload",),
     ("lrstudy.training",),
-    ("lrstudy.trial",),
+    ("lrstudy.trial", "lrstudy.rehearsal"),
     ("lrstudy.plan", "lrstudy.journal", "lrstudy.driver_lock"),
     ("lrstudy.study_lock",),
     ("lrstudy.forecast", "lrstudy.forecast_cost", "lrstudy.first_look", "lrstudy.first_study"),
@@ -49,6 +49,7 @@ TORCH = (
     "lrstudy.tasks",
     "lrstudy.training",
     "lrstudy.numerics",
+    "lrstudy.rehearsal",
 )
 # model_names, numerics, torchvision_sets and torch_schedulers do so only where they are asked for what torch alone knows.
 TORCH_OR_RAY = (*TORCH, "lrstudy.ray_tune")

@@ -48,6 +48,12 @@ def train_step(model, images, labels, loss):
 """
 
 
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Overrides name files from the current folder, which is that of the study here."""
+    monkeypatch.chdir(tmp_path)
+
+
 def mine(folder: Path) -> None:
     (folder / "mine.py").write_text(MINE)
     (folder / "helpers.py").write_text("def half(x):\n    return x / 2\n")
@@ -160,6 +166,15 @@ def test_an_old_arm_is_rebuilt_from_the_source_that_was_kept(tmp_path: Path) -> 
         ("arms.mine={policy: 'torch:StepLRR'}", "Did you mean 'torch:StepLR'"),
         ("workload.model=./mine.py:bild", "Did you mean 'build'?"),
         ("workload.augment=./mine.py:missing", "mine.py"),
+        (
+            "workload.augment=[{RandomCrop: 100}]",
+            "workload: a first update with your augment fails: ValueError: Required crop size",
+        ),
+        (
+            "workload.augment=[{Resize: 10}]",
+            "workload.augment: expected the list of transforms to give an image like the one it got",
+        ),
+        ("workload.train_step=./mine.py:knee", "workload: a first update with your train_step fails: TypeError"),
         ("workload.train_step=fast", "train_step: expected a reference such as ./mine.py:train_step; got 'fast'."),
         ("workload.augment=crop", "augment: there is no augmentation 'crop'. Did you mean"),
         ("metric=exact_match", "metric: expected a metric of a multiclass task; got exact_match."),

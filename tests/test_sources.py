@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from lrstudy.data.sources import POOL, TEST, VALIDATION, open_source
+from lrstudy.data.cells import POOL, TEST, VALIDATION
+from lrstudy.data.sources import open_source
 from lrstudy.data.spec import DataSpec
 from lrstudy.faults import InputError
 
@@ -149,6 +150,28 @@ def test_faults_of_folders_are_named(tmp_path):
     assert "b holds the folder 'deep'; expected image files" in fault(f"folder:{tmp_path}")
 
 
+@pytest.mark.parametrize("name", ["valid", "dev", "Val"])
+def test_a_validation_part_has_many_names(tmp_path, name):
+    for file in ("train/a/1.png", f"{name}/a/2.png", "test/a/3.png"):
+        write(tmp_path / "folder" / file)
+    assert open_source(DataSpec(f"folder:{tmp_path / 'folder'}")).labels()[1] == [POOL, VALIDATION, TEST]
+    for stem in ("train", name, "test"):
+        pq.write_table(pa.table({"image": [b"x"], "label": [1]}), tmp_path / f"{stem}.parquet")
+    assert open_source(DataSpec(f"parquet:{tmp_path}")).labels()[1] == [POOL, VALIDATION, TEST]
+
+
+def test_one_parquet_file_may_name_parts_in_a_column(tmp_path):
+    columns = {"image": [b"x"] * 3, "label": [1, 0, 1], "split": ["train", "val", "test"]}
+    pq.write_table(pa.table(columns), tmp_path / "d.parquet")
+    assert open_source(DataSpec(f"parquet:{tmp_path / 'd.parquet'}")).labels()[1] == [POOL, VALIDATION, TEST]
+
+
+def test_labels_of_all_files_are_read_as_one(tmp_path):
+    for name, labels in (("train", ["a|b", "b"]), ("test", ["a", "No Finding"])):
+        pq.write_table(pa.table({"image": [b"x"] * 2, "label": labels}), tmp_path / f"{name}.parquet")
+    assert open_source(DataSpec(f"parquet:{tmp_path}")).labels()[0] == [("a", "b"), ("b",), ("a",), ()]
+
+
 def test_two_validation_folders_are_refused(tmp_path):
     for file in ("train/a/1.png", "val/a/2.png", "validation/b/3.png"):
         write(tmp_path / file)
@@ -197,4 +220,4 @@ def test_faults_of_columns_are_named(tmp_path, columns, expected):
 def test_labels_of_two_kinds_in_two_files_are_refused(tmp_path):
     pq.write_table(pa.table({"image": [b"x"], "label": [1]}), tmp_path / "train.parquet")
     pq.write_table(pa.table({"image": [b"x"], "label": ["cat"]}), tmp_path / "test.parquet")
-    assert "holds integers in one file, strings in another" in fault(f"parquet:{tmp_path}")
+    assert "holds integers in train.parquet, strings in test.parquet; expected one kind" in fault(f"parquet:{tmp_path}")

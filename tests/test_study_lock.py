@@ -59,7 +59,6 @@ def test_the_same_study_runs_on_unchanged():
         "search.trials=9",
         "search.seeds=[0, 1]",
         "search.method=[random, smac]",
-        "search.seed=3",
     ],
 )
 def test_what_does_not_change_the_training_may_change_freely_and_more_of_it_extends(override):
@@ -96,6 +95,25 @@ def test_a_note_says_when_the_file_asks_for_another_cohort_or_outstanding():
         "search.cohort stays 2, as in the first run, whatever the file says now (3).",
         "search.outstanding stays 4, as in the first run, whatever the file says now (9).",
     )
+
+
+def test_the_seed_of_the_search_stays_or_points_would_be_suggested_twice():
+    plan, after, notes = rerun(lock_of(plan_of("search.seed=2")), "search.seed=3")
+    assert plan.search_seed == after["search_seed"] == 2
+    assert notes == ("search.seed stays 2, as in the first run, whatever the file says now (3).",)
+
+
+@pytest.mark.parametrize(
+    ("before", "now"),
+    [
+        ("common.momentum=0", "common.momentum=0.0"),
+        ("workload.augment=[RandomHorizontalFlip]", "workload.augment=[{RandomHorizontalFlip: {}}]"),
+    ],
+)
+def test_the_same_written_otherwise_is_the_same(before, now):
+    plan, _, notes = rerun(lock_of(plan_of(before)), now)
+    assert list(plan.arms) == ["constant", "step", "clr"]
+    assert notes == ()
 
 
 def test_a_note_says_when_searchers_or_seeds_leave_the_tables():

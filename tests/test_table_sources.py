@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import csv
+import io
+import os
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +17,9 @@ from PIL import Image
 
 from lrstudy.data import decoding
 from lrstudy.data.cache import DataSet, prepare
+from lrstudy.data.cells import POOL, TEST, VALIDATION
 from lrstudy.data.labels import encode, strata
-from lrstudy.data.sources import POOL, TEST, VALIDATION, open_source
+from lrstudy.data.sources import open_source
 from lrstudy.data.spec import ByColumn, DataSpec, ImageSpec, SplitSpec
 from lrstudy.data.splits import split
 from lrstudy.data.statistics import Statistics
@@ -127,7 +131,7 @@ def test_npz_files_in_medmnists_form_are_read_with_their_parts(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("changed", "expected"),
     [
-        ({"train_labels": np.full((6, 1), -1)}, "a.npz: train_labels must be at least 0; got -1."),
+        ({"train_labels": np.full((6, 1), -1)}, "train_labels of a.npz must be at least 0; got -1."),
         ({"train_labels": np.full(6, 0.5)}, "must be class numbers (N,) or (N, 1), or 0 and 1 of shape (N, K)"),
         ({"train_images": np.zeros((5, 8, 8), np.uint8)}, "must be 6 images, uint8 of shape (N, H, W) or (N, H, W, 3)"),
         ({"test_images": np.zeros((6, 8, 8))}, "a.npz: test_images must be 6 images"),
@@ -282,6 +286,116 @@ def test_an_image_of_gigabytes_is_refused_unread(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(decoding, "MOST_PIXELS", 1000)
     told = fault(DataSpec(spec.source, image=ImageSpec(size=8)), tmp_path)
     assert "1 of 3 images cannot be decoded: 1.png (40 x 30 pixels; at most 0.001 million are decoded)." in told
+
+
+# --- what looks alike and is not -----------------------------------------------------------------------
+
+
+def test_a_patient_is_one_whatever_type_a_files_column_has(tmp_path: Path) -> None:
+    """pandas makes an integer column with a missing value a float one: 1 and 1.0 must not be two patients."""
+    image = io.BytesIO()
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(image, "png")
+    for name, patients in (("train", pa.array(range(8), pa.int64())), ("test", pa.array(np.arange(8.0), pa.float64()))):
+        columns = {"image": [image.getvalue()] * 8, "label": [0, 1] * 4, "patient": patients}
+        pq.write_table(pa.table(columns), tmp_path / f"{name}.parquet")
+    data = prepare(DataSpec(f"parquet:{tmp_path}", group_column="patient"), tmp_path / "cache")
+    assert data.groups == tuple("01234567")
+    with pytest.raises(InputError, match="groups lie in both train and test"):
+        divided(data, SplitSpec("given", 0.25, "group"))
+
+
+def test_rows_without_a_group_are_refused(tmp_path: Path) -> None:
+    made = rows(8, label=lambda n: "ab"[n % 2], patient=lambda n: "" if n == 3 else f"p{n}")
+    spec = replace(table(tmp_path / "d", made), group_column="patient")
+    with pytest.raises(InputError, match=r"data: 1 of 8 rows have no patient \(the first is row 3\)"):
+        prepare(spec, tmp_path / "cache")
+
+
+def test_a_large_group_does_not_swallow_the_share() -> None:
+    labels, group = np.tile([0, 1], 30), np.array([0] * 45 + list(range(1, 16)))
+    for seed in range(12):
+        made = split(
+            labels,
+            np.zeros(60, np.uint8),
+            SplitSpec(0.2, 3, "group", seed),
+            None,
+            (),
+            group,
+            [str(k) for k in range(16)],
+        )
+        assert len(made.test) == 12, seed
+
+
+def test_a_column_of_hospitals_does_not_care_about_parts_that_the_split_does_not_take(tmp_path: Path) -> None:
+    made = rows(
+        12,
+        label=lambda n: "ab"[n % 2],
+        split=lambda n: "val" if n % 3 == 0 else "train",
+        hospital=lambda n: "B" if n < 4 else "A",
+    )
+    spec = replace(table(tmp_path / "d", made), split=SplitSpec(ByColumn("hospital", "B"), 0.25))
+    data = prepare(spec, tmp_path / "cache")
+    assert sorted(np.flatnonzero(data.part == TEST)) == [0, 1, 2, 3]
+    assert VALIDATION not in data.part
+    clashing = replace(spec, split=SplitSpec(ByColumn("hospital", "B"), ByColumn("split", "val")))
+    with pytest.raises(
+        InputError, match=r"split.validation: 2 of the 4 examples whose split is val are in the test part as well"
+    ):
+        prepare(clashing, tmp_path / "cache")
+
+
+def test_files_that_look_alike_in_two_places_are_two_data_sets(tmp_path: Path) -> None:
+    digests = set()
+    for name, value in (("A", 10), ("B", 200)):
+        file = tmp_path / name / "fold.npz"
+        file.parent.mkdir()
+        images = np.full((8, 8, 8), value, np.uint8)
+        np.savez(file, train_images=images, train_labels=np.arange(8) % 2)
+        os.utime(file, ns=(10**18, 10**18))
+        digests.add(prepare(DataSpec(f"npz:{file}"), tmp_path / "cache").digest)
+    assert len(digests) == 2
+
+
+@pytest.mark.parametrize(
+    ("returned", "fault"),
+    [
+        ("'patient': ['p'] * 5", "data: patient of mine.py:load: expected one for each of 6 images; got 5 values."),
+        ("'patient': 5", "data: patient of mine.py:load: expected one for each of 6 images; got 5."),
+        ("'part': None", "data: part of mine.py:load: expected one for each of 6 images; got None."),
+        (
+            "'part': ['train'] * 5 + ['hold']",
+            "data: part of mine.py:load: expected train, val or test in every row; got 'hold'",
+        ),
+        ("'images': (i for i in [])", "data: images of mine.py:load: expected a list or an array; got generator."),
+        ("'labels': [0, 1, None, 0, 1, 0]", "data: labels of mine.py:load, row 2: expected a label"),
+        ("'labels': [[0, 1]] * 5 + [[1]]", "data: labels of mine.py:load, row 5: expected 2 values of 0 or 1"),
+    ],
+)
+def test_what_a_users_function_gives_is_checked(tmp_path: Path, returned: str, fault: str) -> None:
+    (tmp_path / "mine.py").write_text(
+        "import numpy as np\ndef load():\n"
+        f"    return {{'images': np.zeros((6, 8, 8), np.uint8), 'labels': [0, 1] * 3, {returned}}}\n"
+    )
+    spec = DataSpec(f"{tmp_path}/mine.py:load", group_column="patient" if "patient" in returned else None)
+    with pytest.raises(InputError) as caught:
+        prepare(spec, tmp_path / "cache")
+    assert fault in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 torn"])
+def test_an_npz_file_that_is_none_says_so(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.npz").write_bytes(content)
+    with pytest.raises(InputError, match="is not a readable"):
+        prepare(DataSpec(f"npz:{tmp_path}/a.npz"), tmp_path / "cache")
+
+
+def test_a_strip_of_pixels_is_cropped_before_it_is_scaled(tmp_path: Path) -> None:
+    """60000 x 1 pixels, scaled to 96 on the short side first, would be 553 million."""
+    from lrstudy.data.decoding import decode
+
+    strip = np.zeros((1, 60_000), np.uint8)
+    strip[0, 29_999] = 200  # the middle, which a central square of one pixel holds
+    assert (decode(strip, 1, 96, "crop") == 200).all()
 
 
 # --- statistics ---------------------------------------------------------------------------------------

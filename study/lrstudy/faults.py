@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from pathlib import Path
 
 
 class InputError(ValueError):
@@ -28,6 +29,14 @@ class NotYetError(InputError):
 def not_yet(where: str, what: str, instead: str) -> NotYetError:
     """The refusal of something that is designed but not built: never ignored, never half done."""
     return NotYetError(f"{where}: {what} is not available yet. {instead}")
+
+
+def user_path(text: str, where: str) -> Path:
+    """A path as somebody writes it, with ``~`` for a home. Raises InputError for a home that does not exist."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise InputError(f"{where}: there is no home folder {text.partition('/')[0]} (in {text}).") from None
 
 
 def choices(valid: Iterable[object], arrived: object = None) -> str:

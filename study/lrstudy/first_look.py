@@ -9,18 +9,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
 
 from lrstudy import own
+from lrstudy.data.arrays import OwnData
+from lrstudy.data.cells import TEST, VALIDATION
 from lrstudy.data.decoding import MOST_PIXELS
 from lrstudy.data.labels import Labels, class_counts, encode
-from lrstudy.data.sources import EXTENSIONS, TEST, VALIDATION, Encoded, Source, open_source
+from lrstudy.data.sources import EXTENSIONS, Encoded, Parquet, Source, open_source
 from lrstudy.data.spec import DataSpec, SplitSpec
 from lrstudy.data.splits import Splits, split
-from lrstudy.faults import InputError, choices
+from lrstudy.faults import InputError, choices, user_path
 
 _IMAGE_COLUMNS = ("image", "img", "image_path", "path", "filepath", "file", "filename", "file_name", "image_id")
 _LABEL_COLUMNS = (
@@ -47,7 +49,8 @@ _SAMPLE = 200
 
 @dataclass(frozen=True)
 class Found:
-    """What the data looks like. `root` is where a table's paths start, if not beside it. `sizes` are (width, height) of a sample; `groups` the number of groups, 0 without."""
+    """What the data looks like. `root` is where a table's paths start, if not beside it. `sizes` are (width, height) of a sample, `is_uniform`
+    whether all images are known to have one; `groups` is the number of groups, 0 without; `leak` why given parts were not taken."""
 
     source: str
     root: str | None
@@ -59,8 +62,10 @@ class Found:
     classes: tuple[str, ...]
     has_test: bool
     has_validation: bool
+    leak: str
     splits: Splits
     sizes: tuple[tuple[int, int], ...]
+    is_uniform: bool
     is_grey: bool
     is_stored_grey: bool
 
@@ -90,8 +95,8 @@ def find_sources(data: str) -> list[str]:
     if own.is_reference(data):
         return [own.resolve(data, Path.cwd(), "--data")]
     if colon and kind in ("folder", "parquet", "csv", "npz"):
-        return [f"{kind}:{Path(rest).expanduser().resolve()}"]
-    path = Path(data).expanduser().resolve()
+        return [f"{kind}:{user_path(rest, '--data').resolve()}"]
+    path = user_path(data, "--data").resolve()
     if path.is_dir():
         return _sources_of_folder(path)
     kinds = {".parquet": "parquet", ".csv": "csv", ".npz": "npz"}
@@ -112,28 +117,38 @@ def look(source: str) -> Found:
     """Read the labels of a source and open a sample of its images. Raises InputError."""
     columns = _columns(source)
     image, label = _pick(columns, _IMAGE_COLUMNS, "image"), _pick(columns, _LABEL_COLUMNS, "label")
-    group = next((name for name in columns if _plain(name) in _GROUP_COLUMNS), None)
     root = _root(source, image) if source.startswith("csv:") and image is not None else None
-    spec = DataSpec(source, image or "image", label or "label", group, root)
-    opened = open_source(spec)
+    opened = open_source(DataSpec(source, image or "image", label or "label", root=root))
+    columns = opened.columns if isinstance(opened, OwnData) else columns
     rows, parts = opened.labels()
     labels, classes = encode(rows, None)
     part = np.array(parts, dtype=np.uint8)
     has_test, has_validation = bool((part == TEST).any()), bool((part == VALIDATION).any())
-    group = group if group is not None and _is_group(opened, group, len(rows)) else None
+    group = _group(opened, columns, len(rows))
     names, numbers = (
         np.unique(np.array(opened.column(group)), return_inverse=True) if group is not None else (np.array([]), None)
     )
-    rule = SplitSpec(
-        "given" if has_test else 0.2,
-        "given" if has_validation else 0.15,
-        "group" if group is not None and not (has_test and has_validation) else "stratified",
-    )
-    splits = split(labels, part, rule, None, classes, numbers, [str(name) for name in names])
+
+    def divided(given_test: bool, given_validation: bool) -> Splits:
+        by: Literal["group", "stratified"] = (
+            "stratified" if group is None or (given_test and given_validation) else "group"
+        )
+        rule = SplitSpec("given" if given_test else 0.2, "given" if given_validation else 0.15, by)
+        return split(labels, part, rule, None, classes, numbers, [str(name) for name in names])
+
+    leak = ""
+    try:
+        splits = divided(has_test, has_validation)
+    except InputError as error:
+        if group is None or not (has_test or has_validation):
+            raise
+        leak, has_test, has_validation = error.faults[0], False, False
+        splits = divided(False, False)
     sizes, is_grey, is_stored_grey = _sample(opened, len(rows))
+    is_uniform = len(set(sizes)) == 1 and (len(sizes) == len(rows) or source.startswith(("npz:", "digits")))
     return Found(
-        source, root, image, label, group, len(names), labels, classes, has_test, has_validation, splits, sizes, is_grey,
-        is_stored_grey,
+        source, root, image, label, group, len(names), labels, classes, has_test, has_validation, leak, splits, sizes,
+        is_uniform, is_grey, is_stored_grey,
     )  # fmt: skip
 
 
@@ -171,7 +186,7 @@ def _columns(source: str) -> list[str]:
         try:
             with Path(path).open(newline="", encoding="utf-8-sig") as file:
                 return [name.strip() for name in next(csv.reader(file), [])]
-        except (OSError, UnicodeDecodeError) as error:
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
             raise InputError(f"--data: {path} cannot be read ({error}).") from None
     if kind == "parquet":
         import pyarrow as pa
@@ -203,42 +218,57 @@ def _root(source: str, column: str) -> str | None:
     """The folder that a table's paths start in, if they lie in one beside it. Raises InputError if they lie nowhere."""
     table = Path(source.partition(":")[2])
     names = open_source(DataSpec(source, column)).column(column)
-    if not names or (table.parent / names[0]).is_file():
+    if not names:
         return None
-    for folder in sorted(path for path in table.parent.iterdir() if path.is_dir()):
-        if (folder / names[0]).is_file():
-            return str(folder)
-    raise InputError(
-        f"--data: {table.name} names the image {names[0]}, which is neither in {table.parent} nor in a folder there."
-    )
+    folders = [table.parent, *sorted(path for path in table.parent.iterdir() if path.is_dir())]
+    having = [sum((folder / name).is_file() for name in names) for folder in folders]
+    if max(having) == 0:
+        raise InputError(
+            f"--data: {table.name} names the image {names[0]}, which is neither in {table.parent} nor in a folder there."
+        )
+    best = having.index(max(having))
+    if having[best] < len(names):
+        lost = next(name for name in names if not (folders[best] / name).is_file())
+        raise InputError(
+            f"--data: {table.name} names {len(names)} images, of which {having[best]} are in {folders[best]}; {lost} is not. Expected all "
+            "in one folder, or paths that start there."
+        )
+    return str(folders[best]) if best else None
 
 
 def _plain(name: str) -> str:
     return re.sub(r"\W+", "_", name.strip().lower())
 
 
-def _is_group(source: Source, column: str, count: int) -> bool:
-    """Whether a column groups anything: more than one group, and fewer than examples."""
-    return 1 < len(set(source.column(column))) < count
+def _group(source: Source, columns: Sequence[str], count: int) -> str | None:
+    """The column of groups, a patient's before a lesion's, if it is filled and groups anything."""
+    found = sorted((_GROUP_COLUMNS.index(_plain(name)), name) for name in columns if _plain(name) in _GROUP_COLUMNS)
+    for _, name in found:
+        values = source.column(name)
+        if "" not in values and 1 < len(set(values)) < count:
+            return name
+    return None
 
 
 def _sample(source: Source, count: int) -> tuple[tuple[tuple[int, int], ...], bool, bool]:
     """Sizes of a sample of the images, whether they show no colour, and whether they are stored so."""
-    step = max(1, min(count, _LOOKED_AT) // _SAMPLE)
+    looked_at = (
+        min(count, _LOOKED_AT) if isinstance(source, Parquet) else count
+    )  # its bytes have to be read to pass them
+    step = max(1, looked_at // _SAMPLE)
     sizes: list[tuple[int, int]] = []
     is_grey = is_stored_grey = True
-    for number, (_, encoded) in enumerate(islice(source.images(), 0, _LOOKED_AT, step)):
+    for _, encoded in islice(source.images(), 0, looked_at, step):
         try:
-            image = _opened(encoded)
+            with _opened(encoded) as image:
+                stored = image.mode in ("1", "L", "LA", "I", "F", "I;16")
+                if not stored and is_grey and image.width * image.height <= MOST_PIXELS:
+                    pixels = np.asarray(image.convert("RGB").resize((32, 32)), dtype=np.int16)
+                    is_grey = bool(np.ptp(pixels, axis=2).max() <= 8)
+                sizes.append(image.size)
+                is_stored_grey &= stored
         except Exception:  # Pillow's readers raise anything; `lrstudy validate` reports every one of them
             continue
-        with image:
-            sizes.append(image.size)
-            stored = image.mode in ("1", "L", "LA", "I", "F", "I;16")
-            is_stored_grey &= stored
-            if not stored and is_grey and number < 40 and image.width * image.height <= MOST_PIXELS:
-                pixels = np.asarray(image.convert("RGB").resize((32, 32)), dtype=np.int16)
-                is_grey = bool(np.ptp(pixels, axis=2).max() <= 8)
     if not sizes:
         raise InputError("--data: none of the first images can be decoded.")
     return tuple(sizes), is_grey, is_stored_grey

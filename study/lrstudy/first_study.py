@@ -14,6 +14,7 @@ from lrstudy import own
 from lrstudy.data.labels import class_counts
 from lrstudy.first_look import Found, find_sources, look
 
+_LEAST = 8  # pixels; what models take
 SIZES = (32, 64, 96, 128, 224)
 _IMBALANCED = 1.5
 """From here on plain accuracy rewards guessing the larger class noticeably."""
@@ -44,6 +45,15 @@ def _as_written(source: str, out: Path) -> str:
     return f"{kind}{colon}{written}"
 
 
+def _storage(found: Found, out: Path) -> str:
+    """Where runs go: beside the study file, but not into a folder of classes, where they would be one more."""
+    kind, _, path = found.source.partition(":")
+    folder = out.resolve().parent
+    if kind == "folder" and folder.is_relative_to(path):
+        return _yaml(f"{'../' * (len(folder.relative_to(path).parts) + 1)}{Path(path).name}-runs")
+    return "runs"
+
+
 def _name(source: str) -> str:
     """A name for the study: what the data is called."""
     path = Path(source.partition(":")[2] or source)
@@ -51,7 +61,7 @@ def _name(source: str) -> str:
         path = own.Reference.parse(source).path
     stem = path.stem if path.suffix else path.name
     stem = path.parent.name if stem.lower() in ("index", "labels", "train", "data", "metadata") else stem
-    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", stem).strip("-._")
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", stem)[:100].strip("-._")
     return name if name and name[0].isalnum() and name.lower() != "memo" else "study"
 
 
@@ -83,7 +93,9 @@ def _lines(found: Found, others: Sequence[str], out: Path, name: str, has_gpu: b
     weights_why = f"the largest class has {found.imbalance:.1f} times the training examples of the smallest"
     yield f"  task: {{kind: {kind}, class_weights: {weights}}}   # {weights_why}"
     yield from _metric_lines(found)
-    yield from _protocol_lines(min(num_train, _CPU_EXAMPLES) if not has_gpu else num_train, has_gpu)
+    yield from _protocol_lines(
+        min(num_train, _CPU_EXAMPLES) if not has_gpu else num_train, has_gpu, _storage(found, out)
+    )
 
 
 def _class_lines(found: Found) -> Iterator[str]:
@@ -130,6 +142,8 @@ def _split_lines(found: Found) -> Iterator[str]:
         if given
         else "no part is given by the data"
     ]
+    if found.leak:
+        reasons = ["the parts that the data gives have groups in common"]
     if grouped:
         reasons.append(f"a {_comment(str(found.group_column))} is never in two parts")
     yield f"  split: {{test: {test}, validation: {validation}, by: {'group' if grouped else 'stratified'}}}   # {'; '.join(reasons)}"
@@ -161,8 +175,8 @@ def _size(found: Found, has_gpu: bool) -> tuple[int | None, int]:
     side = int(median(min(size) for size in found.sizes))
     cap = 224 if has_gpu else 64
     first = found.sizes[0]
-    if len(set(found.sizes)) == 1 and first[0] == first[1] and 4 <= first[0] <= cap:
-        return None, first[0]
+    if len(set(found.sizes)) == 1 and first[0] == first[1] and _LEAST <= first[0] <= cap:
+        return (None if found.is_uniform else first[0]), first[0]
     size = max((s for s in SIZES if s <= min(side, cap)), default=SIZES[0])
     return size, size
 
@@ -185,7 +199,7 @@ def _metric_lines(found: Found) -> Iterator[str]:
         yield "metric: accuracy                 # classes are about even"
 
 
-def _protocol_lines(num_train: int, has_gpu: bool) -> Iterator[str]:
+def _protocol_lines(num_train: int, has_gpu: bool, storage: str) -> Iterator[str]:
     batch = next((size for size in (32, 16, 8, 4) if num_train >= 20 * size), 2)
     epochs, trials, cohort = (30, 16, 8) if has_gpu else (12, 8, 4)
     yield f"budget: {{epochs: {epochs}}}             # of every trial; a larger one is another study and shares what it can"
@@ -199,16 +213,14 @@ def _protocol_lines(num_train: int, has_gpu: bool) -> Iterator[str]:
     yield f"search: {{method: hyperopt, trials: {trials}, cohort: {cohort}}}   # per arm; the cohort's points are the same in all arms"
     yield "confirm: {top: 1, seeds: 5}      # the best of each arm, trained anew; only these read the test part"
     yield "compare: {control: constant, margin: 0.01}   # smaller differences do not matter"
-    yield "storage: {path: runs}"
+    yield f"storage: {{path: {storage}}}"
 
 
 def _yaml(text: str) -> str:
     """A text as a YAML scalar that may stand in a flow map."""
-    return (
-        text
-        if re.fullmatch(r"[A-Za-z./][\w./:-]*[\w/]", text) and ": " not in text
-        else json.dumps(text, ensure_ascii=False)
-    )
+    is_plain = re.fullmatch(r"[A-Za-z./][\w./:-]*[\w/]", text) and ": " not in text
+    means_more = text.lower() in ("null", "true", "false", "yes", "no", "on", "off")
+    return text if is_plain and not means_more else json.dumps(text, ensure_ascii=False)
 
 
 def _comment(text: str) -> str:

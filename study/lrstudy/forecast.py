@@ -170,15 +170,14 @@ def _trials(plan: Plan, journal: Journal) -> tuple[list[Known], dict[str, int]]:
 
 def _configurations(plan: Plan, arm: Arm, method: str, journal: Journal) -> tuple[list[Configuration], int]:
     """What a stream suggests, as far as it is known beforehand, and how many suggestions it makes in all."""
-    cohort = list(plan.cohort.get(arm.name, ()))
+    cohort = list(plan.cohort.get(arm.name, ()))[: plan.study.search.trials]
     seen = {canonical_json(point) for point in cohort}
     suggested = {
         line["index"]: line["configuration"]
         for line in journal.of_kind("suggest")
         if (line["arm"], line["method"]) == (arm.name, method)
     }
-    wanted = max(plan.study.search.trials, len(suggested))
-    total = int(min(wanted, len(cohort) + max(0, arm.space.size - len(seen))))
+    total = max(plan.num_suggestions(arm.name), len(suggested))
     if method in _ENUMERABLE:
         return [*cohort, *islice(_enumerated(plan, arm, method, cohort, seen), total - len(cohort))], total
     found = list(cohort)

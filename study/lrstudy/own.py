@@ -22,7 +22,7 @@ from hashlib import blake2b
 from pathlib import Path
 from types import ModuleType
 
-from lrstudy.faults import InputError, choices
+from lrstudy.faults import InputError, choices, user_path
 
 _REFERENCE = re.compile(r"(?P<path>.+\.py):(?P<name>[A-Za-z_]\w*)")
 
@@ -40,7 +40,7 @@ class Reference:
         match = _REFERENCE.fullmatch(text)
         if match is None:
             raise InputError(f"{where}: expected a reference such as ./mine.py:name; got {text!r}.")
-        path = Path(match["path"]).expanduser()
+        path = user_path(match["path"], where)
         return Reference((base / path).resolve() if base is not None else path, match["name"])
 
     def __str__(self) -> str:

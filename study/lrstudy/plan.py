@@ -18,6 +18,7 @@ from lrstudy.model_names import NUM_SECTIONS, has_batchnorm
 from lrstudy.policies import build, contract
 from lrstudy.policies.base import Policy, Run, durations_of
 from lrstudy.policies.plateau import PlateauPolicy
+from lrstudy.settings import canonical_json
 from lrstudy.space import Configuration
 from lrstudy.trial import TrialSpec
 from lrstudy.workload import Workload, check_without_data
@@ -41,6 +42,7 @@ class Plan:
     cohort: Mapping[str, list[Configuration]]
     outstanding: int
     cohort_size: int
+    search_seed: int
     retired: frozenset[str] = frozenset()
 
     @property
@@ -52,8 +54,17 @@ class Plan:
     def num_trials(self) -> int:
         """How many trials the whole study has, retired arms aside."""
         search, confirm = self.study.search, self.study.confirm
-        per_arm = len(self.methods) * search.trials * len(search.seeds) + confirm.top * confirm.seeds
-        return len(self.arms.keys() - self.retired) * per_arm
+        total = 0
+        for arm in self.arms.keys() - self.retired:
+            suggestions = self.num_suggestions(arm)
+            total += len(self.methods) * suggestions * len(search.seeds) + min(confirm.top, suggestions) * confirm.seeds
+        return total
+
+    def num_suggestions(self, arm: str) -> int:
+        """How many configurations each searcher suggests for an arm: fewer than asked for where its space holds no more."""
+        cohort = self.cohort.get(arm, [])[: self.study.search.trials]
+        new = self.arms[arm].space.size - len({canonical_json(point) for point in cohort})
+        return int(min(self.study.search.trials, len(cohort) + max(0, new)))
 
     @property
     def control(self) -> str:
@@ -92,7 +103,7 @@ class Plan:
 
     def searcher_seed(self, arm: str, method: str) -> int:
         """A seed of its own for every searcher, from the study's."""
-        digest = blake2b(f"{self.study.search.seed}/{arm}/{method}".encode(), digest_size=4).digest()
+        digest = blake2b(f"{self.search_seed}/{arm}/{method}".encode(), digest_size=4).digest()
         return int.from_bytes(digest, "little") >> 1
 
 
@@ -110,13 +121,15 @@ def read(text: str, overrides: Sequence[str] = (), base: Path = _HERE) -> StudyF
     return study
 
 
-def make_plan(study: StudyFile, workload: Workload, cohort_size: int, outstanding: int, base: Path = _HERE) -> Plan:
+def make_plan(
+    study: StudyFile, workload: Workload, cohort_size: int, outstanding: int, search_seed: int = 0, base: Path = _HERE
+) -> Plan:
     """Resolve a study against its workload. Raises InputError for what only the data can show."""
     arms = arms_module.resolve(study, base)
     points = arms_module.cohort(study, cohort_size)
     common = common_definition(study)
     placed = {name: at_cohort_points(arm, points, common) for name, arm in arms.items()}
-    plan = Plan(study, arms, workload, placed, outstanding, cohort_size)
+    plan = Plan(study, arms, workload, placed, outstanding, cohort_size, search_seed)
     _check_against_data(plan)
     return plan
 

@@ -150,7 +150,7 @@ class StudyProtocol:
         """How many trials the whole study has, as far as is known: a small space may be used up early."""
         search = self.plan.study.search
         missing = sum(
-            search.trials - len(stream.asked)
+            self.plan.num_suggestions(arm) - len(stream.asked)
             for (arm, _), stream in self._streams.items()
             if stream.is_exhausted and arm not in self.plan.retired
         )

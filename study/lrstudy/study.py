@@ -15,9 +15,10 @@ import pyarrow.parquet as pq
 
 from lrstudy import plan, run, study_lock
 from lrstudy.config import StudyFile
-from lrstudy.faults import InputError
+from lrstudy.faults import InputError, user_path
 from lrstudy.plan import Plan
 from lrstudy.policies.spaces import search_spaces
+from lrstudy.rehearsal import rehearse
 from lrstudy.run import Display, Summary
 from lrstudy.workload import resolve
 
@@ -66,7 +67,7 @@ class Study:
     @property
     def storage(self) -> Path:
         """Where memo and studies lie."""
-        return (self.base / Path(self.file.storage.path).expanduser()).resolve()
+        return (self.base / user_path(self.file.storage.path, "storage.path")).resolve()
 
     @property
     def folder(self) -> Path:
@@ -83,7 +84,10 @@ class Study:
         workload = resolve(self.file, self.base, self.storage)
         cohort = lock.get("cohort", plan.default_cohort(self.file))
         outstanding = lock.get("outstanding", plan.default_outstanding(self.file, workload.num_slots))
-        made = plan.make_plan(self.file, workload, cohort, outstanding, self.base)
+        seed = lock.get("search_seed", self.file.search.seed)
+        made = plan.make_plan(self.file, workload, cohort, outstanding, seed, self.base)
+        if not lock:
+            rehearse(workload)
         return study_lock.reconcile(made, lock, self.folder)
 
     def run(self, display: Display | None = None, slots: int | None = None) -> Summary:

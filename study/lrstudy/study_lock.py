@@ -104,6 +104,7 @@ def render(
         "trials_per_arm": study.search.trials,
         "cohort": plan.cohort_size,
         "outstanding": plan.outstanding,
+        "search_seed": plan.search_seed,
         "seeds": study.search.seeds,
         "confirm": study.confirm.model_dump(),
         "device_kind": workload.device,
@@ -135,7 +136,7 @@ def identity(plan: Plan) -> dict[str, Any]:
         "split": root.split,
         "preprocessing": root.preprocessing,
         "model": root.model,
-        "augment": study.workload.augment,
+        "augment": plan.workload.recipe.augment,
         "source": dict(plan.workload.sources),
         "task": {"kind": root.task, "class_weights": study.workload.task.class_weights},
         "metric": study.metric,
@@ -181,6 +182,7 @@ def _notes(plan: Plan, lock: Mapping[str, Any]) -> Iterator[str]:
     for name, wanted, kept in (
         ("cohort", search.cohort, plan.cohort_size),
         ("outstanding", search.outstanding, plan.outstanding),
+        ("seed", search.seed, plan.search_seed),
     ):
         if wanted is not None and wanted != kept:
             yield f"search.{name} stays {kept}, as in the first run, whatever the file says now ({wanted})."
@@ -226,8 +228,23 @@ def _differences(name: str, before: Any, now: Any) -> Iterator[str]:
 
 def _place(name: str, arm: Arm, known: Mapping[str, Mapping[str, Any]]) -> str:
     """The name under which an arm runs: its own, or `name@k` if `name` was something else before."""
-    definition, number, placed = canonical_json(dict(arm.definition)), 1, name
-    while placed in known and canonical_json(known[placed]["definition"]) != definition:
+    definition, number, placed = _comparable(arm.definition), 1, name
+    while placed in known and _comparable(known[placed]["definition"]) != definition:
         number += 1
         placed = f"{name}@{number}"
     return placed
+
+
+def _comparable(definition: Mapping[str, Any]) -> Any:
+    """A definition by value; of a user's policy, whose source it has the digest of, without the folder."""
+    policy = str(definition["policy"])
+    return _by_value({**definition, "policy": policy.rpartition("/")[2] if "source" in definition else policy})
+
+
+def _by_value(definition: Any) -> Any:
+    """A definition in which 0 and 0.0 are the same, lists are tuples' equals, and truth values are no numbers."""
+    if isinstance(definition, Mapping):
+        return {key: _by_value(value) for key, value in definition.items()}
+    if isinstance(definition, (list, tuple)):
+        return [_by_value(value) for value in definition]
+    return ("truth", definition) if isinstance(definition, bool) else definition

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
 
 from lrstudy import numerics, own
 from lrstudy.config import StudyFile
@@ -97,7 +96,6 @@ def resolve(study: StudyFile, base: Path, storage: Path) -> Workload:
     data, parts = load(spec, cache)
     task = _task(config, data)
     _check_metric(study, task, data, parts)
-    _check_model(owned, task, data)
     gpu = study.resources.gpu if study.resources.gpu is not None else float(num_gpus() > 0)
     device, threads = "cuda" if gpu else "cpu", study.resources.cpu
     return Workload(
@@ -216,19 +214,6 @@ def _augmentation(config: WorkloadConfig) -> str:
             unknown("augment", "augmentation", given, (*AUGMENTATIONS, "a list of transforms", "./mine.py:augment"))
         )
     return given
-
-
-def _check_model(owned: Mapping[str, str], task: Task, data: DataSet) -> None:
-    """Build a user's model once, here: a fault in it should not cost a device. Raises InputError."""
-    if "model" not in owned:
-        return
-    from lrstudy import models  # imports torch, which no other study's driver needs
-
-    builder: Any = own.load(owned["model"], "model")
-    try:
-        models.build(owned["model"], task.num_classes, data.channels, data.size, 0, builder)
-    except InputError as error:
-        raise InputError([f"workload.{fault}" for fault in error.faults]) from error
 
 
 def _check_metric(study: StudyFile, task: Task, data: DataSet, parts: Splits) -> None:

@@ -113,7 +113,8 @@ def status(
     from lrstudy.study import Study
 
     tables = Study.load(folder)
-    trials = tables.trials().select(["arm", "status"]).to_pylist()
+    has_tables = (folder / "trials.parquet").is_file()
+    trials = tables.trials().select(["arm", "status"]).to_pylist() if has_tables else []
     counts: dict[str, dict[str, int]] = {}
     for trial in trials:
         arm = counts.setdefault(trial["arm"], {})

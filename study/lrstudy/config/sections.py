@@ -11,7 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 from lrstudy import own
 from lrstudy.data import spec as data_spec
 from lrstudy.data.spec import DataSpec, ImageSpec, SplitSpec
-from lrstudy.faults import InputError, unknown
+from lrstudy.faults import InputError, unknown, user_path
 from lrstudy.search import METHODS
 
 Positive = Annotated[float, Field(gt=0, description="a number above 0")]
@@ -85,7 +85,7 @@ _AUGMENT = "none, flip, crop_flip, a list of torchvision transforms with argumen
 class WorkloadConfig(Section):
     """Data + model + task."""
 
-    data: Annotated[str | Source, Field(description=_DATA)] = "digits"
+    data: Annotated[Text | Source, Field(description=_DATA)] = "digits"
     split: Split = Split()
     subset: Annotated[int, Field(ge=2, description="a whole number of at least 2")] | None = None
     image: Image = Image()
@@ -104,11 +104,12 @@ class WorkloadConfig(Section):
         """The description that the data package reads; relative paths start at `base`."""
         given, task = self.source, self.task
         kind, colon, path = given.source.partition(":")
-        source = given.source
+        kind = kind if colon else kind.lower()
+        source = given.source if colon else kind
         if own.is_reference(source):
             source = own.resolve(source, base, "data")
         elif colon:
-            source = f"{kind}:{(base / Path(path).expanduser()).resolve()}"
+            source = f"{kind}:{(base / user_path(path, 'data')).resolve()}"
         has_parts = kind not in ("digits", "eurosat")
         test = self.split.test if self.split.test is not None else ("given" if has_parts else 0.2)
         return DataSpec(
@@ -116,7 +117,7 @@ class WorkloadConfig(Section):
             image_column=given.image,
             label_column=given.label,
             group_column=given.group,
-            root=None if given.root is None else str((base / Path(given.root).expanduser()).resolve()),
+            root=None if given.root is None else str((base / user_path(given.root, "data.root")).resolve()),
             download=given.download,
             multilabel={"auto": None, "multilabel": True, "binary": None}.get(task.kind, False),
             label=task.label,

@@ -11,8 +11,9 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
+from lrstudy import own
 from lrstudy.config.sections import shown
-from lrstudy.faults import InputError, unknown
+from lrstudy.faults import InputError, unknown, user_path
 
 
 def parse_yaml(text: str) -> dict[str, Any]:
@@ -56,7 +57,7 @@ def _apply(raw: dict[str, Any], override: str) -> None:
     for depth, key in enumerate(above):
         if above[:depth] == ["arms"] and key not in node:
             raise InputError(unknown(f"arms.{key}", "arm", key, node))
-        child = _as_map(node.get(key))
+        child = _as_map(node.get(key), ".".join(above[: depth + 1]))
         if not isinstance(child, dict):
             raise InputError(f"{'.'.join(above[: depth + 1])} is {shown(child)}, so there is no {path}.")
         node[key] = child
@@ -64,8 +65,10 @@ def _apply(raw: dict[str, Any], override: str) -> None:
     node[last] = _from_here(path, value)
 
 
-def _as_map(section: Any) -> Any:
-    """A section that an override goes into: nothing is an empty map, and a list of arms a map of them."""
+def _as_map(section: Any, path: str) -> Any:
+    """A section that an override goes into: nothing is an empty map, a list of arms a map of them, a source one of it."""
+    if path == "workload.data" and isinstance(section, str):
+        return {"source": section}
     if isinstance(section, list) and all(isinstance(name, str) for name in section):
         return dict.fromkeys(section)
     return {} if section is None else section
@@ -75,12 +78,14 @@ def _from_here(path: str, value: Any) -> Any:
     """`value` with the paths of files in it made absolute."""
     if isinstance(value, dict):
         return {key: _from_here(f"{path}.{key}", item) for key, item in value.items()}
-    if path == "storage.path" and isinstance(value, str) and "://" not in value:
-        return str(Path(value).expanduser().resolve())
+    if path in ("storage.path", "workload.data.root") and isinstance(value, str) and "://" not in value:
+        return str(user_path(value, path).resolve())
+    if own.is_reference(value):
+        return str(own.Reference.parse(value, Path.cwd(), path))
     if path in ("workload.data", "workload.data.source") and isinstance(value, str):
         kind, colon, where = value.partition(":")
         if where and not kind.endswith(".py"):
-            return f"{kind}{colon}{Path(where).expanduser().resolve()}"
+            return f"{kind}{colon}{user_path(where, path).resolve()}"
     return value
 
 

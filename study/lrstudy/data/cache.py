@@ -27,7 +27,7 @@ from lrstudy.data.sources import Source, open_source
 from lrstudy.data.spec import ByColumn, DataSpec
 from lrstudy.settings import canonical_json
 
-CACHE_VERSION = 2
+CACHE_VERSION = 3
 """Raised whenever the same source and spec would be decoded to other bytes, or the entry's layout changes."""
 
 _NAMED = ("images", "labels", "part")
@@ -107,10 +107,18 @@ def _key(source: Source, spec: DataSpec) -> str:
         "group": spec.group_column,
         "label": spec.label,
         "multilabel": spec.multilabel,
-        "parts": [asdict(s) if isinstance(s, ByColumn) else None for s in (spec.split.test, spec.split.validation)],
+        "parts": _parts_key(spec),
     }
     description = {"version": CACHE_VERSION, "source": source.fingerprint(), "image": image, "columns": columns}
     return blake2b(canonical_json(description), digest_size=16, person=b"lrstudy-cache").hexdigest()
+
+
+def _parts_key(spec: DataSpec) -> list[object] | None:
+    """What of the split shapes the parts that are stored: columns that parts go by, and whether the other is given."""
+    shares = (spec.split.test, spec.split.validation)
+    if not any(isinstance(share, ByColumn) for share in shares):
+        return None
+    return [asdict(share) if isinstance(share, ByColumn) else share == "given" for share in shares]
 
 
 def _read(file: Path, recorded: dict[str, Any]) -> NDArray[Any]:
@@ -132,9 +140,15 @@ def _build(source: Source, spec: DataSpec, entry: Path) -> None:
         _write_meta(building, spec, *write_arrays(source, spec, building))
         building.chmod(0o755)  # a temporary folder is closed to others, but a cache may be shared
         os.rename(building, entry)
-    except OSError as error:
-        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):  # these two: another process was first
-            raise
+    except faults.InputError:
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in (errno.EEXIST, errno.ENOTEMPTY):
+            return  # another process was first
+        if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno):
+            raise  # the disk's or the machine's fault; what follows is the data's
+        reason = " ".join(str(error).split())[:200]
+        raise faults.InputError(f"data: {spec.source} cannot be read ({type(error).__name__}: {reason}).") from error
     finally:
         shutil.rmtree(building, ignore_errors=True)
 

@@ -10,10 +10,8 @@ from functools import cached_property
 from pathlib import Path
 
 from lrstudy import faults
-from lrstudy.data.sources import POOL, TEST, VALIDATION, Encoded, Label, split_labels
-
-_PARTS = {"train": POOL, "val": VALIDATION, "valid": VALIDATION, "validation": VALIDATION, "test": TEST}
-_PART_COLUMNS = ("split", "part")
+from lrstudy.data.cells import POOL, Label, labels_of, parts_of
+from lrstudy.data.sources import PART_COLUMNS, Encoded
 
 
 @dataclass(frozen=True)
@@ -45,13 +43,10 @@ class CsvFile:
 
     def labels(self) -> tuple[list[Label], list[int]]:
         """Labels as text or tuples, and the parts that the file gives."""
-        cells = self.column(self._label)
-        if self.multilabel or (self.multilabel is None and any("|" in cell for cell in cells)):
-            labels: list[Label] = [split_labels(cell) for cell in cells]
-        else:
-            labels = list(cells)
-            if "" in cells:
-                raise faults.InputError(f"data: {self.path.name} has no {self._label} in row {cells.index('') + 2}.")
+        cells, where = self.column(self._label), f"data: {self.path.name}, column {self._label!r}"
+        labels = labels_of(cells, where, self.multilabel)
+        if "" in labels:
+            raise faults.InputError(f"data: {self.path.name} has no {self._label} in row {labels.index('') + 2}.")
         return labels, self._parts()
 
     def column(self, name: str) -> list[str]:
@@ -86,11 +81,11 @@ class CsvFile:
         return [folder / name for name in names]
 
     def _parts(self) -> list[int]:
-        for name in _PART_COLUMNS:
+        for name in PART_COLUMNS:
             if name in self._table[0]:
-                values = [value.lower() for value in self.column(name)]
-                if set(values) <= set(_PARTS):
-                    return [_PARTS[value] for value in values]
+                found = parts_of(self.column(name), f"data: {self.path.name}, column {name!r}")
+                if found is not None:
+                    return found
         return [POOL] * len(self._table[1])
 
     @cached_property

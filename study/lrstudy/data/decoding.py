@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from lrstudy import faults
+from lrstudy.data.cells import POOL, TEST, VALIDATION
 from lrstudy.data.labels import encode
-from lrstudy.data.sources import POOL, TEST, VALIDATION, Encoded, Source
+from lrstudy.data.sources import Encoded, Source
 from lrstudy.data.spec import ByColumn, DataSpec, ImageSpec, SplitSpec
 
 Pixels = NDArray[np.uint8]
@@ -63,6 +64,11 @@ def write_arrays(source: Source, spec: DataSpec, folder: Path) -> tuple[tuple[st
 def parts_by_column(source: Source, split: SplitSpec, parts: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The given parts, where a split goes by a column replaced by what that says. Raises InputError."""
     parts = parts.copy()
+    shares = ((split.test, TEST), (split.validation, VALIDATION))
+    if any(isinstance(share, ByColumn) for share, _ in shares):
+        for share, part in shares:
+            if share != "given":
+                parts[parts == part] = POOL  # what the source says of a part that the study does not take is no matter
     for field_name, share, part in (("test", split.test, TEST), ("validation", split.validation, VALIDATION)):
         if not isinstance(share, ByColumn):
             continue
@@ -72,9 +78,12 @@ def parts_by_column(source: Source, split: SplitSpec, parts: NDArray[np.uint8]) 
             raise faults.InputError(
                 faults.unknown(f"split.{field_name}", f"value of {share.column}", share.value, sorted(set(values))[:20])
             )
-        parts[parts == part] = POOL
-        if (parts[chosen] != POOL).any():
-            raise faults.InputError(f"split.{field_name}: some of these examples are in another part as well.")
+        if taken := int((parts[chosen] != POOL).sum()):
+            other = "test" if part == VALIDATION else "validation"
+            raise faults.InputError(
+                f"split.{field_name}: {taken} of the {int(chosen.sum())} examples whose {share.column} is {share.value} are in the "
+                f"{other} part as well."
+            )
         parts[chosen] = part
     return parts
 
@@ -83,7 +92,13 @@ def _groups(source: Source, spec: DataSpec, count: int) -> tuple[NDArray[np.int6
     """The number of each example's group, and the groups' sorted names; -1 and none without a column."""
     if spec.group_column is None:
         return np.full(count, -1, dtype="<i8"), ()
-    names, numbers = np.unique(np.array(source.column(spec.group_column)), return_inverse=True)
+    values = source.column(spec.group_column)
+    if missing := values.count(""):
+        raise faults.InputError(
+            f"data: {missing} of {count} rows have no {spec.group_column} (the first is row {values.index('')}); give each a group of its "
+            "own, or leave these rows out."
+        )
+    names, numbers = np.unique(np.array(values), return_inverse=True)
     return numbers.astype("<i8"), tuple(names.tolist())
 
 
@@ -247,7 +262,11 @@ def _resized(image: Image.Image, size: int, resize: Literal["squash", "crop", "p
         return image
     if resize == "squash":
         return image.resize((size, size), Image.Resampling.BILINEAR)
-    scale = size / (min(width, height) if resize == "crop" else max(width, height))
+    if resize == "crop":  # the square first: the long side of a strip would be scaled up with it
+        side = min(width, height)
+        left, top = (width - side) // 2, (height - side) // 2
+        return image.resize((size, size), Image.Resampling.BILINEAR, (left, top, left + side, top + side))
+    scale = size / max(width, height)
     scaled = (max(1, round(width * scale)), max(1, round(height * scale)))
     image = image.resize(scaled, Image.Resampling.BILINEAR)
     left, top = (scaled[0] - size) // 2, (scaled[1] - size) // 2

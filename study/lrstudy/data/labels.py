@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lrstudy import faults
-from lrstudy.data.sources import Label
+from lrstudy.data.cells import Label
 
 Labels = NDArray[np.int64] | NDArray[np.uint8]
 

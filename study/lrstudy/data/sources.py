@@ -16,13 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lrstudy import faults, own
+from lrstudy.data.cells import PART_NAMES, POOL, Label, as_text, labels_of, parts_of
 from lrstudy.data.spec import DataSpec
 
-POOL, VALIDATION, TEST = 0, 1, 2
-"""Which part of the data the source itself puts an example in; the pool is what splits divide."""
-
-Label = int | str | tuple[str, ...]
-"""The class of an example; or, as a tuple, the names of all the labels it has."""
 Encoded = bytes | Path | NDArray[np.uint8]
 """An image before decoding: bytes of an image file, its path, or pixels of shape (H, W) or (H, W, 3)."""
 
@@ -43,10 +39,6 @@ EXTENSIONS = frozenset(
         ".jp2",
     ]
 )
-_PART_FOLDERS = {"train": POOL, "val": VALIDATION, "validation": VALIDATION, "test": TEST}
-_PART_FILES = {"train.parquet": POOL, "validation.parquet": VALIDATION, "test.parquet": TEST}
-NO_LABEL = frozenset(["", "no finding", "none"])
-"""What stands for "no label" where an example may have several."""
 _ROWS = 256  # rows of a Parquet file held in memory at once
 
 
@@ -92,11 +84,6 @@ def open_source(spec: DataSpec) -> Source:
     raise faults.InputError(faults.unknown("data", "source", spec.source, (*kinds, *torchvision_sets.SETS)))
 
 
-def split_labels(cell: str) -> tuple[str, ...]:
-    """The labels in a cell such as ``Effusion|Mass``; none in an empty one or one that says so."""
-    return tuple(part for part in (text.strip() for text in cell.split("|")) if part.lower() not in NO_LABEL)
-
-
 class WithoutColumns:
     """A source that has images and labels only."""
 
@@ -137,7 +124,7 @@ class Digits(WithoutColumns):
 
 @dataclass(frozen=True)
 class Folder(WithoutColumns):
-    """Image files in one folder per class: PATH/CLASS/*, or PATH/{train,val|validation,test}/CLASS/*.
+    """Image files in one folder per class: PATH/CLASS/*, or PATH/{train,val,test}/CLASS/* (also valid, validation, dev, ...).
 
     The second layout is meant if PATH/train exists; other folders beside it are then not read. Hidden
     files and files without an image's extension are passed over, as torchvision's ImageFolder does.
@@ -147,7 +134,11 @@ class Folder(WithoutColumns):
 
     def fingerprint(self) -> dict[str, object]:
         """Relative path, size and modification time of every image."""
-        return {"source": "folder", "files": _stat(self.path, [file for _, _, file in self._files()])}
+        return {
+            "source": "folder",
+            "path": str(self.path),
+            "files": _stat(self.path, [file for _, _, file in self._files()]),
+        }
 
     def labels(self) -> tuple[list[Label], list[int]]:
         """The names of the class folders."""
@@ -177,12 +168,10 @@ class Folder(WithoutColumns):
         return found
 
     def _parts(self) -> list[tuple[Path, int]]:
-        names = {entry.name for entry in _listing(self.path) if entry.is_dir()}
+        names = [entry.name for entry in _listing(self.path) if entry.is_dir()]
         if "train" not in names:
             return [(self.path, POOL)]
-        if {"val", "validation"} <= names:
-            raise faults.InputError(f"data: {self.path} has both val/ and validation/; keep one of them.")
-        return [(self.path / name, part) for name, part in _PART_FOLDERS.items() if name in names]
+        return [(self.path / name, part) for name, part in _given_parts(self.path, names, "/")]
 
 
 @dataclass(frozen=True)
@@ -203,39 +192,64 @@ class Parquet:
         columns = {"image": self.image_column, "label": self.label_column}
         root = self.path if self.path.is_dir() else self.path.parent
         files = _stat(root, [file for file, _ in self._files()])
-        return {"source": "parquet", "columns": columns, "files": files}
+        return {"source": "parquet", "path": str(self.path), "columns": columns, "files": files}
 
     def labels(self) -> tuple[list[Label], list[int]]:
-        """The label column of all files; a missing label is a fault."""
+        """The label column of all files, read as one; a missing label is a fault."""
+        rows: list[Any] = []
+        parts: list[int] = []
+        kinds: dict[str, str] = {}
+        for file, part in self._files():
+            column = self._read(file, self.label_column)
+            kinds[file.name] = self._kind(file, column)
+            rows += column.to_pylist()
+            parts += [part] * len(column)
+        if len(set(kinds.values())) > 1:
+            said = ", ".join(f"{kind} in {name}" for name, kind in kinds.items())
+            raise faults.InputError(f"data: the column {self.label_column!r} holds {said}; expected one kind.")
+        where = f"data: the column {self.label_column!r}"
+        if "lists" in kinds.values():
+            return labels_of(rows, where, self.multilabel), self._parts(parts)
+        missing = [k for k, row in enumerate(rows) if row is None]
+        if missing and not self.multilabel:
+            raise faults.InputError(f"{where} has no label in row {missing[0]} ({len(missing)} such rows).")
+        return labels_of(["" if row is None else row for row in rows], where, self.multilabel), self._parts(parts)
+
+    def _kind(self, file: Path, column: Any) -> str:
         import pyarrow.types as types
 
-        labels: list[Label] = []
-        parts: list[int] = []
-        for file, part in self._files():
-            with self._opened(file) as table:
-                column = table.read(columns=[self.label_column])[0].combine_chunks()
-            column = column.dictionary_decode() if types.is_dictionary(column.type) else column
-            if (several := self._several(column)) is not None:
-                labels += several
-                parts += [part] * len(column)
-                continue
-            where = f"data: the column {self.label_column!r} of {file.name}"
-            if types.is_boolean(column.type):
-                column = column.cast("int8")
-            elif not (types.is_integer(column.type) or _is_text(column.type)):
-                raise faults.InputError(
-                    f"{where} holds {column.type}; expected integers or strings, one class for each image."
-                )
-            if column.null_count:
-                row = column.is_null().to_pylist().index(True)
-                raise faults.InputError(f"{where} has no label in row {row} ({column.null_count} such rows).")
-            labels += column.to_pylist()
-            parts += [part] * len(column)
-        if len({type(label) for label in labels}) > 1:
-            raise faults.InputError(
-                f"data: the column {self.label_column!r} holds integers in one file, strings in another."
-            )
-        return labels, parts
+        if types.is_list(column.type) or types.is_large_list(column.type):
+            return "lists"
+        if types.is_boolean(column.type) or types.is_integer(column.type):
+            return "integers"
+        if _is_text(column.type):
+            return "strings"
+        raise faults.InputError(
+            f"data: the column {self.label_column!r} of {file.name} holds {column.type}; expected integers or strings, one class "
+            "for each image, or lists of several."
+        )
+
+    def _parts(self, parts: list[int]) -> list[int]:
+        """Those of a column `split` or `part` of a single file, as in a CSV file; else the files'."""
+        names = column_names(self._files()[0][0]) if not self.path.is_dir() else []
+        for name in PART_COLUMNS:
+            if name in names and name != self.label_column:
+                found = parts_of(self.column(name), f"data: the column {name!r}")
+                if found is not None:
+                    return found
+        return parts
+
+    def _read(self, file: Path, name: str) -> Any:
+        """A column of one file. Raises InputError if it is damaged."""
+        import pyarrow as pa
+        import pyarrow.types as types
+
+        with self._opened(file) as table:
+            try:
+                column = table.read(columns=[name])[0].combine_chunks()
+            except (OSError, pa.ArrowException) as error:
+                raise faults.InputError(f"data: {file} is damaged ({' '.join(str(error).split())[:160]}).") from None
+        return column.dictionary_decode() if types.is_dictionary(column.type) else column
 
     def column(self, name: str) -> list[str]:
         """A column of all files as text; empty where it has no value."""
@@ -246,19 +260,8 @@ class Parquet:
                     raise faults.InputError(
                         faults.unknown(f"data: {file.name}", "column", name, table.schema_arrow.names)
                     )
-                values += ["" if value is None else str(value) for value in table.read(columns=[name])[0].to_pylist()]
+            values += [as_text(value) for value in self._read(file, name).to_pylist()]
         return values
-
-    def _several(self, column: Any) -> list[Label] | None:
-        """The labels of each row, if the column holds several for one image."""
-        import pyarrow.types as types
-
-        if types.is_list(column.type) or types.is_large_list(column.type):
-            return _rows_of_lists([row or [] for row in column.to_pylist()])
-        if not _is_text(column.type) or self.multilabel is False:
-            return None
-        rows = [value or "" for value in column.to_pylist()]
-        return [split_labels(row) for row in rows] if self.multilabel or any("|" in row for row in rows) else None
 
     def images(self) -> Iterator[tuple[str, Encoded]]:
         """Bytes of each row, at most 256 rows of a row group at a time; b"" where a row has none."""
@@ -276,13 +279,14 @@ class Parquet:
             if not self.path.exists():
                 raise faults.InputError(f"data: there is no file or folder {self.path}.")
             return [(self.path, POOL)]
-        names = {entry.name for entry in _listing(self.path)}
+        names = [entry.name for entry in _listing(self.path)]
         if "train.parquet" not in names:
             raise faults.InputError(
                 f"data: the folder {self.path} has no train.parquet (and beside it, if you like, "
                 "validation.parquet and test.parquet)."
             )
-        return [(self.path / name, part) for name, part in _PART_FILES.items() if name in names]
+        stems = [name.removesuffix(".parquet") for name in names if name.endswith(".parquet")]
+        return [(self.path / f"{stem}.parquet", part) for stem, part in _given_parts(self.path, stems, ".parquet")]
 
     def _opened(self, file: Path) -> Any:
         """The file as a pyarrow ParquetFile, with both columns checked."""
@@ -307,6 +311,35 @@ class Parquet:
                 "of image files, or structs with a field `bytes`."
             )
         return table
+
+
+PART_COLUMNS = ("split", "part")
+"""Columns that say which part an example is in, if they hold the names of parts."""
+
+
+def column_names(file: Path) -> list[str]:
+    """The columns of a Parquet file. Raises InputError if it is none."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return list(pq.read_schema(file).names)
+    except (OSError, pa.ArrowException) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise faults.InputError(f"data: {file} is not a readable Parquet file ({reason}).") from None
+
+
+def _given_parts(folder: Path, names: list[str], ending: str) -> list[tuple[str, int]]:
+    """Those of `names` that are parts, the pool first. Raises InputError if two mean the same one."""
+    found: dict[int, str] = {}
+    for name in names:
+        part = PART_NAMES.get(name.lower())
+        if part is not None and part in found:
+            both = " and ".join(f"{each}{ending}" for each in (found[part], name))
+            raise faults.InputError(f"data: {folder} has both {both}; keep one of them.")
+        if part is not None:
+            found[part] = name
+    return [(found[part], part) for part in sorted(found)]
 
 
 def _images_in(folder: Path) -> list[Path]:
@@ -346,15 +379,6 @@ def _stat(root: Path, files: Iterable[Path]) -> list[list[object]]:
             raise faults.InputError(f"data: {file} cannot be read ({error.strerror}).") from None
         rows.append([file.relative_to(root).as_posix(), status.st_size, status.st_mtime_ns])
     return rows
-
-
-def _rows_of_lists(rows: list[list[Any]]) -> list[Label]:
-    """Lists of names or numbers of labels; or, where all are as long and hold 0 and 1 only, one place for each label."""
-    lengths, values = {len(row) for row in rows}, {value for row in rows for value in row}
-    if len(lengths) == 1 and max(lengths) > 1 and values <= {0, 1}:
-        digits = len(str(max(lengths) - 1))
-        return [tuple(f"{place:0{digits}d}" for place, value in enumerate(row) if value) for row in rows]
-    return [tuple(str(name) for name in row) for row in rows]
 
 
 def _is_text(type_: Any) -> bool:

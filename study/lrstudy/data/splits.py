@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lrstudy import faults
+from lrstudy.data.cells import TEST, VALIDATION
 from lrstudy.data.labels import Labels, class_counts, strata
-from lrstudy.data.sources import TEST, VALIDATION
 from lrstudy.data.spec import ByColumn, SplitSpec
 
 Indices = NDArray[np.int64]
@@ -55,8 +55,8 @@ def split(
     share to reach one example is then absent from validation or test. That is allowed, because refusing
     would shut out rare classes: metrics averaged over classes must skip it.
 
-    `group`: the groups that `group` numbers are never divided: groups are drawn until the size that comes nearest to
-    the share is reached, so counts are not exact. A part that is chosen by a column is a given one here.
+    `group`: the groups that `group` numbers are never divided: groups are drawn, those left out that would lead away from
+    the share, so counts are not exact. A part that is chosen by a column is a given one here.
 
     `classes` and `groups` name classes and groups in messages. Raises InputError for a share outside its range, a part
     that is `given` but not there, an empty part, a class without a training example, and a group in two parts.
@@ -156,14 +156,19 @@ def _draw(
 
 
 def _draw_whole(field: str, count: int, pool: Indices, group: Indices, keys: Keys, *, leave: bool) -> Indices:
-    """Sorted indices of whole groups, in the order of their keys, as many as come nearest to `count` examples."""
+    """Sorted indices of whole groups, in the order of their keys, leaving out those that would lead away from `count` examples."""
     numbers, sizes = np.unique(group[pool], return_counts=True)
     if leave and len(numbers) < 2:
         raise faults.InputError(f"{field}: all {len(pool)} examples are of one group, which cannot be divided.")
-    order = np.argsort(keys[numbers], kind="stable")
-    reached = np.cumsum(sizes[order])
-    nearest = int(np.argmin(np.abs(reached - count))) + 1
-    taken = numbers[order[: min(nearest, len(numbers) - leave)]]
+    order = np.argsort(keys[numbers], kind="stable").tolist()
+    taken_at: list[int] = []
+    reached = 0
+    for k in order:
+        if len(taken_at) < len(numbers) - leave and abs(reached + sizes[k] - count) < abs(reached - count):
+            taken_at.append(k)
+            reached += int(sizes[k])
+    taken_at = taken_at or [min(order, key=lambda k: sizes[k])]
+    taken = numbers[taken_at]
     return np.sort(pool[np.isin(group[pool], taken)])
 
 

@@ -6,6 +6,7 @@ import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from hashlib import blake2b
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from lrstudy import faults
-from lrstudy.data.sources import POOL, TEST, Encoded, Label
+from lrstudy.data.cells import POOL, TEST, Label
+from lrstudy.data.sources import Encoded
 
 _BY_TRAIN = ({"train": True}, {"train": False})
 _BY_SPLIT = ({"split": "train"}, {"split": "test"})
@@ -48,13 +50,16 @@ class TorchvisionSet:
     def fingerprint(self) -> dict[str, object]:
         """Name, torchvision's version, and size and time of the files: the data is opened, downloaded first if need be."""
         self._opened  # noqa: B018  # so that the files are there
-        files = sorted(path for path in self._folder.rglob("*") if path.is_file())
-        if len(files) > 1000:
-            files = [self._folder]
+        files = blake2b(digest_size=16)
+        for path in sorted(path for path in self._folder.rglob("*") if path.is_file()):
+            status = path.stat()
+            name = path.relative_to(self._folder).as_posix()
+            files.update(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
         return {
             "source": self.name,
             "torchvision": version("torchvision"),
-            "files": [[f.relative_to(self._folder).as_posix(), f.stat().st_size, f.stat().st_mtime_ns] for f in files],
+            "path": str(self._folder.resolve()),
+            "files": files.hexdigest(),
         }
 
     def labels(self) -> tuple[list[Label], list[int]]:
@@ -62,7 +67,8 @@ class TorchvisionSet:
         labels: list[Label] = []
         parts: list[int] = []
         for part, data in zip((POOL, TEST), self._opened, strict=False):
-            numbers = [int(value) for value in _targets(data)]
+            # QMNIST's targets are rows of which the first value is the class.
+            numbers = [int(value) for value in np.asarray(_targets(data)).reshape(len(data), -1)[:, 0]]
             names = getattr(data, "classes", None)
             labels += [str(names[number]) for number in numbers] if names else numbers
             parts += [part] * len(numbers)
@@ -80,7 +86,8 @@ class TorchvisionSet:
 
     @property
     def _folder(self) -> Path:
-        return Path(self.root or _DEFAULT_ROOT).expanduser()
+        """A folder of its own where none is named, so that what else is downloaded does not look like a change."""
+        return Path(self.root) if self.root else Path(_DEFAULT_ROOT).expanduser() / self.name
 
     @cached_property
     def _opened(self) -> list[Any]:

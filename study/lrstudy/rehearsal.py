@@ -1,0 +1,50 @@
+"""One update before a study begins: a fault in somebody's own code should not cost a device."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from lrstudy import own
+from lrstudy.faults import InputError
+from lrstudy.workload import Workload, load
+
+_EXAMPLES = 4
+
+
+def rehearse(workload: Workload) -> None:
+    """Build the model and train one update on a few training examples, on the CPU, if any of the code is the user's.
+
+    Imports torch then. Raises InputError for whatever fails, with the line of the user's at fault.
+    """
+    if not workload.own and not workload.recipe.augment.startswith("["):
+        return
+    import numpy as np
+    import torch
+
+    from lrstudy import models
+    from lrstudy.data.batches import to_device
+    from lrstudy.settings import Settings
+    from lrstudy.training.epoch import Own, train_epoch
+    from lrstudy.training.state import State
+
+    def owned(role: str) -> Any:
+        return own.load(workload.own[role], role) if role in workload.own else None
+
+    data, parts = load(workload.data, Path(workload.cache))
+    index, device = parts.train[: min(_EXAMPLES, len(parts.train))], torch.device("cpu")
+    part = to_device(data.images, data.labels, index, device, workload.constants)
+    try:
+        built = models.build(workload.model, len(workload.classes), data.channels, data.size, 0, owned("model"))
+        state = State.of(built, device)
+        settings = Settings(np.full((1, len(state.sections)), 1e-3), np.array(0.9), len(index), workload.recipe)
+        train_epoch(state, settings, part, 0, 0, Own(owned("augment"), owned("train_step")))
+    except InputError as error:
+        raise InputError([f"workload.{fault}" for fault in error.faults]) from error
+    except Exception as error:
+        folders = {own.Reference.parse(reference).path.parent for reference in workload.own.values()}
+        line = next(filter(None, (own.line_in(error, folder) for folder in sorted(folders))), "")
+        what = " and ".join(workload.own) or "augment"
+        raise InputError(
+            f"workload: a first update with your {what} fails: {type(error).__name__}: {error}{line}."
+        ) from error
