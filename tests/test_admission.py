@@ -151,29 +151,29 @@ def test_an_arm_whose_space_is_used_up_ends_early(by_method):
 def test_a_trial_is_held_back_while_another_trains_its_next_state(plan, tmp_path):
     runner = Serial(plan, tmp_path, slots=1)
     admission = runner.admission
-    first, second = admission.next(), admission.next()
-    assert (first.arm, second.arm) == ("constant", "clr"), "step shares its first epochs with constant: it waits"
-    held = [t for t in admission.trials.values() if t.arm == "step" and t.index == 0]
-    assert held[0].status == "waiting"
+    first = admission.next()
+    other = {"constant": "step", "step": "constant"}[first.arm]
+    (held,) = [t for t in admission.trials.values() if (t.arm, t.index) == (other, first.index)]
+    assert first.chain[0] == held.chain[0], "step shares its first epochs with constant"
+    while admission.next() is not None:
+        assert held.status == "waiting"
     admission.ended(first.trial_id, "failed", "boom")
-    assert admission.next().trial_id == held[0].trial_id, "what its owner gave up is free again"
+    assert admission.next() is held, "what its owner gave up is free again"
 
 
 def test_a_claim_is_released_state_by_state(plan, tmp_path):
     runner = Serial(plan, tmp_path)
     admission = runner.admission
     first = admission.next()
-    admission.next()
     steps = iter(serial.Walk(first.spec, runner.memo, lambda: runner.trainers[0]))
-    waiting = next(t for t in admission.trials.values() if t.arm == "step" and t.index == 0)
+    waiting = next(t for t in admission.trials.values() if t is not first and t.chain[:2] == first.chain[:2])
     for _ in range(2):
+        while admission.next() is not None:
+            pass
         assert waiting.status == "waiting"
         step = next(steps)
         admission.stepped(first.trial_id, [step.record])
-    names = []
-    while (trial := admission.next()) is not None:
-        names.append(trial.trial_id)
-    assert waiting.trial_id in names, "both epochs it shares are recorded, though their trial still runs"
+    assert admission.next() is waiting, "both epochs it shares are recorded, though their trial still runs"
 
 
 def test_running_trials_store_the_states_that_others_wait_for(plan, tmp_path):

@@ -19,14 +19,12 @@ from lrstudy.lineage import chain
 from lrstudy.memo import Memo
 from lrstudy.plan import CONFIRM_SEED, Plan
 from lrstudy.records import Record
-from lrstudy.search import make
+from lrstudy.search import INDEPENDENT, make
 from lrstudy.settings import canonical_json
 from lrstudy.space import Configuration
 
 Work = Counter[tuple[int, int]]
 """How many epochs there are of each (batch size, updates)."""
-
-_ENUMERABLE = ("random", "grid")
 
 
 @dataclass(frozen=True)
@@ -178,7 +176,7 @@ def _configurations(plan: Plan, arm: Arm, method: str, journal: Journal) -> tupl
         if (line["arm"], line["method"]) == (arm.name, method)
     }
     total = max(plan.num_suggestions(arm.name), len(suggested))
-    if method in _ENUMERABLE:
+    if method in INDEPENDENT:
         return [*cohort, *islice(_enumerated(plan, arm, method, cohort, seen), total - len(cohort))], total
     found = list(cohort)
     while len(found) in suggested and len(found) < total:

@@ -13,10 +13,14 @@ from typing import Any, Literal
 from lrstudy.journal import Journal
 from lrstudy.plan import CONFIRM_SEED, Phase, Plan
 from lrstudy.records import Record
+from lrstudy.search import INDEPENDENT
 from lrstudy.search.stream import Stream
 from lrstudy.settings import canonical_json
 from lrstudy.space import Configuration
 from lrstudy.trial import TrialSpec
+
+INDEPENDENT_WINDOW = 4
+"""Searchers that do not look at results may be so many times further ahead of them: more trials to choose the next from."""
 
 Status = Literal["waiting", "running", "completed", "diverged", "failed", "interrupted"]
 
@@ -166,7 +170,7 @@ class StudyProtocol:
         stream = Stream(
             method, plan.arms[arm].space, plan.searcher_seed(arm, method), plan.cohort.get(arm, ()),
             len(remembered) if arm in plan.retired else max(plan.study.search.trials, len(remembered)),
-            plan.outstanding, remembered,
+            plan.outstanding * (INDEPENDENT_WINDOW if method in INDEPENDENT else 1), remembered,
         )  # fmt: skip
         for (of_arm, of_method, index), cost in self._told.items():
             if (of_arm, of_method) == (arm, method):

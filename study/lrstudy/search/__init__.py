@@ -8,6 +8,8 @@ from lrstudy.space import Space
 
 __all__ = ["METHODS", "Searcher", "Told", "make"]
 
+INDEPENDENT = ("random", "grid")
+"""Searchers that suggest the same whatever the results: they need not wait for them."""
 METHODS: tuple[str, ...] = ("random", "grid", "hyperopt", "smac")
 
 

@@ -37,6 +37,7 @@ class Stream:
         self._cohort, self._num_trials, self._outstanding = list(cohort)[:num_trials], num_trials, outstanding
         self._remembered = dict(remembered or {})
         self._costs: dict[int, float | None] = {}
+        self._num_told = 0  # results 0 ... n - 1 are there
         self._searcher: Searcher | None = None
         self._searcher_told = 0
         self._searcher_asked = len(self._cohort)
@@ -44,7 +45,7 @@ class Stream:
     @property
     def is_complete(self) -> bool:
         """Whether every suggestion has been made and has its result."""
-        return not self._has_more and all(index in self._costs for index in range(len(self.asked)))
+        return not self._has_more and self._num_told >= len(self.asked)
 
     @property
     def can_ask(self) -> bool:
@@ -52,7 +53,7 @@ class Stream:
         index = len(self.asked)
         if not self._has_more:
             return False
-        return index < len(self._cohort) or all(i in self._costs for i in range(index - self._outstanding + 1))
+        return index < len(self._cohort) or index - self._outstanding < self._num_told
 
     def ask(self) -> Configuration | None:
         """Make the next suggestion; None if the space is exhausted. Call only if `can_ask`."""
@@ -73,6 +74,8 @@ class Stream:
     def result(self, index: int, cost: float | None) -> None:
         """The cost of suggestion `index` (None: failed). A result that was given once stays."""
         self._costs.setdefault(index, cost)
+        while self._num_told in self._costs:
+            self._num_told += 1
 
     @property
     def _has_more(self) -> bool:

@@ -1,0 +1,49 @@
+"""What a trial costs that trains next to nothing, as their number grows."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks.harness import Row, compared, in_turn
+from benchmarks.study import wall
+
+TITLE = "trials of near-zero length"
+NOTES = (
+    "One epoch of one update on 20 digits at as many rates as there are trials; two slots. The cost of a trial is what the wall time grows",
+    "by, per trial, beyond a study of 10; the ratio is that of 100 trials over that of more (1: it does not grow).",
+)
+BASE, SIZES = 10, (100, 1_000, 5_000)
+_STUDY = """
+lrstudy: 1
+name: controller
+workload: {{data: digits, subset: 40, split: {{test: 100, validation: 20}}, model: small_cnn}}
+budget: {{epochs: 1}}
+common: {{lr: {{log: [0.0001, 1.0], steps: {trials}}}, batch_size: 20}}
+arms: [constant]
+search: {{method: grid, trials: {trials}, cohort: 0}}
+confirm: {{top: 0}}
+"""
+
+
+def run(repeats: int) -> list[Row]:
+    variants = {str(size): (lambda size=size: _wall(size)) for size in (BASE, *SIZES)}
+    found = in_turn(variants, repeats)
+    cost = {
+        size: [
+            (wall_s - base_s) / (size - BASE) for wall_s, base_s in zip(found[str(size)], found[str(BASE)], strict=True)
+        ]
+        for size in SIZES
+    }
+    first = SIZES[0]
+    return [
+        compared(f"a trial of {size:,}, against one of {first}", cost[size], cost[first], target=0.8)
+        for size in SIZES[1:]
+    ]
+
+
+def _wall(trials: int) -> float:
+    folder = Path(tempfile.mkdtemp(prefix="lrstudy-bench-"))
+    (folder / "study.yaml").write_text(_STUDY.format(trials=trials))
+    return wall([str(Path(sys.executable).with_name("lrstudy")), "run", str(folder / "study.yaml"), "--json"])

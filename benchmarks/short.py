@@ -1,0 +1,56 @@
+"""Many short trials: each a single epoch that nobody shares, so that what counts is the cost of a trial itself."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks.harness import HERE, Row, compared, in_turn
+from benchmarks.study import wall
+
+TITLE = "100 trials of one unshared epoch"
+NOTES = (
+    "One epoch of a LeNet on 5,000 images at as many rates as there are trials; two slots on two cores, whole processes. The plain script is",
+    "run with one epoch and 24 trials: its wall time is scaled to 100 by its trials, start-up of Ray included in each (to its favour).",
+)
+TRIALS = 100
+_STUDY = """
+lrstudy: 1
+name: short
+workload:
+  data: {{source: 'parquet:{data}/train.parquet'}}
+  split: {{test: 10, validation: 1000}}
+  subset: 6000
+  augment: crop_flip
+  model: lenet
+budget: {{epochs: 1}}
+common: {{lr: {{log: [0.001, 0.1], steps: {trials}}}, batch_size: 64, weight_decay: 5e-4}}
+arms: [constant]
+search: {{method: grid, trials: {trials}, cohort: 0}}
+confirm: {{top: 0}}
+"""
+
+
+def run(repeats: int) -> list[Row]:
+    data, plain = Path(os.environ["LRSTUDY_CIFAR10"]), Path(os.environ["LRSTUDY_PLAIN_SCRIPT"])
+    arguments = [str(data / "train.parquet"), "5000", "1000", "1"]
+
+    def ours() -> float:
+        folder = Path(tempfile.mkdtemp(prefix="lrstudy-bench-"))
+        (folder / "study.yaml").write_text(_STUDY.format(data=data, trials=TRIALS))
+        return wall([str(Path(sys.executable).with_name("lrstudy")), "run", str(folder / "study.yaml"), "--json"])
+
+    found = in_turn(
+        {
+            "ours": ours,
+            "plain": lambda: wall([sys.executable, str(plain), *arguments]) * TRIALS / 24,
+            "reusing": lambda: wall([sys.executable, str(HERE / "peer_reusing.py"), *arguments, str(TRIALS)]),
+        },
+        repeats,
+    )
+    return [
+        compared("wall, against the plain script", found["ours"], found["plain"], target=6.0),
+        compared("wall, against the well-written script", found["ours"], found["reusing"], target=1.0),
+    ]

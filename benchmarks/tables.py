@@ -1,0 +1,77 @@
+"""Recalling, planning and reporting a large study: 10,000 trials x 30 epochs."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks.harness import HERE, Row, in_turn, shown, timed
+from lrstudy import numerics
+from lrstudy.forecast import forecast
+from lrstudy.journal import Journal
+from lrstudy.memo import Memo
+from lrstudy.plan import Plan
+from lrstudy.study import Study
+from lrstudy.training.trainer import Trainer
+from lrstudy.trial import Walk
+
+TITLE = "recall and plan of large studies"
+NOTES = (
+    "Against fixed limits: the ratio is the limit over what was measured. Recall is of epochs that are recorded already, by a process",
+    "that has seen none of them. The plan is of 10,000 random trials x 30 epochs of which nothing is recorded.",
+)
+_RECALL_S, _PLAN_S = 1e-3, 10.0
+_LARGE = (
+    "search={method: random, trials: 2000, cohort: 0}", "common.lr={log: [1e-3, 1.0], steps: 400}", "confirm={top: 0}",
+    "common.weight_decay={log: [1e-5, 1e-2], steps: 30}", "arms.constant={}",
+)  # fmt: skip
+
+
+def run(repeats: int) -> list[Row]:
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        plan, _ = Study.from_yaml(HERE / "sharing.yaml", [f"storage.path={folder}"]).plan()
+        rows.append(
+            _limit("recall of an epoch", in_turn({"recall": _recall(plan, Path(folder))}, repeats)["recall"], _RECALL_S)
+        )
+        large, _ = Study.from_yaml(HERE / "sharing.yaml", [f"storage.path={folder}", "name=large", *_LARGE]).plan()
+        assert large.num_trials == 10_000, large.num_trials
+        empty = Path(folder) / "empty"
+        variants = {"plan": timed(lambda: forecast(large, Journal(empty / "journal"), Memo(empty / "memo")))}
+        rows.append(_limit("plan of 10,000 trials x 30 epochs", in_turn(variants, repeats)["plan"], _PLAN_S))
+    return rows
+
+
+def _limit(what: str, seconds: list[float], limit: float) -> Row:
+    ratios = sorted(limit / value for value in seconds)
+    middle = ratios[len(ratios) // 2]
+    return Row(
+        what,
+        shown(limit / middle, "s"),
+        f"at most {shown(limit, 's')}",
+        middle,
+        ratios[0],
+        ratios[-1],
+        len(ratios),
+        1.0,
+    )
+
+
+def _recall(plan: Plan, folder: Path):
+    numerics.configure("cpu", 1)
+    trainer = Trainer(plan.workload)
+    arm = plan.arms["sgdr"]
+    spec = plan.spec("t", arm, arm.space.default(), 0, False, {})
+    for _ in Walk(spec, Memo(folder / "memo"), lambda: trainer):
+        pass
+
+    def measure() -> float:
+        memo = Memo(folder / "memo")
+        begin = time.perf_counter()
+        steps = list(Walk(spec, memo, lambda: trainer))
+        seconds = time.perf_counter() - begin
+        assert all(step.recalled for step in steps)
+        return seconds / len(steps)
+
+    return measure
