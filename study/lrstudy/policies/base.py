@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
 from fractions import Fraction
-from functools import cache
+from functools import cache, lru_cache
 from numbers import Integral, Real
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
@@ -64,12 +64,25 @@ class Run:
         that is no smaller than the batch is the batch itself, and is named so.
         """
         shape = (self.num_updates(batch_size), self.num_sections)
-        recipe = self.recipe
-        if recipe.norm_batch is not None and recipe.norm_batch >= batch_size:
-            recipe = replace(recipe, norm_batch=None)
-        if recipe.micro_batch is not None and recipe.micro_batch >= batch_size:
-            recipe = replace(recipe, micro_batch=None)
-        return Settings(_over_sections(lr, shape), _over_sections(momentum, shape), batch_size, recipe)
+        rates, momenta = np.asarray(lr, dtype=np.float64), np.asarray(momentum, dtype=np.float64)
+        return _settings(
+            rates.tobytes(), rates.shape, momenta.tobytes(), momenta.shape, shape, batch_size, self.recipe
+        )  # fmt: skip
+
+
+@lru_cache(maxsize=64)
+def _settings(
+    lr: bytes, lr_shape: tuple[int, ...], momentum: bytes, momentum_shape: tuple[int, ...], shape: tuple[int, int],
+    batch_size: int, recipe: Recipe,
+) -> Settings:  # fmt: skip
+    """The settings of `Run.settings`, made once for epochs that are alike, as most are: planning takes a third of the time."""
+    if recipe.norm_batch is not None and recipe.norm_batch >= batch_size:
+        recipe = replace(recipe, norm_batch=None)
+    if recipe.micro_batch is not None and recipe.micro_batch >= batch_size:
+        recipe = replace(recipe, micro_batch=None)
+    rates = np.frombuffer(lr).reshape(lr_shape)
+    momenta = np.frombuffer(momentum).reshape(momentum_shape)
+    return Settings(_over_sections(rates, shape), _over_sections(momenta, shape), batch_size, recipe)
 
 
 @dataclass(frozen=True)

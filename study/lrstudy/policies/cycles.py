@@ -32,6 +32,8 @@ class CyclicalPolicy(RatePolicy):
     def batch(self, epoch: int, run: Run) -> int:
         """The batch size of an epoch. Raises InputError if it would grow beyond the training examples."""
         grown = self.initial_batch(run)
+        if not self.batch_milestones:
+            return grown
         for _ in range(count_passed(self.batch_milestones, epoch, run.num_epochs, self.initial_updates(run))):
             grown *= self.batch_factor or 1
         words = f"batches within the {run.num_examples} training examples, and not {grown}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from fractions import Fraction
+from functools import lru_cache
 
 Duration = int | float | str
 """A duration as a study file writes it: epochs (a number), ``"30%"`` of the budget or ``"4000u"`` updates.
@@ -12,6 +13,7 @@ A share may be a fraction, so that a third or a seventh of the budget is exact: 
 """
 
 
+@lru_cache(maxsize=4096, typed=True)  # True is no duration, though it equals 1
 def in_epochs(duration: Duration, num_epochs: int, updates_per_epoch: int) -> Fraction:
     """Return `duration` in epochs, exactly.
 
@@ -36,6 +38,7 @@ def in_epochs(duration: Duration, num_epochs: int, updates_per_epoch: int) -> Fr
     return epochs
 
 
+@lru_cache(maxsize=4096, typed=True)
 def to_whole_epoch(duration: Duration, num_epochs: int, updates_per_epoch: int) -> int:
     """`duration` rounded to the nearest whole epoch, halves up: where an epoch-wise change takes place."""
     return int((in_epochs(duration, num_epochs, updates_per_epoch) + Fraction(1, 2)) // 1)
