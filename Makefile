@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: demo test check check-long clean
+.PHONY: demo test check check-long bench clean
 
 demo: .venv/.installed            ## run the embedded quickstart and say where its report is
 	$(BIN)/lrstudy run
@@ -19,6 +19,9 @@ check: .venv/.installed-dev       ## lint, format, types, layers
 
 check-long: .venv/.installed-dev  ## the suites that are too long for CI
 	$(BIN)/python -m pytest -m long
+
+bench: .venv/.installed-dev       ## measure everything in benchmarks/ anew: over an hour on an idle machine
+	$(BIN)/python -m benchmarks
 
 .venv/.created:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "lrstudy needs Python 3.11 or newer; set PYTHON=python3.11"; exit 1; }

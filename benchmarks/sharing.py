@@ -16,7 +16,7 @@ from lrstudy.trial import TrialSpec, Walk
 
 TITLE = "a grid of five families, with and without sharing"
 NOTES = (
-    "124 configurations x 30 epochs of 300 digits with a small CNN, one after the other on one core: as many memos as trials, or one.",
+    "124 configurations x 30 epochs of 100 digits with a small CNN, one after the other on one core: as many memos as trials, or one.",
     "Device-seconds are those of training, evaluation and states. Epochs trained on one memo are compared with the distinct ones.",
 )
 
