@@ -114,6 +114,8 @@ def test_an_unknown_policy_is_answered_with_the_nearest() -> None:
         ("batch_increase", "factor", 1.5, "a whole number of at least 2"),
         ("batch_increase", "factor", 1, "a whole number of at least 2"),
         ("batch_increase", "cap", 0, "a whole number of at least 1 or null"),
+        ("clr", "step_size", [1, 2], "a duration above 0, like 4, '25%' or '2000u'"),
+        ("clr", "step_size", {"a": 1}, "a duration above 0, like 4, '25%' or '2000u'"),
         ("clr", "step_size", "0%", "a duration above 0, like 4, '25%' or '2000u'"),
         ("sgdr", "t_mult", 0, "a whole number of at least 1"),
         ("sgdr", "min_ratio", 1.0, "a number in [0, 1)"),

@@ -289,9 +289,10 @@ def _converted(value: Any, hint: Any) -> object:
         converted = _converted(value, inner[0])
         fits = all(rule.holds(converted) for rule in inner[1:] if isinstance(rule, Rule))
     elif is_duration(hint):
-        if value is not None or NoneType not in inner:
+        is_absent = value is None and NoneType in inner
+        fits, converted = is_absent or isinstance(value, (int, float, str)), value
+        if fits and not is_absent:
             in_epochs(value, 1, 1)  # raises ValueError for what is no duration
-        fits, converted = True, value
     elif origin in (Union, UnionType):
         return _first_that_fits(value, inner)
     elif origin in (tuple, list):
