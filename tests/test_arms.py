@@ -164,7 +164,8 @@ def test_a_fault_of_an_arm_says_where_and_what(arms, told):
     found = faults(f"arms: {arms}")
     assert told in found[0]
     assert all(fault.startswith("arms.") for fault in found)
-    assert found[0].endswith(".")
+    assert found[0].endswith((".", "?"))
+    assert not found[0].endswith("?.")
 
 
 def test_a_value_of_the_wrong_type_in_the_middle_of_a_choice_is_found():

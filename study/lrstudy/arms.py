@@ -220,7 +220,8 @@ def _value_faults(space: Space, check: Callable[[Configuration], Sequence[str]])
             expected, _, got = fault.removesuffix(".").partition("; got ")
             if got not in arrived.setdefault(expected, []):
                 arrived[expected].append(got)
-    return [f"{expected}; got {', '.join(got)}." if got[0] else f"{expected}." for expected, got in arrived.items()]
+    said = [f"{expected}; got {', '.join(got)}" if got[0] else expected for expected, got in arrived.items()]
+    return [text if text.endswith("?") else f"{text}." for text in said]
 
 
 def _policy_faults(arm: Arm, configuration: Configuration) -> Sequence[str]:
