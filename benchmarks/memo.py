@@ -23,8 +23,9 @@ from lrstudy.records import Record
 
 TITLE = "the memo as it grows"
 NOTES = (
-    "Ratios say how many times dearer an operation is with 10,000 or 100,000 records than with 10 (1: it does not grow). A look-up",
-    "is of a record that this process has not seen, a fetch of a state of 100 KB. S3 is a moto server on this machine.",
+    "The ratio is the time with 10 records over the time with more: 1 means that it does not grow. Ten records lie loose; of more, all but",
+    "some hundreds are compacted. A look-up is of a record that this process has not seen, spread over all of them (so that each reads another",
+    "part of a segment), a fetch of a state of 100 KB. S3 is a moto server on this machine.",
 )
 SIZES = (10, 10_000, 100_000)
 _PROBES = 40

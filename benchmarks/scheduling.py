@@ -36,7 +36,7 @@ def _simulated(folder: Path, slots: int, deaths: float, seed: int) -> Outcome:
 
 
 def _seconds(settings: Settings) -> float:
-    return 2.0 + 8.0 * settings.num_updates * settings.batch_size / 200
+    return 2.0 + 8.0 * settings.num_updates * settings.batch_size / 100
 
 
 def _rows(slots: int, deaths: float, found: list[Outcome]) -> list[Row]:
