@@ -58,12 +58,12 @@ def wait_for(condition, process: subprocess.Popen) -> None:
         time.sleep(0.05)
 
 
-def workers(driver: subprocess.Popen) -> list[psutil.Process]:
-    """The processes that train, among the driver's descendants."""
+def workers(driver: subprocess.Popen, doing: str = "") -> list[psutil.Process]:
+    """The workers among the driver's descendants; Ray puts what one is `doing` into its title, such as ``.train``."""
     found = []
     for child in psutil.Process(driver.pid).children(recursive=True):
         try:
-            if re.match("ray::(TuneTrial|ResourceTrainable)", child.cmdline()[0]):  # waiting, or training
+            if re.match(f"ray::(TuneTrial|ResourceTrainable){re.escape(doing)}", child.cmdline()[0]):
                 found.append(child)
         except (psutil.Error, IndexError):
             pass
@@ -225,8 +225,14 @@ def test_a_killed_worker_costs_an_epoch_and_its_slot_comes_back(start, tmp_path)
     folder = tmp_path / "runs" / "small"
     driver = start(file)
     trained = lambda: {line["worker"] for line in journal(folder) if line["kind"] == "spans"}  # noqa: E731
-    wait_for(lambda: len(trained()) == 2 and len(workers(driver)) == 2, driver)  # an idle worker has nothing to lose
-    workers(driver)[0].send_signal(signal.SIGKILL)
+    training: list[psutil.Process] = []
+
+    def both_have_and_one_does() -> bool:
+        training[:] = workers(driver, ".train") if len(trained()) == 2 else []  # an idle worker has nothing to lose
+        return bool(training)
+
+    wait_for(both_have_and_one_does, driver)
+    training[0].send_signal(signal.SIGKILL)
     out, said = driver.communicate(timeout=300)
     assert driver.returncode == 0, (out, said)
     statuses = {t["status"] for t in pq.read_table(folder / "trials.parquet").to_pylist()}
