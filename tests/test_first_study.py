@@ -83,6 +83,7 @@ def test_of_several_tables_the_one_with_patients_is_taken_and_the_others_are_nam
     root = table_of(tmp_path / "d", "image,label,patient", *(f"{k}.png,{'ab'[k % 2]},p{k}" for k in range(4)))
     pq.write_table(pa.table({"image": [b""], "label": ["a"]}), root / "train.parquet")
     assert find_sources(str(root)) == [f"csv:{root / 'index.csv'}", f"parquet:{root}"]
+    pq.write_table(pa.table({"image": [b""], "label": ["a"]}), root / "val.parquet")  # a part, and no table of its own
     (root / "index.csv").write_text("image,label\n0.png,a\n")
     assert find_sources(str(root)) == [f"parquet:{root}", f"csv:{root / 'index.csv'}"]
 

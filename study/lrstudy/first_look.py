@@ -16,10 +16,10 @@ from PIL import Image
 
 from lrstudy import own
 from lrstudy.data.arrays import OwnData
-from lrstudy.data.cells import TEST, VALIDATION
+from lrstudy.data.cells import PART_NAMES, TEST, VALIDATION
 from lrstudy.data.decoding import MOST_PIXELS
 from lrstudy.data.labels import Labels, class_counts, encode
-from lrstudy.data.sources import EXTENSIONS, Encoded, Parquet, Source, open_source
+from lrstudy.data.sources import EXTENSIONS, Encoded, Parquet, Source, column_names, open_source
 from lrstudy.data.spec import DataSpec, SplitSpec
 from lrstudy.data.splits import Splits, split
 from lrstudy.faults import InputError, choices, user_path
@@ -42,7 +42,6 @@ _GROUP_COLUMNS = (
     "patient", "patient_id", "patientid", "subject", "subject_id", "person", "person_id", "participant", "lesion_id",
     "case", "case_id", "group", "group_id",
 )  # fmt: skip
-_PARTS = ("train.parquet", "validation.parquet", "test.parquet")
 _LOOKED_AT = 5000  # images of which a sample is opened
 _SAMPLE = 200
 
@@ -155,9 +154,12 @@ def look(source: str) -> Found:
 def _sources_of_folder(folder: Path) -> list[str]:
     """What a folder holds that may be meant, the most likely first. Raises InputError if that is nothing."""
     entries = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-    found = [f"parquet:{folder}"] if (folder / "train.parquet").is_file() else []
+    has_parts = (folder / "train.parquet").is_file()
+    found = [f"parquet:{folder}"] if has_parts else []
     for suffix in ("csv", "parquet", "npz"):
-        files = [path for path in entries if path.suffix.lower() == f".{suffix}" and path.name not in _PARTS]
+        files = [path for path in entries if path.suffix.lower() == f".{suffix}"]
+        if suffix == "parquet" and has_parts:
+            files = [path for path in files if path.stem.lower() not in PART_NAMES]
         if len(files) == 1:
             found.append(f"{suffix}:{files[0]}")
         elif files and not found:
@@ -189,14 +191,7 @@ def _columns(source: str) -> list[str]:
         except (OSError, UnicodeDecodeError, csv.Error) as error:
             raise InputError(f"--data: {path} cannot be read ({error}).") from None
     if kind == "parquet":
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        file_path = Path(path) / "train.parquet" if Path(path).is_dir() else Path(path)
-        try:
-            return list(pq.read_schema(file_path).names)
-        except (OSError, pa.ArrowException) as error:
-            raise InputError(f"--data: {file_path} is not a readable Parquet file ({str(error)[:200]}).") from None
+        return column_names(Path(path) / "train.parquet" if Path(path).is_dir() else Path(path), "--data")
     return []
 
 

@@ -317,8 +317,8 @@ PART_COLUMNS = ("split", "part")
 """Columns that say which part an example is in, if they hold the names of parts."""
 
 
-def column_names(file: Path) -> list[str]:
-    """The columns of a Parquet file. Raises InputError if it is none."""
+def column_names(file: Path, where: str = "data") -> list[str]:
+    """The columns of a Parquet file. Raises InputError, which begins with `where`, if it is none."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -326,7 +326,7 @@ def column_names(file: Path) -> list[str]:
         return list(pq.read_schema(file).names)
     except (OSError, pa.ArrowException) as error:
         reason = " ".join(str(error).split())[:200]
-        raise faults.InputError(f"data: {file} is not a readable Parquet file ({reason}).") from None
+        raise faults.InputError(f"{where}: {file} is not a readable Parquet file ({reason}).") from None
 
 
 def _given_parts(folder: Path, names: list[str], ending: str) -> list[tuple[str, int]]:
