@@ -67,11 +67,11 @@ def test_trials_of_a_model_are_unknown_until_it_has_suggested_them(tmp_path: Pat
     assert after.total.known_trials == after.total.trials == 18
 
 
-def test_the_tree_says_who_shares_what() -> None:
+def test_the_tree_says_who_shares_what(tmp_path: Path) -> None:
     plan = plan_of(
         "arms={constant: , step: {milestones: [2]}, twin: {policy: step, milestones: [2]}}", "search.trials=1"
     )
-    found = forecast(plan, Journal(Path("nowhere")), Memo(Path("nowhere")))
+    found = forecast(plan, Journal(tmp_path / "journal"), Memo(tmp_path / "memo"))
     (branch,) = found.tree
     assert (branch.start, branch.end, branch.members) == (0, 2, ("constant 0", "step 0", "twin 0"))
     (below,) = branch.below
@@ -79,9 +79,9 @@ def test_the_tree_says_who_shares_what() -> None:
     assert branch.saved == 2 * 2 + 2 == found.total.known_asked - found.known_distinct
 
 
-def test_continuous_ranges_and_what_cannot_be_shared_are_warned_of() -> None:
+def test_continuous_ranges_and_what_cannot_be_shared_are_warned_of(tmp_path: Path) -> None:
     plan = plan_of("common.lr={log: [0.01, 1]}", "arms.clr.weight_decay={uniform: [0, 0.01]}", "search.trials=2")
-    warnings = forecast(plan, Journal(Path("nowhere")), Memo(Path("nowhere"))).warnings
+    warnings = forecast(plan, Journal(tmp_path / "journal"), Memo(tmp_path / "memo")).warnings
     assert warnings[0].startswith(
         "common.lr is a continuous range: no two trials draw the same value, so of constant, step, clr"
     )

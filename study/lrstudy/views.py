@@ -59,7 +59,8 @@ class TableWriter:
         lines = ledger_lines(self._admission.journal.lines, now)
         self._write("trials", _trials_table(shown, self._admission, _spent(lines)))
         self._write("epochs", pa.concat_tables([self._schema.empty_table(), *map(self._epochs_of, shown)]))
-        self._write("settings", pa.concat_tables([SETTINGS.empty_table(), *self._settings_tables]))
+        met = pa.concat_tables([SETTINGS.empty_table(), *self._settings_tables])
+        self._write("settings", met.sort_by("settings"))  # else in the order met, another one in every run
         self._write("ledger", pa.Table.from_pylist(lines, schema=LEDGER))
         self._write_predictions({trial.trial_id for trial in shown if trial.test})
         self._finished = time.monotonic()
