@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -9,16 +10,18 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from lrstudy.data import cache
+from lrstudy.data import building, cache, decoding, image_file
 from lrstudy.data.cache import DamagedError, load, prepare
 from lrstudy.data.decoding import decode
+from lrstudy.data.image_file import ImageFile
 from lrstudy.data.spec import DataSpec, ImageSpec
-from lrstudy.faults import InputError
+from lrstudy.faults import InputError, StorageError
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
@@ -38,15 +41,20 @@ def image(path, pixels, **options):
     return path
 
 
+def entries(store):
+    """What a store holds, unfinished builds included, locks aside."""
+    return [path for path in (*store.glob("[!.]*"), *store.glob(".building/*")) if path.suffix != ".lock"]
+
+
 def entry_of(store):
-    (entry,) = (path for path in store.iterdir() if not path.name.startswith("."))
+    (entry,) = entries(store)
     return entry
 
 
 def fault(folder, store, **spec):
     with pytest.raises(InputError) as caught:
         prepare(DataSpec(f"folder:{folder}", image=ImageSpec(**spec)), store)
-    assert not list(store.iterdir()), "a failed build leaves nothing behind"
+    assert not entries(store), "a failed build leaves nothing behind"
     return str(caught.value)
 
 
@@ -72,7 +80,7 @@ def test_the_digest_names_the_content_not_the_place(folder, tmp_path):
     os.utime(folder / "a" / "0.png", (1, 1))
     again = prepare(DataSpec(f"folder:{folder}"), tmp_path / "one")
     assert again.digest == data.digest
-    assert len(list((tmp_path / "one").iterdir())) == 2, "another modification time is another entry"
+    assert len(entries(tmp_path / "one")) == 2, "another modification time is another entry"
     image(folder / "a" / "0.png", np.full((8, 8), 99, np.uint8))
     assert prepare(DataSpec(f"folder:{folder}"), tmp_path / "one").digest != data.digest
     (folder / "a").rename(folder / "A")
@@ -88,7 +96,7 @@ def test_normalisation_is_not_part_of_the_entry_but_size_and_channels_are(folder
         ImageSpec(channels="rgb"),
     ):
         prepare(DataSpec(f"folder:{folder}", image=spec), store)
-    assert len(list(store.iterdir())) == 3
+    assert len(entries(store)) == 3
 
 
 def test_isic_is_decoded_as_pillow_does_with_given_parts(tmp_path):
@@ -106,23 +114,19 @@ def test_isic_is_decoded_as_pillow_does_with_given_parts(tmp_path):
     assert meta["provenance"]["source"] == spec.source
 
 
-def test_a_warm_start_is_quick_and_imports_no_decoder(tmp_path):
+def test_a_warm_start_imports_no_decoder(tmp_path):
     prepare(DataSpec("digits"), tmp_path)
     script = f"""
-import sys, time
+import sys
 from pathlib import Path
 from lrstudy.data.cache import prepare
 from lrstudy.data.spec import DataSpec
-start = time.perf_counter()
 prepare(DataSpec("digits"), Path({str(tmp_path)!r}))
-print(time.perf_counter() - start, [m for m in ("sklearn", "PIL", "pyarrow", "torch") if m in sys.modules])
+print([m for m in ("sklearn", "PIL", "pyarrow", "torch") if m in sys.modules])
 """
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     output = subprocess.check_output([sys.executable, "-c", script], text=True, env=environment)
-    seconds, modules = output.split(maxsplit=1)
-    assert modules.strip() == "[]"
-    # 0.03 s on an idle core, mostly the import of importlib.metadata; a cold build takes over 1 s
-    assert float(seconds) < 0.5
+    assert output.strip() == "[]"
 
 
 @pytest.mark.parametrize(
@@ -246,18 +250,20 @@ def test_a_cache_that_cannot_be_written_says_so(folder, tmp_path):
         prepare(DataSpec(f"folder:{folder}"), tmp_path / "store")
 
 
-def test_builders_at_once_leave_one_entry_and_agree(folder, tmp_path, monkeypatch):
-    spec, real = DataSpec(f"folder:{folder}"), cache._write_meta
+def test_of_builders_at_once_one_builds_and_all_agree(folder, tmp_path, monkeypatch):
+    spec, real, built = DataSpec(f"folder:{folder}"), building.build, []
 
     def slow(*arguments):
-        time.sleep(0.1)  # so that all are building before the first is done
+        time.sleep(0.1)  # so that all want to build before the first is done
+        built.append(arguments)
         real(*arguments)
 
-    monkeypatch.setattr(cache, "_write_meta", slow)
+    monkeypatch.setattr(building, "build", slow)
     with ThreadPoolExecutor(4) as pool:
         sets = list(pool.map(lambda _: prepare(spec, tmp_path / "store"), range(4)))
     assert len({data.digest for data in sets}) == 1
-    assert [path.name for path in (tmp_path / "store").iterdir()] == [entry_of(tmp_path / "store").name]
+    assert len(built) == 1, "one builds, the others wait for it"
+    assert entry_of(tmp_path / "store")
 
 
 @pytest.mark.parametrize("name", ["images.npy", "labels.npy", "part.npy", "meta.json"])
@@ -272,7 +278,7 @@ def test_an_incomplete_entry_is_rebuilt(folder, tmp_path, name, damage):
     data = prepare(spec, store)
     assert data.digest == digest
     assert data.images[:, 0, 0, 0].tolist() == [0, 20, 10, 30]
-    assert len(list(store.iterdir())) == 1
+    assert len(entries(store)) == 1
 
 
 @pytest.mark.parametrize(("name", "verify"), [("labels.npy", False), ("part.npy", False), ("images.npy", True)])
@@ -298,15 +304,143 @@ def test_a_changed_class_name_in_meta_is_found(folder, tmp_path):
         load(meta.parent)
 
 
-def test_what_a_killed_build_left_is_removed_a_day_later(folder, tmp_path):
-    store = tmp_path / "store"
-    prepare(DataSpec(f"folder:{folder}"), store)
-    entry = entry_of(store)
-    old, new = store / f".{entry.name}.old", store / f".{entry.name}.new"
-    for left in (old, new):
-        left.mkdir()
-    os.utime(old, (0, 0))
-    (entry / "meta.json").unlink()
-    prepare(DataSpec(f"folder:{folder}"), store)
-    assert not old.exists()
-    assert new.exists()
+def test_what_a_killed_build_left_is_removed_a_week_later(folder, tmp_path):
+    left = tmp_path / "store" / ".building"
+    for name in ("old", "new"):
+        (left / name).mkdir(parents=True)
+    os.utime(left / "old", (0, 0))
+    prepare(DataSpec(f"folder:{folder}"), tmp_path / "store")
+    assert not (left / "old").exists()
+    assert (left / "new").exists()
+
+
+@pytest.mark.parametrize("left", ["whole", "torn block", "torn line", "other block"])
+def test_a_killed_build_goes_on_where_its_last_block_ended(tmp_path, monkeypatch, left):
+    """With one image to a block, the third image kills; then the file's end or the log's may be torn too."""
+    for k in range(6):
+        image(tmp_path / "data" / "ab"[k % 2] / f"{k}.png", np.full((8, 8, 3), 10 * k, np.uint8))
+    spec, store = DataSpec(f"folder:{tmp_path / 'data'}"), tmp_path / "store"
+    expected = prepare(spec, tmp_path / "undisturbed").digest
+    monkeypatch.setattr(image_file, "BLOCK_BYTES", 8 * 8 * 3)
+    monkeypatch.setattr(decoding, "_TASK", 1)
+    real, asked = decoding.decode, []
+
+    def kills(encoded, *rest):
+        asked.append(encoded.name)
+        if len(asked) == 4:
+            raise KeyboardInterrupt
+        return real(encoded, *rest)
+
+    monkeypatch.setattr(decoding, "decode", kills)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(spec, store)
+    (building,) = entries(store)
+    pixels, progress = building / "images.npy", building / "progress.jsonl"
+    content = pixels.read_bytes()
+    if left == "torn block":
+        pixels.write_bytes(content[:-1])
+    elif left == "torn line":
+        progress.write_bytes(progress.read_bytes()[:-3])
+    elif left == "other block":
+        pixels.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    assert len(progress.read_text().splitlines()) == 3
+    done = 3 if left == "whole" else 2
+    before = list(asked)
+    assert prepare(spec, store).digest == expected
+    assert len(asked) - len(before) == 6 - done, "what had reached the disk is not decoded again"
+    assert sorted(path.name for path in entry_of(store).iterdir()) == sorted(
+        ["images.npy", "labels.npy", "part.npy", "group.npy", "meta.json"]
+    )
+
+
+def test_a_build_is_taken_up_only_if_the_source_still_gives_as_many_images(tmp_path):
+    file = ImageFile(tmp_path, 3)
+    file.append(np.ones((1, 2, 2), np.uint8))
+    file.close()
+    again = ImageFile(tmp_path, 3)
+    assert (again.written, again.shape) == (1, (1, 2, 2))
+    again.close()
+    assert ImageFile(tmp_path, 4).written == 0
+
+
+def test_a_set_that_will_not_fit_the_disk_is_refused_before_it_is_decoded(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(image_file.shutil, "disk_usage", lambda path: SimpleNamespace(free=100))
+    with pytest.raises(StorageError) as caught:
+        prepare(DataSpec(f"folder:{folder}"), tmp_path / "store")
+    assert str(caught.value).startswith(
+        f"storage.path: cannot keep the decoded data in {tmp_path / 'store'}: it takes 2.56e-07 GB"
+    )
+    assert "(4 images of 1 x 8 x 8 bytes), and 1e-07 GB are free" in str(caught.value)
+
+
+def test_a_disk_that_fills_up_is_one_paragraph_and_the_next_run_goes_on(folder, tmp_path, monkeypatch):
+    real = ImageFile.append
+
+    def full(self, pixels):
+        if self.written == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(self, pixels)
+
+    monkeypatch.setattr(ImageFile, "append", full)
+    with pytest.raises(StorageError, match=r"decoded data in .*store: No space left on device\. What is decoded stays"):
+        prepare(DataSpec(f"folder:{folder}"), tmp_path / "store")
+    monkeypatch.undo()
+    assert prepare(DataSpec(f"folder:{folder}"), tmp_path / "store").images[:, 0, 0, 0].tolist() == [0, 20, 10, 30]
+
+
+def test_pixels_are_read_again_only_after_the_file_was_touched(folder, tmp_path, monkeypatch):
+    spec, store = DataSpec(f"folder:{folder}"), tmp_path / "store"
+    prepare(spec, store)
+    file, real, read = entry_of(store) / "images.npy", cache._checksum, []
+
+    def noted(array):
+        read.append(array.ndim)
+        return real(array)
+
+    monkeypatch.setattr(cache, "_checksum", noted)
+    prepare(spec, store)
+    assert 4 not in read, "untouched"
+    os.utime(file)
+    prepare(spec, store)
+    assert 4 in read, "touched: read"
+    read.clear()
+    prepare(spec, store)
+    assert 4 not in read, "and found whole: not again"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    assert prepare(spec, store).images[:, 0, 0, 0].tolist() == [0, 20, 10, 30], "touched and damaged: decoded anew"
+
+
+@pytest.fixture
+def read_only(tmp_path):
+    """A function that makes a store read-only, by a mount: permissions do not hold for root."""
+    mounted = []
+
+    def mount(store):
+        for options in (["--bind", store, store], ["-o", "remount,ro,bind", store]):
+            if subprocess.run(["mount", *options], check=False, capture_output=True).returncode:
+                pytest.skip("mounting a file system is not permitted here")
+            mounted.append(store)
+
+    yield mount
+    for store in set(mounted):
+        subprocess.run(["umount", "--lazy", store], check=True)
+
+
+def test_a_read_only_cache_serves_what_it_has_and_says_what_it_cannot_do(folder, tmp_path, read_only):
+    spec, store = DataSpec(f"folder:{folder}"), tmp_path / "store"
+    digest = prepare(spec, store).digest
+    labels = entry_of(store) / "labels.npy"
+    read_only(store)
+    assert prepare(spec, store, verify=True).digest == digest
+    with pytest.raises(InputError) as caught:
+        prepare(DataSpec(f"folder:{folder}", image=ImageSpec(size=4)), store)
+    assert str(caught.value) == (
+        f"data: it is to be decoded, but the cache folder {store} cannot be written (Read-only file system)."
+    )
+    subprocess.run(["mount", "-o", "remount,rw,bind", store], check=True)
+    labels.write_bytes(labels.read_bytes()[:-1])
+    subprocess.run(["mount", "-o", "remount,ro,bind", store], check=True)
+    with pytest.raises(InputError, match=r"is damaged \(.*labels.npy has .* bytes, not .*Read-only file system"):
+        prepare(spec, store)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import sys
 import traceback
@@ -34,6 +35,7 @@ def _options(
 
 def main() -> None:
     """Entry point: runs a command and turns faults into one paragraph and an exit code."""
+    _say_what_is_logged()
     signal.signal(signal.SIGTERM, _terminated)
     sys.exit(_main(sys.argv[1:]))
 
@@ -62,6 +64,15 @@ def _main(arguments: list[str]) -> int:
     except Exception as error:
         hint = "This is not your input's fault; lrstudy --debug run ... shows where it happened."
         return _complain(f"{type(error).__name__}: {error}\n{hint}", 1)
+
+
+def _say_what_is_logged() -> None:
+    """What takes long and is done before a study is displayed, such as decoding its images, speaks through a logger."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("lrstudy: %(message)s"))
+    logger = logging.getLogger("lrstudy")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
 
 
 def _complain(text: str, code: int) -> int:

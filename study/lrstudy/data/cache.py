@@ -1,19 +1,19 @@
 """Decode once: a data set as arrays on disk, found again by what the source looks like.
 
-An entry `folder/<key>/` holds images.npy, labels.npy, part.npy, group.npy and meta.json. It is built beside its place
-and renamed into it, so a reader sees a whole entry or none. The key covers the source's fingerprint and
-how images are decoded; the digest covers the content alone, and is what a lineage names.
+An entry `folder/<key>/` holds images.npy, labels.npy, part.npy, group.npy and meta.json. The key covers the source's
+fingerprint and how images are decoded; the digest covers the content alone, and is what a lineage names.
 """
 
 from __future__ import annotations
 
-import errno
 import json
+import logging
 import os
 import shutil
-import tempfile
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -21,19 +21,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lrstudy import faults
 from lrstudy.data.labels import Labels, class_counts
 from lrstudy.data.sources import Source, open_source
 from lrstudy.data.spec import ByColumn, DataSpec
 from lrstudy.settings import canonical_json
 
-CACHE_VERSION = 3
+CACHE_VERSION = 4
 """Raised whenever the same source and spec would be decoded to other bytes, or the entry's layout changes."""
+
+log = logging.getLogger(__name__)
 
 _NAMED = ("images", "labels", "part")
 _ARRAYS = (*_NAMED, "group")  # groups shape splits, which have a name of their own
 _BLOCK_BYTES = 1 << 24
-_ABANDONED_S = 24 * 3600  # a temporary folder this old was left by a process that was killed
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,20 +64,31 @@ class DamagedError(Exception):
 def prepare(spec: DataSpec, folder: Path, *, verify: bool = False) -> DataSet:
     """The data set that `spec` describes, from the cache in `folder`, decoded first if it is not there.
 
-    An entry that is damaged is rebuilt: sizes, labels and class names are checked always, the pixels only
-    with `verify`. Safe to call from many processes at once; each may decode, one result is kept.
-    Raises InputError for what is wrong with the data, or a cache that cannot be written.
+    An entry that is damaged is rebuilt. Sizes, labels and class names are checked always; the pixels if the file was
+    touched since they were last read, or with `verify`. Safe to call from many processes at once: one decodes.
+    Raises InputError for what is wrong with the data, or a cache that cannot be written, StorageError for a full disk.
     """
     source = open_source(spec)
     entry = folder / _key(source, spec)
-    for _ in range(3):  # another process may move a damaged entry away just before we open it
-        if entry.exists():
-            try:
-                return load(entry, verify=verify)
-            except DamagedError:
-                _discard(entry)
-        _build(source, spec, entry)
-    return load(entry, verify=verify)
+    try:
+        return load(entry, verify=verify)
+    except DamagedError as error:
+        why = (
+            f"the decoded data is damaged ({error}) and is to be decoded anew"
+            if entry.exists()
+            else "it is to be decoded"
+        )
+    from lrstudy.data import building  # needs Pillow, which a warm start does without
+
+    with building.alone(entry, why) as place:
+        try:
+            return load(entry, verify=verify)  # another process has built it meanwhile
+        except DamagedError:
+            if entry.exists():
+                log.warning(f"data: {why}.")
+                shutil.rmtree(entry)
+        building.build(source, spec, place, entry, partial(_describe, spec=spec))
+        return load(entry)
 
 
 def load(entry: Path, *, verify: bool = False) -> DataSet:
@@ -87,13 +98,17 @@ def load(entry: Path, *, verify: bool = False) -> DataSet:
         files = meta["files"]
         images, labels, part, group = (_read(entry / f"{name}.npy", files[name]) for name in _ARRAYS)
         whole = meta["digest"] == _digest(meta["classes"], [files[name]["checksum"] for name in _NAMED])
-        for name, array in (("labels", labels), ("part", part), ("group", group), ("images", images)):
-            if verify or name != "images":
-                whole = whole and files[name]["checksum"] == _checksum(array)
+        checked = {"labels": labels, "part": part, "group": group}
+        if verify or (entry / "images.npy").stat().st_mtime_ns != files["images"]["modified_ns"]:
+            checked["images"] = images
+        whole = whole and all(files[name]["checksum"] == _checksum(array) for name, array in checked.items())
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DamagedError(f"{entry}: {error}") from error
     if not whole:
         raise DamagedError(f"{entry}: the content does not have the recorded digest")
+    if "images" in checked:
+        with suppress(OSError):  # of somebody else, or read-only: then it is read again the next time
+            os.utime(entry / "images.npy", ns=(time.time_ns(), files["images"]["modified_ns"]))
     channels, size = images.shape[1:3]
     groups = tuple(meta["groups"])
     return DataSet(
@@ -131,30 +146,8 @@ def _read(file: Path, recorded: dict[str, Any]) -> NDArray[Any]:
     return array
 
 
-def _build(source: Source, spec: DataSpec, entry: Path) -> None:
-    """Decode into a temporary folder and rename it to `entry`, unless another process was first."""
-    from lrstudy.data.decoding import write_arrays  # needs Pillow, which a warm start does without
-
-    building = _temporary_folder(entry)
-    try:
-        _write_meta(building, spec, *write_arrays(source, spec, building))
-        building.chmod(0o755)  # a temporary folder is closed to others, but a cache may be shared
-        os.rename(building, entry)
-    except faults.InputError:
-        raise
-    except Exception as error:
-        if isinstance(error, OSError) and error.errno in (errno.EEXIST, errno.ENOTEMPTY):
-            return  # another process was first
-        if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno):
-            raise  # the disk's or the machine's fault; what follows is the data's
-        reason = " ".join(str(error).split())[:200]
-        raise faults.InputError(f"data: {spec.source} cannot be read ({type(error).__name__}: {reason}).") from error
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
-
-
-def _write_meta(building: Path, spec: DataSpec, classes: tuple[str, ...], groups: tuple[str, ...]) -> None:
-    """meta.json, written last: what the arrays hold, their checksums, and where they came from."""
+def _describe(building: Path, classes: tuple[str, ...], groups: tuple[str, ...], spec: DataSpec) -> dict[str, Any]:
+    """meta.json: what the arrays hold, their checksums, and where they came from."""
     from PIL import __version__ as pillow
 
     arrays = {name: np.load(building / f"{name}.npy", mmap_mode="r") for name in _ARRAYS}
@@ -164,11 +157,12 @@ def _write_meta(building: Path, spec: DataSpec, classes: tuple[str, ...], groups
             "dtype": array.dtype.str,
             "shape": array.shape,
             "checksum": _checksum(array),
+            "modified_ns": (building / f"{name}.npy").stat().st_mtime_ns,
         }
         for name, array in arrays.items()
     }
     counts = np.stack([class_counts(arrays["labels"][arrays["part"] == part], len(classes)) for part in range(3)])
-    meta = {
+    return {
         "classes": classes,
         "groups": groups,
         "digest": _digest(classes, [files[name]["checksum"] for name in _NAMED]),
@@ -183,35 +177,6 @@ def _write_meta(building: Path, spec: DataSpec, classes: tuple[str, ...], groups
             "cache_version": CACHE_VERSION,
         },
     }
-    with (building / "meta.json").open("w") as file:
-        json.dump(meta, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _temporary_folder(entry: Path) -> Path:
-    """A new folder beside `entry`; those of builds that were killed long ago are removed."""
-    try:
-        entry.parent.mkdir(parents=True, exist_ok=True)
-        for old in entry.parent.glob(f".{entry.name}.*"):
-            if time.time() - old.stat().st_mtime > _ABANDONED_S:
-                shutil.rmtree(old, ignore_errors=True)
-        return Path(tempfile.mkdtemp(prefix=f".{entry.name}.", dir=entry.parent))
-    except OSError as error:
-        raise faults.InputError(
-            f"data: the cache folder {entry.parent} cannot be written ({error.strerror})."
-        ) from None
-
-
-def _discard(entry: Path) -> None:
-    """Remove a damaged entry: moved away first, so that nobody meets it half removed."""
-    aside = Path(tempfile.mkdtemp(prefix=f".{entry.name}.", dir=entry.parent))
-    try:
-        os.rename(entry, aside / "damaged")
-    except FileNotFoundError:
-        pass  # another process did it
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _checksum(array: NDArray[Any]) -> str:
