@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from benchmarks.harness import Row, compared, in_turn, timed
 from lrstudy import models, numerics
-from lrstudy.data.batches import Part, to_device
+from lrstudy.data.batches import Part, part_of
 from lrstudy.settings import Recipe, Settings
 from lrstudy.training.epoch import evaluate, train_epoch
 from lrstudy.training.state import State
@@ -53,7 +53,7 @@ def _part(count: int) -> Part:
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (count, 3, 32, 32), dtype=np.uint8)
     labels = rng.integers(0, 10, count)
-    return to_device(images, labels, np.arange(count), torch.device("cpu"), ((0.5,) * 3, (0.25,) * 3))
+    return part_of(images, labels, np.arange(count), torch.device("cpu"), ((0.5,) * 3, (0.25,) * 3))
 
 
 def _state(model: str) -> State:
@@ -70,7 +70,7 @@ def _ours(model: str, part: Part, augment: str) -> Callable[[], object]:
 def _bare(model: str, part: Part, augment: str) -> Callable[[], object]:
     net = _state(model).model.train()
     optimizer = torch.optim.SGD(net.parameters(), 1e-3, momentum=0.9, weight_decay=5e-4)
-    x, y = part.normalised(part.images), part.labels
+    x, y = part.normalised(part.images.pixels), part.labels
 
     def epoch() -> float:
         total = 0.0
@@ -99,7 +99,7 @@ def _crop_flip(batch: Tensor) -> Tensor:
 
 
 def _bare_evaluation(net: nn.Module, part: Part) -> Callable[[], object]:
-    x, y = part.normalised(part.images), part.labels
+    x, y = part.normalised(part.images.pixels), part.labels
 
     @torch.no_grad()
     def evaluation() -> Sequence[float]:

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from lrstudy.data.augment import canonical, compose
 from lrstudy.data.batches import Part
+from lrstudy.data.reading import Resident
 from lrstudy.faults import InputError
 from lrstudy.models import Model
 from lrstudy.policies.base import Run
@@ -35,7 +36,7 @@ def part(several: bool = False) -> Part:
     labels = rng.integers(0, 2, (N, CLASSES), dtype=np.uint8) if several else rng.integers(0, CLASSES, N)
     ones = torch.ones(1, 1, 1, 1)
     images = torch.from_numpy(rng.integers(0, 256, (N, 1, 6, 6), dtype=np.uint8))
-    return Doubles(images, torch.from_numpy(labels), np.arange(N), ones, ones)
+    return Doubles(Resident(images), torch.from_numpy(labels), np.arange(N), ones, ones)
 
 
 def network(norm: bool = False) -> State:
@@ -76,7 +77,7 @@ def test_optimizers_are_torchs(name: str) -> None:
     for epoch in range(3):  # one update each: the order of examples changes nothing but rounding
         train_epoch(ours, applied, data, seed=0, epoch=epoch)
         optimizer.zero_grad()
-        functional.cross_entropy(theirs.model(data.normalised(data.images)), data.labels).backward()
+        functional.cross_entropy(theirs.model(data.normalised(data.images.pixels)), data.labels).backward()
         optimizer.step()
     torch.testing.assert_close(weights(ours), weights(theirs), rtol=1e-9, atol=1e-12)
 

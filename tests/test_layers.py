@@ -42,6 +42,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 TORCH = (
     "lrstudy.data.augment",
     "lrstudy.data.batches",
+    "lrstudy.data.reading",
     "lrstudy.data.torchvision_sets",
     "lrstudy.policies.torch_schedulers",
     "lrstudy.models",

@@ -234,3 +234,20 @@ def test_faults_name_what_would_do(name, size, expected):
 def test_models_of_a_later_version_are_refused_as_not_yet(name):
     with pytest.raises(NotYetError, match="is not available yet"):
         models.build(name, 3, 3, 32, 0)
+
+
+@pytest.mark.parametrize("layers", [[nn.Linear(4, 2)], [nn.Linear(4, 3, bias=False), nn.Linear(3, 2)]])
+@pytest.mark.parametrize("optimizer", ["SGD", "Adam", "AdamW", "RMSprop"])
+def test_a_network_too_small_to_cut_leaves_sections_empty_and_trains(layers, optimizer):
+    """Once, looking for the border between the blocks of a single one never ended."""
+    module = nn.Sequential(*layers)
+    first, second, head = models.sections(module)
+    assert (first, len(second)) == ((), len(layers) - 1)
+    assert sorted((*second, *head)) == sorted(name for name, _ in module.named_parameters())
+    parameters = dict(module.named_parameters())
+    groups = [{"params": [parameters[name] for name in section]} for section in (first, second, head)]
+    before = module[-1].weight.detach().clone()
+    made = getattr(torch.optim, optimizer)(groups, lr=0.1)
+    module(torch.ones(1, 4)).sum().backward()
+    made.step()
+    assert not torch.equal(before, module[-1].weight)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from lrstudy.data.batches import Augmentation, Part, to_device
+from lrstudy.data.batches import Augmentation, Part, part_of
 from lrstudy.data.normalise import normalisation
 from lrstudy.models import Model
 from lrstudy.policies.base import Run
@@ -28,7 +28,7 @@ def part(n=N, channels=1, size=6, seed=0) -> Part:
     images = rng.integers(0, 256, (n, channels, size, size), dtype=np.uint8)
     labels = rng.integers(0, CLASSES, n)
     index = np.arange(n)
-    return to_device(images, labels, index, torch.device("cpu"), normalisation("data", images, index))
+    return part_of(images, labels, index, torch.device("cpu"), normalisation("data", images, index))
 
 
 def network(dropout=0.0) -> State:
@@ -59,7 +59,7 @@ def test_an_epoch_is_the_plain_loop_that_anybody_would_write():
     loss = train_epoch(state, applied, data, seed=5, epoch=2)
 
     order = torch.randperm(N, generator=generator(5, "order", 2))
-    images = (data.images.float() - data.mean) * data.scale
+    images = (data.images.pixels.float() - data.mean) * data.scale
     optimizer = torch.optim.SGD(other.model.parameters(), lr=1.0, momentum=0.9)
     losses = []
     for update, chosen in enumerate(order.split(8)):
@@ -139,16 +139,16 @@ def test_evaluation_leaves_the_state_untouched_and_does_not_depend_on_its_batch_
 def test_augmentation_goes_by_example_not_by_batch():
     data = part()
     drawn = Augmentation.draw("crop_flip", data, generator(0, "augment", 0))
-    whole = drawn.apply(data.images, torch.arange(N))
+    whole = drawn.apply(data.images.pixels, torch.arange(N))
     chosen = torch.tensor([7, 3, 40])
-    assert torch.equal(drawn.apply(data.images[chosen], chosen), whole[chosen])
+    assert torch.equal(drawn.apply(data.images.pixels[chosen], chosen), whole[chosen])
 
 
 def test_crop_and_flip_are_what_pad_slice_and_mirror_give():
     data = part(channels=3, size=8)
     drawn = Augmentation.draw("crop_flip", data, generator(1, "augment", 0))
-    result = drawn.apply(data.images, torch.arange(N))
-    padded = functional.pad(data.images, (drawn.padding,) * 4)
+    result = drawn.apply(data.images.pixels, torch.arange(N))
+    padded = functional.pad(data.images.pixels, (drawn.padding,) * 4)
     for i in range(N):
         top, left = drawn.shift[i].tolist()
         crop = padded[i, :, top : top + 8, left : left + 8]
@@ -192,6 +192,6 @@ def test_a_state_of_another_model_is_refused():
 
 def test_normalisation_gives_training_data_mean_zero_and_deviation_one():
     data = part(n=300, channels=3)
-    pixels = data.normalised(data.images).double()
+    pixels = data.normalised(data.images.pixels).double()
     assert pixels.mean(dim=(0, 2, 3)).abs().max() < 1e-4  # constants have 6 digits
     assert (pixels.std(dim=(0, 2, 3)) - 1).abs().max() < 1e-4

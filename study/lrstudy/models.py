@@ -67,7 +67,8 @@ def sections(module: nn.Module) -> tuple[Names, Names, Names]:
     """The three sections of a network: the backbone in two, and the head, its last child with parameters.
 
     ResNets are cut after layer2 and DenseNets after denseblock2, as in fastai's splitters; any other
-    backbone at the border between blocks that is nearest to half of its parameter tensors.
+    backbone at the border between blocks that is nearest to half of its parameter tensors. A network with fewer than
+    three parts that have parameters leaves the first sections empty.
     """
     head = [child for child, part in module.named_children() if any(True for _ in part.parameters())][-1]
     backbone = [name for name, _ in module.named_parameters() if not _within(name, [head])]
@@ -77,13 +78,11 @@ def sections(module: nn.Module) -> tuple[Names, Names, Names]:
         early = tuple(f"features.{block}" for block in _DENSENET_CUT)
     else:
         early = tuple(backbone[: _middle(backbone)])
-    parts = (
+    return (
         tuple(name for name in backbone if _within(name, early)),
         tuple(name for name in backbone if not _within(name, early)),
         tuple(name for name, _ in module.named_parameters() if _within(name, [head])),
     )
-    assert all(parts), f"an empty section in {type(module).__name__}"
-    return parts
 
 
 def _of_user(
@@ -233,6 +232,8 @@ def _within(name: str, modules: Iterable[str]) -> bool:
 
 def _middle(names: Sequence[str]) -> int:
     """Where to cut parameters in two: at the border of blocks nearest to the middle, the later one of two."""
+    if len(names) < 2:
+        return 0
     for depth in count(1):  # finer, until no block holds the majority
         prefixes = [name.split(".")[:depth] for name in names]
         blocks = [len(list(block)) for _, block in groupby(prefixes)]

@@ -23,7 +23,7 @@ def rehearse(workload: Workload) -> None:
     import torch
 
     from lrstudy import models
-    from lrstudy.data.batches import to_device
+    from lrstudy.data.batches import part_of
     from lrstudy.settings import Settings
     from lrstudy.training.epoch import Own, train_epoch
     from lrstudy.training.state import State
@@ -33,7 +33,7 @@ def rehearse(workload: Workload) -> None:
 
     data, parts = load(workload.data, Path(workload.cache))
     index, device = parts.train[: min(_EXAMPLES, len(parts.train))], torch.device("cpu")
-    part = to_device(data.images, data.labels, index, device, workload.constants)
+    part = part_of(data.images, data.labels, index, device, workload.constants)
     try:
         built = models.build(workload.model, len(workload.classes), data.channels, data.size, 0, owned("model"))
         state = State.of(built, device)

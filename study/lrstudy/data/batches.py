@@ -1,7 +1,8 @@
-"""Images on the device: decoded once, kept as uint8, gathered, augmented and normalised there in batches."""
+"""Parts of a data set in batches on the device: uint8 images, augmented and normalised there."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,17 +11,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lrstudy.data.normalise import Constants
+from lrstudy.data.reading import Bounds, Images, place
 
 
 @dataclass(frozen=True)
 class Part:
-    """Examples of one part (train, validation or test) on the device.
+    """Examples of one part (train, validation or test).
 
-    `images`: uint8 (N, C, H, W); `labels`: int64 (N,), or uint8 0 and 1 of shape (N, classes); `index`: position in the data set, int64 (N,), CPU.
+    `images`: uint8 (N, C, H, W), in the device's memory or read from a file; `labels`: int64 (N,), or uint8 0 and 1 of
+    shape (N, classes), on the device; `index`: position in the data set, int64 (N,), CPU.
     `mean` and `scale` have shape (1, C, 1, 1) and normalise values of 0 ... 255.
     """
 
-    images: Tensor
+    images: Images
     labels: Tensor
     index: NDArray[np.int64]
     mean: Tensor
@@ -29,22 +32,38 @@ class Part:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the batches are."""
+        return self.images.device
+
+    def batches(self, order: Tensor | None, bounds: Bounds) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Positions in the part, images (uint8) and labels of each batch, on the device.
+
+        A batch holds order[start:stop] of its bound; `order` (int64, (N,), CPU) None: the examples as they lie.
+        """
+        positions = (torch.arange(len(self)) if order is None else order).to(self.device)
+        for (start, stop), images in zip(bounds, self.images.batches(order, bounds), strict=True):
+            chosen = positions[start:stop]
+            yield chosen, images, self.labels[chosen]
+
     def normalised(self, images: Tensor) -> Tensor:
         """Float32 images from uint8 ones: (x - mean) * scale."""
         return images.float().sub_(self.mean).mul_(self.scale)
 
 
-def to_device(
+def part_of(
     images: NDArray[np.uint8],
     labels: NDArray[np.int64] | NDArray[np.uint8],
     index: NDArray[np.int64],
     device: torch.device,
     constants: Constants,
+    share: float = 1.0,
 ) -> Part:
-    """Copy the examples at `index` of memory-mapped arrays to the device."""
+    """The examples at `index` of a data set, for a trial that may use `share` of the device."""
     mean, deviation = (torch.tensor(c, dtype=torch.float32).view(1, -1, 1, 1) * 255 for c in constants)
     return Part(
-        images=torch.from_numpy(np.ascontiguousarray(images[index])).to(device),
+        images=place(images, index, device, share),
         labels=torch.from_numpy(labels[index].astype(np.int64 if labels.ndim == 1 else np.uint8)).to(device),
         index=index,
         mean=mean.to(device),
@@ -72,7 +91,7 @@ class Augmentation:
         padding = max(1, part.images.shape[-1] // 8)
         flip = torch.rand(len(part), generator=generator) < 0.5
         shift = torch.randint(0, 2 * padding + 1, (len(part), 2), generator=generator)
-        device = part.images.device
+        device = part.device
         return Augmentation(flip.to(device), shift.to(device) if kind == "crop_flip" else None, padding)
 
     def apply(self, images: Tensor, chosen: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 Constants = tuple[tuple[float, ...], tuple[float, ...]]
 
 IMAGENET: Constants = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-_BLOCK = 1024
+_BLOCK_BYTES = 1 << 24
 
 
 def normalisation(kind: str, images: NDArray[np.uint8], train: NDArray[np.int64]) -> Constants:
@@ -24,8 +24,9 @@ def normalisation(kind: str, images: NDArray[np.uint8], train: NDArray[np.int64]
         mean, deviation = IMAGENET
         return IMAGENET if channels == 3 else ((sum(mean) / 3,) * channels, (sum(deviation) / 3,) * channels)
     total, squares, count = np.zeros(channels, np.int64), np.zeros(channels, np.int64), 0
-    for start in range(0, len(train), _BLOCK):
-        block = images[train[start : start + _BLOCK]].astype(np.int64)  # exact, so the order of sums does not matter
+    step = max(1, _BLOCK_BYTES // images[0].nbytes)
+    for start in range(0, len(train), step):
+        block = images[train[start : start + step]].astype(np.int64)  # exact, so the order of sums does not matter
         total += block.sum(axis=(0, 2, 3))
         squares += (block**2).sum(axis=(0, 2, 3))
         count += block.size // channels

@@ -47,25 +47,27 @@ def train_epoch(state: State, settings: Settings, part: Part, seed: int, epoch: 
     The order of examples, their augmentation and dropout are drawn from (seed, purpose, epoch); with a micro batch
     dropout is drawn micro batch by micro batch. Raises ValueError if the settings do not fit the data or the model.
     """
-    recipe, device, own = settings.recipe, part.images.device, own or Own()
+    recipe, device, own = settings.recipe, part.device, own or Own()
     bounds = batch_bounds(len(part), settings.batch_size, settings.num_updates, recipe.tail)
     if settings.num_sections != len(state.sections) or bounds[-1][0] >= len(part) or bounds[-1][1] > len(part):
         raise ValueError(
             f"settings of {settings.num_updates} updates x {settings.num_sections} sections with batch "
             f"{settings.batch_size} do not fit {len(part)} examples and {len(state.sections)} sections"
         )
-    order = torch.randperm(len(part), generator=generator(seed, "order", epoch)).to(device)
+    order = torch.randperm(len(part), generator=generator(seed, "order", epoch))
     augmentation = _augmentation(recipe, part, seed, epoch, own)
     rates, momenta = settings.lr.tolist(), settings.momentum.tolist()
     model, optimizer = state.model.train(), state.optimizer_for(recipe)
     total = torch.zeros((), device=device)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), ghost_norm(model, recipe.norm_batch):
         torch.manual_seed(seed_for(seed, "dropout", epoch))
-        for update, (start, stop) in enumerate(bounds):
+        for update, (chosen, images, labels) in enumerate(part.batches(order, bounds)):
             for group, lr, momentum in zip(optimizer.param_groups, rates[update], momenta[update], strict=True):
                 set_rates(group, lr, momentum, recipe)
             optimizer.zero_grad(set_to_none=True)
-            for loss, weight in _losses(model, part, order[start:stop], augmentation, recipe, own):
+            if augmentation is not None:
+                images = augmentation.apply(images, chosen)
+            for loss, weight in _losses(model, part, images, labels, recipe, own):
                 loss.backward()  # type: ignore[no-untyped-call]
                 total += loss.detach() * weight
             if recipe.clip_norm is not None:
@@ -84,36 +86,28 @@ def _augmentation(recipe: Recipe, part: Part, seed: int, epoch: int, own: Own) -
 
 
 def _losses(
-    model: nn.Module,
-    part: Part,
-    chosen: Tensor,
-    augmentation: Augmentation | PerExample | None,
-    recipe: Recipe,
-    own: Own,
+    model: nn.Module, part: Part, images: Tensor, labels: Tensor, recipe: Recipe, own: Own
 ) -> Iterator[tuple[Tensor, int]]:
     """The mean loss of a batch and its number of examples; or, with micro batches, each one's share of that mean.
 
     The shares' gradients sum to that of the batch: each is the sum over its examples, divided by what the whole batch
     is divided by. (A mean of means is wrong where the pieces differ in size.)
     """
-    images = part.images[chosen]
-    if augmentation is not None:
-        images = augmentation.apply(images, chosen)
-    labels, weights = part.labels[chosen], recipe.class_weights
-    if recipe.micro_batch is None or len(chosen) <= recipe.micro_batch:
+    weights = recipe.class_weights
+    if recipe.micro_batch is None or len(labels) <= recipe.micro_batch:
         if own.train_step is None:
-            yield tasks.loss(model(part.normalised(images)), labels, weights), len(chosen)
+            yield tasks.loss(model(part.normalised(images)), labels, weights), len(labels)
         else:
-            yield _stepped(own.train_step, model, part.normalised(images), labels, recipe), len(chosen)
+            yield _stepped(own.train_step, model, part.normalised(images), labels, recipe), len(labels)
         return
-    sizes = chunks(len(chosen), recipe.micro_batch)
+    sizes = chunks(len(labels), recipe.micro_batch)
     divisor = tasks.loss_weight(labels, weights)
     for piece, of_piece in zip(torch.split(images, sizes), torch.split(labels, sizes), strict=True):
         if own.train_step is None:
-            yield tasks.loss_sum(model(part.normalised(piece)), of_piece, weights) / divisor, len(chosen)
+            yield tasks.loss_sum(model(part.normalised(piece)), of_piece, weights) / divisor, len(labels)
         else:
             share = tasks.loss_weight(of_piece, weights) / divisor
-            yield _stepped(own.train_step, model, part.normalised(piece), of_piece, recipe) * share, len(chosen)
+            yield _stepped(own.train_step, model, part.normalised(piece), of_piece, recipe) * share, len(labels)
 
 
 def _stepped(step: TrainStep, model: nn.Module, images: Tensor, labels: Tensor, recipe: Recipe) -> Tensor:
@@ -141,15 +135,17 @@ def evaluate(model: nn.Module, part: Part, batch_size: int, kind: Kind, keep_log
     """Evaluate in evaluation mode; leaves the model's parameters, buffers and all generators untouched."""
     was_training = model.training
     model.eval()
-    total = torch.zeros((), dtype=torch.float64, device=part.images.device)
-    outputs = []
-    for start in range(0, len(part), batch_size):
-        images, labels = part.images[start : start + batch_size], part.labels[start : start + batch_size]
-        logits = model(part.normalised(images))
-        total += tasks.loss(logits, labels, None).double() * len(labels)
-        outputs.append(logits)
+    total = torch.zeros((), dtype=torch.float64, device=part.device)
+    logits = torch.empty(0, device=part.device)
+    bounds = [(start, min(start + batch_size, len(part))) for start in range(0, len(part), batch_size)]
+    for chosen, images, labels in part.batches(None, bounds):
+        found = model(part.normalised(images))
+        total += tasks.loss(found, labels, None).double() * len(labels)
+        if len(logits) == 0:
+            # One tensor for all: small ones, kept between the large ones of every batch, let the heap grow by 1 GB here.
+            logits = found.new_empty((len(part), *found.shape[1:]))
+        logits[chosen] = found
     model.train(was_training)
-    logits = torch.cat(outputs)
     loss = float(total) / len(part)
     metrics = tasks.metrics(logits, part.labels, kind) if torch.isfinite(logits).all() else {}
     return Evaluation(loss, metrics, logits.float().cpu() if keep_logits else None)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from lrstudy import models, numerics, own
-from lrstudy.data.batches import Part, to_device
+from lrstudy.data.batches import Part, part_of
 from lrstudy.settings import Settings
 from lrstudy.training.epoch import Evaluation, Own, evaluate, train_epoch
 from lrstudy.training.randomness import seed_for
@@ -30,7 +30,7 @@ class Trained:
 
 
 class Trainer:
-    """Trains one workload in this process; data is loaded on construction and stays on the device.
+    """Trains one workload in this process; data is opened on construction.
 
     Raises RuntimeError if this process would compute other numbers than the study's lineages say.
     """
@@ -66,7 +66,8 @@ class Trainer:
         return None if reference is None else own.load(reference, role)
 
     def _part(self, index: np.ndarray) -> Part:
-        return to_device(self._data.images, self._data.labels, index, self.device, self.workload.constants)
+        w = self.workload
+        return part_of(self._data.images, self._data.labels, index, self.device, w.constants, min(w.share, 1.0))
 
     @property
     def state(self) -> State:

@@ -1,0 +1,158 @@
+"""Where a process reads images from: the device's memory, or the decoded file through the node's page cache.
+
+A mapped file costs a worker neither time nor memory of its own: all trials of a node read the same pages. One that is
+large for the memory is read ahead, a few batches before they are used, so that the disk works while the device does.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import psutil
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+Bounds = Sequence[tuple[int, int]]
+"""First and one-past-last position of each batch."""
+
+_AHEAD = 4
+_AHEAD_BYTES = 1 << 28
+"""At most so many batches are read before they are used, fewer if they are large; at least one."""
+_THREADS = 2
+_RESIDENT_SHARE = 0.4
+"""A GPU keeps images up to this share of the memory that a trial may use; the rest is for the model."""
+_MAPPED_SHARE = 0.5
+"""A file up to this share of the machine's memory stays in the page cache once it has been read."""
+
+
+@dataclass(frozen=True)
+class Resident:
+    """Images in the memory of their device: uint8 (N, C, H, W)."""
+
+    pixels: Tensor
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(N, C, H, W)."""
+        return tuple(self.pixels.shape)
+
+    @property
+    def device(self) -> torch.device:
+        """Where batches arrive."""
+        return self.pixels.device
+
+    def batches(self, order: Tensor | None, bounds: Bounds) -> Iterator[Tensor]:
+        """The images at order[start:stop] for every bound, uint8; `order` None: as they lie."""
+        there = None if order is None else order.to(self.device)
+        for start, stop in bounds:
+            yield self.pixels[start:stop] if there is None else self.pixels.index_select(0, there[start:stop])
+
+
+@dataclass(frozen=True)
+class Mapped:
+    """The images at `rows` (int64, (N,)) of a memory-mapped file, brought to `device` batch by batch.
+
+    `reads_ahead`: by threads and a few batches early, for a file that will not stay in the page cache, or a GPU.
+    """
+
+    file: NDArray[np.uint8]
+    rows: Tensor
+    device: torch.device
+    reads_ahead: bool
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(N, C, H, W)."""
+        return (len(self.rows), *self.file.shape[1:])
+
+    def batches(self, order: Tensor | None, bounds: Bounds) -> Iterator[Tensor]:
+        """The images at order[start:stop] for every bound, uint8; `order` None: as they lie."""
+        rows = self.rows if order is None else self.rows[order]
+        pieces = (rows[start:stop] for start, stop in bounds)
+        if self.reads_ahead:
+            return self._ahead(pieces)
+        source = _as_tensor(self.file)
+        return (source.index_select(0, piece) for piece in pieces)
+
+    def _ahead(self, pieces: Iterator[Tensor]) -> Iterator[Tensor]:
+        descriptor = os.open(self.file.filename, os.O_RDONLY)  # type: ignore[attr-defined]
+        waiting: deque[Future[Tensor]] = deque()
+        pool = ThreadPoolExecutor(_THREADS)
+        image_bytes = self.file[0].nbytes
+        try:
+            for piece in pieces:
+                self._ask_disk(descriptor, piece)
+                waiting.append(pool.submit(self._read, piece))
+                if len(waiting) > min(_AHEAD, max(1, _AHEAD_BYTES // (len(piece) * image_bytes))):
+                    yield waiting.popleft().result().to(self.device, non_blocking=True)
+            while waiting:
+                yield waiting.popleft().result().to(self.device, non_blocking=True)
+        finally:
+            pool.shutdown(cancel_futures=True)
+            os.close(descriptor)
+
+    def _read(self, piece: Tensor) -> Tensor:
+        pixels = torch.from_numpy(self.file[piece.numpy()])
+        return pixels.pin_memory() if self.device.type == "cuda" else pixels
+
+    def _ask_disk(self, descriptor: int, piece: Tensor) -> None:
+        """Tell the system which images come, all at once: it then reads them side by side."""
+        if not hasattr(os, "posix_fadvise"):
+            return  # macOS
+        size, offset = self.file[0].nbytes, self.file.offset  # type: ignore[attr-defined]
+        for row in piece.tolist():
+            os.posix_fadvise(descriptor, offset + row * size, size, os.POSIX_FADV_WILLNEED)
+
+
+Images = Resident | Mapped
+
+
+def place(images: NDArray[np.uint8], index: NDArray[np.int64], device: torch.device, share: float = 1.0) -> Images:
+    """The images at `index` (int64, (N,)) of an array or a memory-mapped file, where a trial best reads them.
+
+    `share` is that of the GPU which a trial may use. What is read is the same everywhere.
+    """
+    num_bytes = len(index) * images[0].nbytes
+    is_mapped = isinstance(images, np.memmap)
+    if device.type == "cuda":
+        room = torch.cuda.get_device_properties(device).total_memory * share * _RESIDENT_SHARE
+        if num_bytes > room and is_mapped:
+            return Mapped(images, torch.from_numpy(index), device, reads_ahead=True)
+    elif is_mapped:
+        is_large = images.nbytes > memory_bytes() * _MAPPED_SHARE
+        return Mapped(images, torch.from_numpy(index), device, reads_ahead=is_large)
+    return Resident(_copied(images, index, device))
+
+
+def memory_bytes() -> int:
+    """How much memory this process may fill: the machine's, or less in a container."""
+    limits = [psutil.virtual_memory().total]
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):  # of cgroups 2 and 1
+        path = Path("/sys/fs/cgroup") / name
+        if path.exists() and (text := path.read_text().strip()).isdigit():
+            limits.append(int(text))
+    return min(limits)
+
+
+def _copied(images: NDArray[np.uint8], index: NDArray[np.int64], device: torch.device) -> Tensor:
+    """A copy on the device, made in pieces so that the host never holds the whole."""
+    pixels = torch.empty((len(index), *images.shape[1:]), dtype=torch.uint8, device=device)
+    step = max(1, (1 << 26) // max(1, images[0].nbytes))
+    for start in range(0, len(index), step):
+        piece = images[index[start : start + step]]
+        pixels[start : start + len(piece)] = torch.from_numpy(np.ascontiguousarray(piece))
+    return pixels
+
+
+def _as_tensor(array: NDArray[np.uint8]) -> Tensor:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")  # we only read
+        return torch.from_numpy(array)
