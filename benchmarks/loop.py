@@ -27,7 +27,7 @@ _RECIPE = Recipe(weight_decay=5e-4)
 
 
 def run(repeats: int) -> list[Row]:
-    numerics.configure("cpu", 1)
+    torch.set_num_threads(1)
     rows = []
     for model, count in _SIZES.items():
         part = _part(count)
@@ -38,9 +38,7 @@ def run(repeats: int) -> list[Row]:
             rows.append(compared(f"{model}, training, {augment}", found["ours"], found["bare"], target=0.95))
         trained = _state(model)
         variants = {
-            "ours": timed(
-                lambda part=part, state=trained: evaluate(state.model, part, numerics.EVAL_BATCH, "multiclass")
-            ),
+            "ours": timed(lambda part=part, state=trained: evaluate(state, part, "multiclass")),
             "bare": timed(_bare_evaluation(trained.model, part)),
         }
         in_turn(variants, 1)

@@ -26,6 +26,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("lrstudy.data", "lrstudy.model_names", "lrstudy.models", "lrstudy.tasks", "lrstudy.numerics"),
     ("lrstudy.workload",),
     ("lrstudy.training",),
+    ("lrstudy.state_writer",),
     ("lrstudy.trial", "lrstudy.rehearsal"),
     ("lrstudy.plan", "lrstudy.journal", "lrstudy.driver_lock"),
     ("lrstudy.study_lock",),

@@ -83,6 +83,7 @@ def test_an_epoch_on_a_set_larger_than_the_memory_allowed_stays_flat(tmp_path):
     from lrstudy import models, own
     from lrstudy.data import reading
     from lrstudy.data.batches import part_of
+    from lrstudy.numerics import Arithmetic
     from lrstudy.settings import Recipe, Settings
     from lrstudy.training.epoch import evaluate, train_epoch
     from lrstudy.training.state import State
@@ -101,13 +102,13 @@ def test_an_epoch_on_a_set_larger_than_the_memory_allowed_stays_flat(tmp_path):
     reading.memory_bytes = lambda: 10**9
     cpu = torch.device("cpu")
     model = torch.nn.Sequential(torch.nn.AvgPool2d(64), torch.nn.Flatten(), torch.nn.Linear(192, 2))
-    state = State.of(models.Model(model, models.sections(model), {{}}), cpu)
+    state = State.of(models.Model(model, models.sections(model), {{}}), cpu, Arithmetic(eval_batch=8))
     settings = lambda n: Settings(np.full((-(-n // 8), 3), 0.1), np.array(0.9), 8, Recipe())
     def epoch(n):
         part = part_of(images, labels, np.arange(n), cpu, ((0.5,) * 3, (0.5,) * 3))
         assert part.images.reads_ahead
         train_epoch(state, settings(n), part, 0, 0)
-        evaluate(state.model, part, 8, "binary")
+        evaluate(state, part, "binary")
     epoch(80)
     faulthandler.dump_traceback_later(60, exit=True)
     limit = allocated() + 250_000_000

@@ -76,7 +76,7 @@ def test_resources_may_change_and_a_note_says_when_nothing_is_recalled_for_it():
     assert notes == (
         "This machine or its settings compute differently from the last run: what was recorded there is not recalled.",
     )
-    assert after["numerics"] == NUMERICS
+    assert after["numerics"].items() >= NUMERICS.items()
 
 
 def test_cohort_and_outstanding_stay_what_they_were_when_trials_and_slots_grow():

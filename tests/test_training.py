@@ -13,6 +13,7 @@ from torch.nn import functional
 from lrstudy.data.batches import Augmentation, Part, part_of
 from lrstudy.data.normalise import normalisation
 from lrstudy.models import Model
+from lrstudy.numerics import Arithmetic
 from lrstudy.policies.base import Run
 from lrstudy.settings import Recipe
 from lrstudy.training.epoch import batch_bounds, evaluate, train_epoch
@@ -31,7 +32,7 @@ def part(n=N, channels=1, size=6, seed=0) -> Part:
     return part_of(images, labels, index, torch.device("cpu"), normalisation("data", images, index))
 
 
-def network(dropout=0.0) -> State:
+def network(dropout=0.0, arithmetic=Arithmetic()) -> State:  # noqa: B008  # frozen
     torch.manual_seed(1)
     layers = [
         nn.Conv2d(1, 4, 3),
@@ -42,7 +43,7 @@ def network(dropout=0.0) -> State:
         nn.Linear(64, CLASSES),
     ]
     module = nn.Sequential(*layers)
-    return State.of(Model(module, SECTIONS, {}), torch.device("cpu"))
+    return State.of(Model(module, SECTIONS, {}), torch.device("cpu"), arithmetic)
 
 
 def settings(batch=8, lr=0.1, recipe=None, momentum=0.9):
@@ -121,7 +122,7 @@ def test_the_global_generator_is_left_as_it_was():
     torch.manual_seed(123)
     expected = torch.get_rng_state()
     train_epoch(state, settings(recipe=Recipe(augment="crop_flip")), data, 0, 0)
-    evaluate(state.model, data, 16, "multiclass")
+    evaluate(state, data, "multiclass")
     assert torch.equal(torch.get_rng_state(), expected)
 
 
@@ -129,7 +130,10 @@ def test_evaluation_leaves_the_state_untouched_and_does_not_depend_on_its_batch_
     data, state = part(), network(dropout=0.5)
     train_epoch(state, settings(), data, 0, 0)
     before = state.capture()
-    one, many = (evaluate(state.model, data, size, "multiclass", keep_logits=True) for size in (50, 7))
+    one, many = (
+        evaluate(replace(state, arithmetic=Arithmetic(eval_batch=size)), data, "multiclass", keep_logits=True)
+        for size in (50, 7)
+    )
     assert state.capture() == before
     assert state.model.training
     assert one.metrics == many.metrics

@@ -5,13 +5,16 @@ from __future__ import annotations
 import subprocess
 import sys
 import textwrap
+import threading
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import serial
+from lrstudy import state_writer
 from lrstudy import trial as trial_module
+from lrstudy.faults import StorageError
 from lrstudy.memo import Memo
 from lrstudy.training.trainer import Trainer
 from lrstudy.trial import RecomputedDifferentlyError, TrialSpec, Walk
@@ -143,8 +146,8 @@ def test_an_epoch_recomputed_with_another_loss_is_a_fault_of_naming(plan, traine
 
 
 def test_large_states_are_stored_at_the_end_and_where_others_wait(plan, trainer, memo, monkeypatch):
-    monkeypatch.setattr(trial_module, "SMALL_STATE_BYTES", 0)
-    monkeypatch.setattr(trial_module, "STATE_EVERY", 1e9)
+    monkeypatch.setattr(state_writer, "SMALL_STATE_BYTES", 0)
+    monkeypatch.setattr(state_writer, "STATE_EVERY", 1e9)
     steps = walk(replace(spec(plan, "constant", epochs=6), store_at=frozenset({3})), memo, trainer)
     # The first epoch is stored to learn what storing costs.
     assert [step.record.state is not None for step in steps] == [True, False, True, False, False, True]
@@ -154,6 +157,75 @@ def test_large_states_are_stored_at_the_end_and_where_others_wait(plan, trainer,
     assert recomputed == 2  # from the state after 3 epochs to that after 5
     other = walk(spec(plan, "step", epochs=6, milestones=[5], gamma=0.5), memo, trainer)
     assert not any(span.category == "recompute" for step in other for span in step.spans), "the branch was anchored"
+
+
+@pytest.fixture
+def behind(monkeypatch):
+    """Every state is large, and stored."""
+    monkeypatch.setattr(state_writer, "SMALL_STATE_BYTES", 0)
+    monkeypatch.setattr(state_writer, "STATE_EVERY", 0.0)
+
+
+def test_a_large_state_is_written_while_the_next_epoch_trains(plan, trainer, memo, behind, monkeypatch):
+    """The second epoch's state reaches the disk only once the third has begun: written in turn, this would wait for ever."""
+    begun = threading.Event()
+    real = Memo.anchor
+
+    def slow(self, lineage, state):
+        assert begun.wait(60), "nothing was trained meanwhile"
+        real(self, lineage, state)
+
+    class Noting:
+        def __getattr__(self, name):
+            return getattr(trainer, name)
+
+        def train(self, settings, seed, epoch):
+            if epoch == 2:
+                begun.set()
+            return trainer.train(settings, seed, epoch)
+
+    monkeypatch.setattr(Memo, "anchor", slow)
+    steps = walk(spec(plan, "constant"), memo, Noting())
+    assert [step.record.state is not None for step in steps] == [True, False, False, True]
+    assert [step.record.origin.get("state") for step in steps] == [None, "follows", "follows", None]
+    assert all(memo.state_of(step.record) for step in steps), "all are there when the walk has ended"
+
+
+def test_states_written_behind_are_those_written_at_once(plan, trainer, memo, behind, tmp_path, monkeypatch):
+    steps = walk(spec(plan, "constant"), memo, trainer)
+    straight = Memo(tmp_path / "straight")
+    monkeypatch.setattr(state_writer, "SMALL_STATE_BYTES", 2**40)
+    expected = walk(spec(plan, "constant"), straight, trainer)
+    assert [memo.state_of(s.record) for s in steps] == [straight.state_of(s.record) for s in expected]
+    branch = walk(spec(plan, "step", milestones=[3]), memo, trainer)
+    assert [step.recalled for step in branch] == [True] * 3 + [False]
+    assert not any(span.category == "recompute" for step in branch for span in step.spans)
+
+
+def test_who_needs_a_state_that_is_being_written_waits_for_it_and_not_for_ever(
+    plan, trainer, memo, behind, monkeypatch
+):
+    steps = walk(spec(plan, "constant"), memo, trainer)
+    third = steps[2].record
+    anchor = Path(memo.location) / "anchors" / third.lineage
+    content = anchor.read_bytes()
+    anchor.unlink()
+    threading.Timer(0.5, anchor.write_bytes, (content,)).start()
+    branch = walk(spec(plan, "step", milestones=[3]), memo, trainer)
+    assert not any(span.category == "recompute" for step in branch for span in step.spans), "it came"
+    anchor.unlink()
+    monkeypatch.setattr(trial_module, "PATIENCE_S", 0.0)
+    other = walk(spec(plan, "step", milestones=[3], gamma=0.5), memo, trainer)
+    assert any(span.category == "recompute" for step in other for span in step.spans), "whoever wrote it is gone"
+
+
+def test_a_storage_that_fails_behind_training_is_heard_of(plan, trainer, memo, behind, monkeypatch):
+    def full(self, lineage, state):
+        raise StorageError("storage.path: no room")
+
+    monkeypatch.setattr(Memo, "anchor", full)
+    with pytest.raises(StorageError, match="no room"):
+        walk(spec(plan, "constant"), memo, trainer)
 
 
 def test_a_diverged_epoch_is_a_record_without_a_state_and_ends_the_trial(plan, trainer, memo):

@@ -11,22 +11,51 @@ import os
 import platform
 import subprocess
 import sys
+from dataclasses import asdict, dataclass
 from hashlib import blake2b
 from importlib.metadata import distribution, version
 from pathlib import Path
 from typing import Any
 
-EVAL_BATCH = 512
 EVALUATION = 2
 """Version of what an evaluation records: raised with new metrics, so that whatever is recalled has them all."""
+_LAYOUT = 2
+"""Version of what `measure` returns: raised with new fields, so that nothing older is taken from a cache."""
 _ENVIRONMENT = ("ATEN_", "MKL_", "DNNL_", "ONEDNN_", "CUBLAS_", "NVIDIA_TF32", "TORCH_ALLOW_TF32")
 
 
+@dataclass(frozen=True)
+class Arithmetic:
+    """How a study wants its numbers computed; whatever can be chosen of its numerics.
+
+    `precision`: ``fp32``; ``bf16`` or ``fp16`` for what autocast deems safe, parameters staying float32, the latter with a
+    scaled loss. `tf32`: whether an NVIDIA GPU may round the factors of float32 products to 10 bits. `memory_format`:
+    ``contiguous`` or ``channels_last``. `compile`: by torch.compile. `fused`: optimizers that update all in one kernel
+    (SGD, Adam, AdamW; RMSprop has none). `eval_batch`: examples that are evaluated at a time.
+    """
+
+    precision: str = "fp32"
+    tf32: bool = False
+    memory_format: str = "contiguous"
+    compile: bool = False
+    fused: bool = False
+    eval_batch: int = 512
+
+
+PLAIN = Arithmetic()
+
+
+def describe(device: str, threads: int, arithmetic: Arithmetic, machine: dict[str, object]) -> dict[str, object]:
+    """All numerics of a study: those of a machine, as `measure` gives them, and the chosen ones."""
+    compiler = {"compiler": _compiler()} if arithmetic.compile and device == "cpu" else {}
+    return machine | asdict(arithmetic) | compiler
+
+
 def measure(device: str, threads: int) -> dict[str, object]:
-    """The numerics of this process; imports torch. `device` is ``cpu`` or ``cuda``."""
+    """The numerics of this process that no study chooses; imports torch. `device` is ``cpu`` or ``cuda``."""
     import torch
 
-    configure(device, threads)
+    torch.set_num_threads(threads)
     described: dict[str, object] = {
         "device": device,
         "device_model": torch.cuda.get_device_name() if device == "cuda" else _cpu_model(),
@@ -35,26 +64,21 @@ def measure(device: str, threads: int) -> dict[str, object]:
         else torch.backends.cpu.get_cpu_capability(),
         "threads": threads,
         "mkldnn": bool(torch.backends.mkldnn.enabled),
-        "precision": "fp32",
-        "tf32": False,
-        "compile": False,
-        "memory_format": "contiguous",
         "torch": str(torch.__version__),
-        "eval_batch": EVAL_BATCH,
         "evaluation": EVALUATION,
     }
     environment = {k: v for k, v in sorted(os.environ.items()) if k.startswith(_ENVIRONMENT)}
     return described | ({"environment": environment} if environment else {})
 
 
-def configure(device: str, threads: int) -> None:
-    """Make this process compute the way `measure` describes. OMP_NUM_THREADS alone does not set torch's threads."""
+def configure(device: str, threads: int, arithmetic: Arithmetic) -> None:
+    """Make this process compute the way `describe` says. OMP_NUM_THREADS alone does not set torch's threads."""
     import torch
 
     torch.set_num_threads(threads)
     if device == "cuda":
-        torch.backends.cuda.matmul.allow_tf32 = False
-        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cuda.matmul.allow_tf32 = arithmetic.tf32
+        torch.backends.cudnn.allow_tf32 = arithmetic.tf32
         torch.backends.cudnn.benchmark = False
 
 
@@ -88,16 +112,25 @@ def _machine(device: str, threads: int) -> list[Any]:
         flags = next((line for line in lines if line.startswith(("flags", "Features"))), "")
     environment = {k: v for k, v in sorted(os.environ.items()) if k.startswith(_ENVIRONMENT)}
     return [
+        _LAYOUT,
         EVALUATION,
         device,
         threads,
-        EVAL_BATCH,
         version("torch"),
         str(distribution("torch").locate_file("")),
         _cpu_model(),
         flags,
         environment,
     ]
+
+
+def _compiler() -> str:
+    """The C++ compiler that torch.compile uses on a CPU, with its version."""
+    name = os.environ.get("CXX", "g++")
+    try:
+        return subprocess.run([name, "--version"], capture_output=True, text=True, check=True).stdout.splitlines()[0]
+    except (OSError, subprocess.CalledProcessError, IndexError):
+        return "none"
 
 
 def _cpu_model() -> str:

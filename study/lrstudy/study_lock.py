@@ -138,6 +138,7 @@ def identity(plan: Plan) -> dict[str, Any]:
         "model": root.model,
         "augment": plan.workload.recipe.augment,
         "source": dict(plan.workload.sources),
+        "numerics": study.workload.numerics.model_dump(),
         "task": {"kind": root.task, "class_weights": study.workload.task.class_weights},
         "metric": study.metric,
         "select": study.select,

@@ -8,6 +8,7 @@ classes leave it out, and where no class is left the metric is absent, never 0.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -16,34 +17,40 @@ from torch.nn import functional
 from lrstudy.task_names import Kind
 
 
-def loss_sum(logits: Tensor, labels: Tensor, class_weights: Sequence[float] | None) -> Tensor:
-    """Sum over a batch of each example's loss; logits (batch, classes), labels int64 (batch,) or 0 and 1 (batch, classes).
-
-    One label each: cross entropy, times the weight of the example's class. Several: binary cross entropy, meant over the
-    labels, positives times their weight.
-    """
-    weight = torch.tensor(class_weights, device=logits.device, dtype=logits.dtype) if class_weights else None
-    if labels.ndim == 1:
-        return functional.cross_entropy(logits, labels, weight=weight, reduction="sum")
-    found = functional.binary_cross_entropy_with_logits(
-        logits, labels.to(logits.dtype), pos_weight=weight, reduction="sum"
-    )
-    return found / logits.shape[1]
-
-
-def loss_weight(labels: Tensor, class_weights: Sequence[float] | None) -> Tensor | int:
-    """What `loss_sum` is divided by for torch's mean: the examples, or the sum of their classes' weights."""
+def share_of_mean(piece: Tensor, labels: Tensor, class_weights: Sequence[float] | None) -> Tensor | float:
+    """What the mean loss over `piece` counts for in the mean over `labels`, which it is a piece of; float64."""
     if labels.ndim == 2 or not class_weights:
-        return len(labels)
-    return torch.tensor(class_weights, device=labels.device)[labels].sum()
+        return len(piece) / len(labels)
+    weight = _weight(class_weights, labels.device, torch.float64)
+    assert weight is not None
+    return weight[piece].sum() / weight[labels].sum()
 
 
 def loss(logits: Tensor, labels: Tensor, class_weights: Sequence[float] | None) -> Tensor:
-    """Mean loss over a batch; with class weights torch's weighted mean, the weighted sum over the sum of weights."""
-    if labels.ndim == 1:  # the same as the quotient below, but in one kernel
-        weight = torch.tensor(class_weights, device=logits.device, dtype=logits.dtype) if class_weights else None
+    """Mean loss over a batch; logits (batch, classes), labels int64 (batch,) or 0 and 1 (batch, classes).
+
+    One label each: cross entropy, with class weights torch's weighted mean: the weighted sum over the sum of weights.
+    Several: binary cross entropy, meant over examples and labels, positives times their weight.
+    """
+    logits = precise(logits)
+    weight = _weight(class_weights, logits.device, logits.dtype)
+    if labels.ndim == 1:
         return functional.cross_entropy(logits, labels, weight=weight)
-    return loss_sum(logits, labels, class_weights) / loss_weight(labels, class_weights)
+    return functional.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype), pos_weight=weight)
+
+
+def precise(logits: Tensor) -> Tensor:
+    """Logits of 16 bits in float32: a loss sums over a batch."""
+    return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
+
+
+def _weight(class_weights: Sequence[float] | None, device: torch.device, dtype: torch.dtype) -> Tensor | None:
+    return _made_weight(tuple(class_weights), device, dtype) if class_weights else None
+
+
+@lru_cache(maxsize=8)  # moving them to a GPU waits for it, which must not happen in every update
+def _made_weight(class_weights: tuple[float, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
+    return torch.tensor(class_weights, device=device, dtype=dtype)
 
 
 def metrics(logits: Tensor, labels: Tensor, kind: Kind) -> dict[str, float]:

@@ -21,13 +21,15 @@ from lrstudy.policies import build
 from lrstudy.policies.base import History, Policy, Run
 from lrstudy.records import Record
 from lrstudy.settings import Settings
+from lrstudy.state_writer import StateWriter
 
 _HOST = platform.node()
+_NOTICEABLE_S = 1e-3
 
-SMALL_STATE_BYTES = 16 * 2**20
-"""States below this size are stored after every epoch."""
-STATE_EVERY = 20.0
-"""Larger ones when the training since the last one exceeds this many times the time that storing one takes."""
+FOLLOWS = "follows"
+"""What a record's origin says under `state` if the state is written behind training and comes soon."""
+PATIENCE_S = 30.0
+"""How old such a record may be for somebody who needs its state to wait for it."""
 
 
 class EvaluationLike(Protocol):
@@ -71,11 +73,17 @@ class TrainerLike(Protocol):
     def restore(self, data: bytes) -> None:
         """Hold a stored state."""
 
+    def make_ready(self, settings: Settings) -> None:
+        """Do what has to be done once in this process before such an epoch, and is no part of its cost."""
+
     def train(self, settings: Settings, seed: int, epoch: int) -> TrainedLike:
         """Train one epoch from the state held, and evaluate."""
 
     def capture(self) -> bytes:
         """The state held, as bytes."""
+
+    def snapshot(self) -> Callable[[], bytes]:
+        """The state held, copied; the bytes are made when asked for, which another thread may do."""
 
 
 class RecomputedDifferentlyError(RuntimeError):
@@ -150,11 +158,15 @@ class Walk:
         self._settings: list[Settings] = []
         self._records: list[Record] = []
         self._spans: list[Span] = []
-        self._unstored_s = 0.0
-        self._write_s: float | None = None
-        self._state_bytes = 0
+        self._writer = StateWriter(memo)
 
     def __iter__(self) -> Iterator[Step]:
+        try:
+            yield from self._advance()
+        finally:
+            self._writer.close()
+
+    def _advance(self) -> Iterator[Step]:
         spec = self.spec
         policy, name = spec.build_policy(), spec.root.name()
         history: list[Mapping[str, float]] = []
@@ -194,21 +206,32 @@ class Walk:
         for reached in range(depth, -1, -1):
             if reached == 0:
                 self._trainer.start(self.spec.root.seed)
-            elif (data := self.memo.state_of(self._records[reached - 1])) is not None:
+            elif (data := self._state_of(self._records[reached - 1], waits=reached == depth)) is not None:
                 self._trainer.restore(data)
             else:
                 continue
             break
         self._span(begin, "state")
-        self._unstored_s = 0.0
+        self._writer.begin_from_stored()
         for epoch in range(reached, depth):
             self._recompute(epoch, is_target=epoch + 1 == depth)
         self._held = depth
+
+    def _state_of(self, record: Record, waits: bool) -> bytes | None:
+        """A stored state; `waits`: for one that is being written by whoever trained it."""
+        self._writer.finish()
+        while (data := self.memo.state_of(record)) is None:
+            is_coming = record.origin.get("state") == FOLLOWS and time.time() - record.created_at < PATIENCE_S
+            if not (waits and is_coming):
+                return None
+            time.sleep(0.1)
+        return data
 
     def _recompute(self, epoch: int, is_target: bool) -> None:
         """Retrain a recorded epoch whose state is not stored."""
         assert self._trainer is not None
         begin, record = time.monotonic(), self._records[epoch]
+        self._trainer.make_ready(self._settings[epoch])
         trained = self._trainer.train(self._settings[epoch], self.spec.root.seed, epoch)
         self._span(begin, "recompute")
         if self.spec.root.numerics.get("device") == "cpu" and not record.diverged:
@@ -219,17 +242,20 @@ class Walk:
                     f"{trained.train_loss!r}, {trained.validation.loss!r}; its record says {expected}. Something that "
                     "changes results is missing from its name: remove the record, and please report this."
                 )
-        self._unstored_s += trained.train_s
+        self._writer.trained(trained.train_s)
         if is_target or self._wants_state(epoch + 1):
             begin = time.monotonic()
-            self.memo.anchor(record.lineage, self._trainer.capture())
+            self._writer.anchor(record.lineage, self._trainer.capture())
             self._span(begin, "state")
-            self._unstored_s = 0.0
 
     def _train(self, lineage: str, parent: str, epoch: int) -> Record:
         """Train, evaluate and commit one epoch from the state held."""
         assert self._trainer is not None
         spec, settings = self.spec, self._settings[epoch]
+        begin = time.monotonic()
+        self._trainer.make_ready(settings)
+        if time.monotonic() - begin > _NOTICEABLE_S:
+            self._span(begin, "setup")
         begin = time.monotonic()
         trained = self._trainer.train(settings, spec.root.seed, epoch)
         self._spans.append(Span(begin, trained.train_s, "train", spec.trial_id))
@@ -238,35 +264,38 @@ class Walk:
         metrics |= {f"val_{name}": value for name, value in trained.validation.metrics.items()}
         diverged = not (math.isfinite(trained.train_loss) and math.isfinite(trained.validation.loss))
         metrics = {name: value for name, value in metrics.items() if math.isfinite(value)}
-        self._unstored_s += trained.train_s
-        begin, state, digest = time.monotonic(), None, None
+        self._writer.trained(trained.train_s)
+        begin, digest, snapshot = time.monotonic(), None, None
+        origin = dict(spec.origin) | {"trial": spec.trial_id}
         if not diverged and self._wants_state(epoch + 1):
-            state = self._trainer.capture()
-            self._state_bytes = len(state)
-            digest = self.memo.put_state(state)
+            if self._writer.writes_behind and not self._is_awaited(epoch + 1):
+                self._writer.finish()  # of two copies in memory one is enough
+                snapshot, origin = self._trainer.snapshot(), origin | {"state": FOLLOWS}
+            else:
+                digest = self._writer.put(self._trainer.capture())
         state_s = time.monotonic() - begin
-        if state is not None:
-            self._write_s, self._unstored_s = state_s, 0.0
         record = Record(
             lineage=lineage, parent=parent, root=spec.root.name(), epoch=epoch, settings=settings.digest,
             state=digest, diverged=diverged, metrics=metrics, batch_size=settings.batch_size,
             updates=settings.num_updates, examples=_trained_on(settings, spec.run), train_s=trained.train_s,
             eval_s=trained.eval_s, state_s=state_s, device_kind=_device_kind(spec.root), device_share=spec.share,
             device_s=spec.share * (trained.train_s + trained.eval_s + state_s), host=_HOST,
-            created_at=time.time(), origin=dict(spec.origin) | {"trial": spec.trial_id},
+            created_at=time.time(), origin=origin,
         )  # fmt: skip
         winner = self.memo.commit(record)
+        if snapshot is not None and winner.state is None:
+            self._writer.anchor_behind(lineage, snapshot)
         self._span(begin, "state")
         # If another process was first, its state may differ from ours (on a GPU): go on from what it stored.
         self._held = epoch + 1 if winner.state in (None, digest) else None
         return winner
 
     def _wants_state(self, depth: int) -> bool:
-        if depth == self.spec.run.num_epochs or depth in self.spec.store_at:
-            return True
-        if self._write_s is None or self._state_bytes < SMALL_STATE_BYTES:
-            return True  # the first one shows size and cost
-        return self._unstored_s > STATE_EVERY * self._write_s
+        return self._is_awaited(depth) or self._writer.is_due
+
+    def _is_awaited(self, depth: int) -> bool:
+        """Whether others are known to go on from here: they must find the state with the record."""
+        return depth == self.spec.run.num_epochs or depth in self.spec.store_at
 
     def _span(self, begin: float, category: Category) -> None:
         self._spans.append(Span(begin, time.monotonic() - begin, category, self.spec.trial_id))

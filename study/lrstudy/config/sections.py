@@ -79,6 +79,17 @@ class Task(Section):
     label: Text | None = None
 
 
+class Numerics(Section):
+    """How numbers are computed. `auto` is what was measured to be fastest, and the same on every machine of a kind."""
+
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    tf32: bool = False
+    memory_format: Literal["auto", "contiguous", "channels_last"] = "auto"
+    compile: bool = False
+    fused: Annotated[Literal["auto"] | bool, Field(description="auto, true or false")] = "auto"
+    eval_batch: Annotated[Literal["auto"] | Count, Field(description="auto or a whole number of at least 1")] = "auto"
+
+
 _AUGMENT = "none, flip, crop_flip, a list of torchvision transforms with arguments, or ./mine.py:augment"
 
 
@@ -94,6 +105,7 @@ class WorkloadConfig(Section):
     model: Text = "small_cnn"
     weights: Literal["random"] = "random"
     task: Task = Task()
+    numerics: Numerics = Numerics()
 
     @property
     def source(self) -> Source:

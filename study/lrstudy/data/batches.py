@@ -13,6 +13,8 @@ from torch import Tensor
 from lrstudy.data.normalise import Constants
 from lrstudy.data.reading import Bounds, Images, place
 
+MEMORY_FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
+
 
 @dataclass(frozen=True)
 class Part:
@@ -28,6 +30,7 @@ class Part:
     index: NDArray[np.int64]
     mean: Tensor
     scale: Tensor
+    memory_format: torch.memory_format = torch.contiguous_format
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -49,7 +52,7 @@ class Part:
 
     def normalised(self, images: Tensor) -> Tensor:
         """Float32 images from uint8 ones: (x - mean) * scale."""
-        return images.float().sub_(self.mean).mul_(self.scale)
+        return images.to(torch.float32, memory_format=self.memory_format).sub_(self.mean).mul_(self.scale)
 
 
 def part_of(
@@ -59,8 +62,12 @@ def part_of(
     device: torch.device,
     constants: Constants,
     share: float = 1.0,
+    memory_format: str = "contiguous",
 ) -> Part:
-    """The examples at `index` of a data set, for a trial that may use `share` of the device."""
+    """The examples at `index` of a data set, for a trial that may use `share` of the device.
+
+    `memory_format` (a key of MEMORY_FORMATS) is that of the normalised images.
+    """
     mean, deviation = (torch.tensor(c, dtype=torch.float32).view(1, -1, 1, 1) * 255 for c in constants)
     return Part(
         images=place(images, index, device, share),
@@ -68,6 +75,7 @@ def part_of(
         index=index,
         mean=mean.to(device),
         scale=(1 / deviation).to(device),
+        memory_format=MEMORY_FORMATS[memory_format],
     )
 
 

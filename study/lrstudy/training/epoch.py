@@ -57,9 +57,13 @@ def train_epoch(state: State, settings: Settings, part: Part, seed: int, epoch: 
     order = torch.randperm(len(part), generator=generator(seed, "order", epoch))
     augmentation = _augmentation(recipe, part, seed, epoch, own)
     rates, momenta = settings.lr.tolist(), settings.momentum.tolist()
-    model, optimizer = state.model.train(), state.optimizer_for(recipe)
+    state.network.train()
+    optimizer = state.optimizer_for(recipe)
     total = torch.zeros((), device=device)
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), ghost_norm(model, recipe.norm_batch):
+    with (
+        torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
+        ghost_norm(state.model, recipe.norm_batch),
+    ):
         torch.manual_seed(seed_for(seed, "dropout", epoch))
         for update, (chosen, images, labels) in enumerate(part.batches(order, bounds)):
             for group, lr, momentum in zip(optimizer.param_groups, rates[update], momenta[update], strict=True):
@@ -67,12 +71,10 @@ def train_epoch(state: State, settings: Settings, part: Part, seed: int, epoch: 
             optimizer.zero_grad(set_to_none=True)
             if augmentation is not None:
                 images = augmentation.apply(images, chosen)
-            for loss, weight in _losses(model, part, images, labels, recipe, own):
-                loss.backward()  # type: ignore[no-untyped-call]
+            for loss, weight in losses(state, part, images, labels, recipe, own):
+                state.backward(loss)
                 total += loss.detach() * weight
-            if recipe.clip_norm is not None:
-                nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
-            optimizer.step()
+            state.update(recipe.clip_norm)
     return float(total) / bounds[-1][1]
 
 
@@ -85,29 +87,31 @@ def _augmentation(recipe: Recipe, part: Part, seed: int, epoch: int, own: Own) -
     return Augmentation.draw(recipe.augment, part, draws)
 
 
-def _losses(
-    model: nn.Module, part: Part, images: Tensor, labels: Tensor, recipe: Recipe, own: Own
+def losses(
+    state: State, part: Part, images: Tensor, labels: Tensor, recipe: Recipe, own: Own
 ) -> Iterator[tuple[Tensor, int]]:
     """The mean loss of a batch and its number of examples; or, with micro batches, each one's share of that mean.
 
-    The shares' gradients sum to that of the batch: each is the sum over its examples, divided by what the whole batch
-    is divided by. (A mean of means is wrong where the pieces differ in size.)
+    The shares' gradients sum to that of the batch: a piece counts by its examples, or their weights. (A plain mean of
+    means is wrong where the pieces differ in size.)
     """
     weights = recipe.class_weights
+    # Ghost BatchNorm changes what its layers do, which compiled code would not notice.
+    model = state.network if recipe.norm_batch is None else state.model
+
+    def mean(images: Tensor, labels: Tensor) -> Tensor:
+        with state.autocast():
+            if own.train_step is not None:
+                return _stepped(own.train_step, model, part.normalised(images), labels, recipe)
+            return tasks.loss(model(part.normalised(images)), labels, weights)
+
     if recipe.micro_batch is None or len(labels) <= recipe.micro_batch:
-        if own.train_step is None:
-            yield tasks.loss(model(part.normalised(images)), labels, weights), len(labels)
-        else:
-            yield _stepped(own.train_step, model, part.normalised(images), labels, recipe), len(labels)
+        yield mean(images, labels), len(labels)
         return
     sizes = chunks(len(labels), recipe.micro_batch)
-    divisor = tasks.loss_weight(labels, weights)
     for piece, of_piece in zip(torch.split(images, sizes), torch.split(labels, sizes), strict=True):
-        if own.train_step is None:
-            yield tasks.loss_sum(model(part.normalised(piece)), of_piece, weights) / divisor, len(labels)
-        else:
-            share = tasks.loss_weight(of_piece, weights) / divisor
-            yield _stepped(own.train_step, model, part.normalised(piece), of_piece, recipe) * share, len(labels)
+        loss = mean(piece, of_piece)
+        yield loss * torch.as_tensor(tasks.share_of_mean(of_piece, labels, weights), dtype=loss.dtype), len(labels)
 
 
 def _stepped(step: TrainStep, model: nn.Module, images: Tensor, labels: Tensor, recipe: Recipe) -> Tensor:
@@ -131,21 +135,22 @@ class Evaluation:
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, part: Part, batch_size: int, kind: Kind, keep_logits: bool = False) -> Evaluation:
+def evaluate(state: State, part: Part, kind: Kind, keep_logits: bool = False) -> Evaluation:
     """Evaluate in evaluation mode; leaves the model's parameters, buffers and all generators untouched."""
-    was_training = model.training
-    model.eval()
+    was_training, batch_size = state.model.training, state.arithmetic.eval_batch
+    state.network.eval()
     total = torch.zeros((), dtype=torch.float64, device=part.device)
     logits = torch.empty(0, device=part.device)
     bounds = [(start, min(start + batch_size, len(part))) for start in range(0, len(part), batch_size)]
     for chosen, images, labels in part.batches(None, bounds):
-        found = model(part.normalised(images))
+        with state.autocast():
+            found = tasks.precise(state.network(part.normalised(images)))
         total += tasks.loss(found, labels, None).double() * len(labels)
         if len(logits) == 0:
             # One tensor for all: small ones, kept between the large ones of every batch, let the heap grow by 1 GB here.
             logits = found.new_empty((len(part), *found.shape[1:]))
         logits[chosen] = found
-    model.train(was_training)
+    state.network.train(was_training)
     loss = float(total) / len(part)
     metrics = tasks.metrics(logits, part.labels, kind) if torch.isfinite(logits).all() else {}
-    return Evaluation(loss, metrics, logits.float().cpu() if keep_logits else None)
+    return Evaluation(loss, metrics, logits.cpu() if keep_logits else None)

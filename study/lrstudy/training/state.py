@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from lrstudy.data.batches import MEMORY_FORMATS
 from lrstudy.models import Model
+from lrstudy.numerics import PLAIN, Arithmetic
 from lrstudy.settings import Recipe
 
+_MOST_SHAPES = 10_000
+"""Batch sizes that may be compiled; torch's own limit is 8, after which it goes on uncompiled, with other numbers."""
 _OPTIMIZERS: dict[str, Any] = {
     "sgd": torch.optim.SGD,
     "adam": torch.optim.Adam,
@@ -24,18 +31,57 @@ _OPTIMIZERS: dict[str, Any] = {
 class State:
     """A model, its sections (names of parameters, input to head), and its optimizer, once one has been used.
 
-    The optimizer has one parameter group per section; `kind` says which it is.
+    The optimizer has one parameter group per section; `kind` says which it is. `network` is the model as it is called:
+    itself, or compiled; both hold the same tensors. `scaler` scales losses of float16, so that small gradients survive.
     """
 
     model: nn.Module
     sections: tuple[tuple[str, ...], ...]
+    arithmetic: Arithmetic = PLAIN
     optimizer: torch.optim.Optimizer | None = None
     kind: str = ""
+    network: Any = field(init=False)
+    scaler: torch.amp.GradScaler | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.network = self.model
+        if self.arithmetic.compile:
+            torch._dynamo.config.recompile_limit = _MOST_SHAPES
+            self.network = torch.compile(self.model, dynamic=False)
+        self.scaler = self._new_scaler()
 
     @staticmethod
-    def of(model: Model, device: torch.device) -> State:
+    def of(model: Model, device: torch.device, arithmetic: Arithmetic = PLAIN) -> State:
         """The state before the first epoch."""
-        return State(model.module.to(device), model.sections)
+        layout = MEMORY_FORMATS[arithmetic.memory_format]
+        return State(model.module.to(device).to(memory_format=layout), model.sections, arithmetic)
+
+    def begin_again(self, module: nn.Module) -> None:
+        """Become the state before the first epoch with the weights of `module`, keeping what was compiled."""
+        self.model.load_state_dict(module.state_dict())
+        self.optimizer, self.kind, self.scaler = None, "", self._new_scaler()
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """Within it, forward passes have the precision of the study."""
+        dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.arithmetic.precision)
+        return nullcontext() if dtype is None else torch.autocast(self._device.type, dtype)
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradients of a loss to those that the parameters have."""
+        (loss if self.scaler is None else self.scaler.scale(loss)).backward()  # type: ignore[no-untyped-call]
+
+    def update(self, clip_norm: float | None) -> None:
+        """Update the parameters from their gradients, clipped to a norm; not at all where float16 overflowed."""
+        assert self.optimizer is not None
+        if clip_norm is not None:
+            if self.scaler is not None:
+                self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.model.parameters(), clip_norm)
+        if self.scaler is None:
+            self.optimizer.step()
+        else:
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
 
     def optimizer_for(self, recipe: Recipe) -> torch.optim.Optimizer:
         """The optimizer with the recipe's constants; a new one before the first epoch and where the recipe resets it.
@@ -54,13 +100,20 @@ class State:
 
     def capture(self) -> bytes:
         """All tensors of model and optimizer as safetensors; the same state gives the same bytes."""
+        return self.snapshot()()
+
+    def snapshot(self) -> Callable[[], bytes]:
+        """`capture` in two: the tensors are copied to the host now, the bytes are made when the result is called."""
         tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
         if self.optimizer is not None:
             for name, parameter in self.model.named_parameters():
                 for key, value in self.optimizer.state.get(parameter, {}).items():
                     if isinstance(value, Tensor):
                         tensors[f"optimizer.{self.kind}.{key}.{name}"] = value
-        return save({name: tensor.detach().contiguous().cpu().clone() for name, tensor in tensors.items()})
+        if self.scaler is not None:
+            scale = self.scaler.state_dict()
+            tensors["scaler"] = torch.tensor([scale["scale"], scale["_growth_tracker"]], dtype=torch.float64)
+        return partial(save, {name: _copied(tensor) for name, tensor in tensors.items()})
 
     def restore(self, data: bytes) -> None:
         """Become the state that `capture` gave. Raises ValueError if the bytes are of another model."""
@@ -70,22 +123,42 @@ class State:
             self.model.load_state_dict(model, strict=True)
         except RuntimeError as error:
             raise ValueError(f"the stored state does not fit the model: {error}") from error
-        self.optimizer, self.kind = None, ""
+        self.optimizer, self.kind, self.scaler = None, "", self._new_scaler()
+        if self.scaler is not None:
+            scale, tracker = tensors["scaler"].tolist()
+            self.scaler.load_state_dict(self.scaler.state_dict() | {"scale": scale, "_growth_tracker": int(tracker)})
         parameters = dict(self.model.named_parameters())
         for stored, tensor in tensors.items():
             if stored.startswith("optimizer."):
                 _, kind, key, name = stored.split(".", 3)
                 optimizer = self.optimizer or self._make(kind)
-                at = tensor.device if key == "step" else parameters[name].device  # torch keeps Adam's count on the CPU
-                optimizer.state[parameters[name]][key] = tensor.to(at)
+                optimizer.state[parameters[name]][key] = self._placed(tensor, key, parameters[name])
+
+    def _placed(self, tensor: Tensor, key: str, parameter: Tensor) -> Tensor:
+        """A stored tensor of an optimizer where and how the optimizer keeps it."""
+        if tensor.shape != parameter.shape or key == "step":
+            return tensor.to(parameter.device) if self.arithmetic.fused else tensor  # unfused, Adam counts on the CPU
+        return torch.empty_like(parameter).copy_(tensor)
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    def _new_scaler(self) -> torch.amp.GradScaler | None:
+        return torch.amp.GradScaler(self._device.type) if self.arithmetic.precision == "fp16" else None
 
     def _make(self, kind: str) -> torch.optim.Optimizer:
         parameters = dict(self.model.named_parameters())
         groups = [{"params": [parameters[name] for name in section]} for section in self.sections]
         options: dict[str, Any] = {"lr": 0.0} | ({"momentum": 0.9} if kind in ("sgd", "rmsprop") else {})
+        options |= {"fused": True} if self.arithmetic.fused and kind != "rmsprop" else {}
         optimizer: torch.optim.Optimizer = _OPTIMIZERS[kind](groups, **options)
         self.optimizer, self.kind = optimizer, kind
         return optimizer
+
+
+def _copied(tensor: Tensor) -> Tensor:
+    return tensor.detach().to("cpu", copy=True).contiguous()
 
 
 def set_rates(group: dict[str, object], lr: float, momentum: float, recipe: Recipe) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 from lrstudy import models, numerics, own
 from lrstudy.data.batches import Part, part_of
 from lrstudy.settings import Settings
+from lrstudy.training.compiling import compile_for
 from lrstudy.training.epoch import Evaluation, Own, evaluate, train_epoch
 from lrstudy.training.randomness import seed_for
 from lrstudy.training.state import State
@@ -36,17 +38,21 @@ class Trainer:
     """
 
     def __init__(self, workload: Workload) -> None:
-        found = numerics.measure(workload.device, workload.threads)
+        arithmetic = workload.arithmetic
+        machine = numerics.measure(workload.device, workload.threads)
+        found = numerics.describe(workload.device, workload.threads, arithmetic, machine)
         if found != workload.numerics:
             differing = {k for k in found.keys() | workload.numerics.keys() if found.get(k) != workload.numerics.get(k)}
             detail = "; ".join(
                 f"{k}: expected {workload.numerics.get(k)!r}, here {found.get(k)!r}" for k in sorted(differing)
             )
             raise RuntimeError(f"this worker computes with other numerics than its study was named with ({detail})")
+        numerics.configure(workload.device, workload.threads, arithmetic)
         self.workload = workload
         self.device = torch.device(workload.device)
         self._state: State | None = None
         self._test: Part | None = None
+        self._compiled: set[tuple[object, ...]] = set()
         self._load()
 
     def _load(self) -> None:
@@ -67,7 +73,10 @@ class Trainer:
 
     def _part(self, index: np.ndarray) -> Part:
         w = self.workload
-        return part_of(self._data.images, self._data.labels, index, self.device, w.constants, min(w.share, 1.0))
+        return part_of(
+            self._data.images, self._data.labels, index, self.device, w.constants, min(w.share, 1.0),
+            w.arithmetic.memory_format,
+        )  # fmt: skip
 
     @property
     def state(self) -> State:
@@ -80,7 +89,10 @@ class Trainer:
         w = self.workload
         builder = self._owned("model")
         model = models.build(w.model, len(w.classes), w.channels, w.size, seed_for(seed, "init"), builder)
-        self._state = State.of(model, self.device)
+        if self._state is not None and w.arithmetic.compile:
+            self._state.begin_again(model.module)  # what is compiled belongs to a module
+        else:
+            self._state = State.of(model, self.device, w.arithmetic)
 
     def restore(self, data: bytes) -> None:
         """Hold a stored state."""
@@ -88,24 +100,38 @@ class Trainer:
             self.start(seed=0)
         self.state.restore(data)
 
+    def make_ready(self, settings: Settings) -> None:
+        """Have the network compiled for the batches of these settings, if the study asks for it: no epoch's time has it in."""
+        if not self.workload.arithmetic.compile:
+            return
+        shapes = (settings.batch_size, settings.num_updates, settings.recipe.tail, settings.recipe.micro_batch)
+        if shapes not in self._compiled:
+            compile_for(self.state, settings, self.train_part, self._own)
+            evaluate(self.state, self.validation_part, self.workload.task.kind)
+            self._compiled.add(shapes)
+
     def train(self, settings: Settings, seed: int, epoch: int) -> Trained:
         """Train one epoch from the state held and evaluate; both timed apart, the device synchronised."""
         begin = self._now()
         loss = train_epoch(self.state, settings, self.train_part, seed, epoch, self._own)
         middle = self._now()
-        evaluation = evaluate(self.state.model, self.validation_part, numerics.EVAL_BATCH, self.workload.task.kind)
+        evaluation = evaluate(self.state, self.validation_part, self.workload.task.kind)
         return Trained(loss, evaluation, middle - begin, self._now() - middle)
 
     def capture(self) -> bytes:
         """The state held, as bytes."""
         return self.state.capture()
 
+    def snapshot(self) -> Callable[[], bytes]:
+        """The state held, copied; the result gives its bytes."""
+        return self.state.snapshot()
+
     def test(self) -> tuple[Evaluation, Part]:
         """Evaluate on the test part, with logits."""
         if self._test is None:
             self._test = self._part(self._splits.test)
         kind = self.workload.task.kind
-        return evaluate(self.state.model, self._test, numerics.EVAL_BATCH, kind, keep_logits=True), self._test
+        return evaluate(self.state, self._test, kind, keep_logits=True), self._test
 
     def test_groups(self) -> list[str] | None:
         """The group of each example of the test part, if the data has groups."""
