@@ -32,6 +32,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("lrstudy.study_lock",),
     ("lrstudy.forecast", "lrstudy.forecast_cost", "lrstudy.first_look", "lrstudy.first_study"),
     ("lrstudy.protocol",),
+    ("lrstudy.calibration",),
     ("lrstudy.admission",),
     ("lrstudy.views",),
     ("lrstudy.ray_tune",),

@@ -149,6 +149,20 @@ def test_the_ledger_closes(finished):
     assert {"setup", "train", "evaluate", "state", "between", "teardown"} <= {line["category"] for line in lines}
 
 
+def test_costs_are_measured_once_by_one_worker_while_no_trial_runs(finished):
+    file, _ = finished
+    folder = file.parent / "runs" / "small"
+    lines = pq.read_table(folder / "ledger.parquet").to_pylist()
+    (measured,) = [line for line in lines if line["category"] == "calibrate"]
+    trained = [line for line in lines if line["category"] in ("train", "evaluate")]
+    assert max(line["start"] + line["duration_s"] for line in trained) <= measured["start"]
+    prices = pq.read_table(folder / "calibration.parquet").to_pylist()
+    kinds = {row["settings"]: row["update_kind"] for row in pq.read_table(folder / "settings.parquet").to_pylist()}
+    confirmed = [row for row in pq.read_table(folder / "epochs.parquet").to_pylist() if "-confirm-" in row["trial_id"]]
+    assert {price["update_kind"] for price in prices} == {kinds[row["settings"]] for row in confirmed}
+    assert "what an update takes alone on the device" in (folder / "report" / "index.html").read_text()
+
+
 def test_a_second_run_trains_nothing_starts_no_ray_and_says_so(finished):
     file, first = finished
     folder = file.parent / "runs" / "small"
@@ -172,6 +186,8 @@ def test_more_trials_extend_a_finished_study(finished, tmp_path):
     said = json.loads(done.stdout)
     assert said["trials"] == {"completed": 21}
     assert said["epochs_trained"] < first["epochs_trained"], "what the other study trained is recalled"
+    ledger = pq.read_table(file.parent / "runs" / "longer" / "ledger.parquet").column("category").to_pylist()
+    assert "calibrate" not in ledger, "what updates cost is known, and charged once"
 
 
 @pytest.mark.parametrize("kill_after", [0, 6])

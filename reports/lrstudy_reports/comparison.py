@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lrstudy_reports.costs import Calibration, calibrate, tuning_costs
+from lrstudy_reports.calibration import Calibration, calibrate
+from lrstudy_reports.costs import tuning_costs
 from lrstudy_reports.curves import (
     FRACTIONS,
     Curve,

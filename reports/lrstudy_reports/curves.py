@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from lrstudy_reports.costs import Calibration
+from lrstudy_reports.calibration import Calibration
 from lrstudy_reports.statistics import (
     FloatArray,
     area_over_log_cost,

@@ -72,6 +72,15 @@ _LEDGER = {
     "category": _TEXT,
     "trial_id": _TEXT,
 }
+_CALIBRATION = {
+    "update_kind": _TEXT,
+    "batch_size": _NUMBER,
+    "recipe": _TEXT,
+    "device_kind": _TEXT,
+    "device_s_per_update": _NUMBER,
+    "device_s_per_epoch": _NUMBER,
+    "device_s_per_evaluation": _NUMBER,
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,6 +96,7 @@ class Study:
     trials: pd.DataFrame
     epochs: pd.DataFrame
     ledger: pd.DataFrame
+    calibration: pd.DataFrame
     arms: tuple[str, ...]
     missing: tuple[str, ...]
 
@@ -144,6 +154,7 @@ def load(folder: Path) -> Study:
         trials=trials,
         epochs=_read(folder / "epochs.parquet", _EPOCHS),
         ledger=_read(folder / "ledger.parquet", _LEDGER),
+        calibration=_read(folder / "calibration.parquet", _CALIBRATION),
         arms=tuple(arms),
         missing=tuple(name for name in names if not (folder / f"{name}.parquet").exists()),
     )
@@ -165,6 +176,17 @@ def trainable_sections(folder: Path) -> dict[str, str]:
         return {}
     rows = zip(table.column("settings").to_pylist(), table.column("recipe").to_pylist(), strict=True)
     return {digest: partly[recipe] for digest, recipe in rows if recipe in partly}
+
+
+def update_kinds(folder: Path) -> dict[str, str]:
+    """Settings digest -> kind of update, as calibration.parquet names it; empty for tables of an earlier version."""
+    path = folder / "settings.parquet"
+    if not path.exists():
+        return {}
+    table = _parquet(path, ["settings", "update_kind"])
+    if "update_kind" not in table.column_names:
+        return {}
+    return dict(zip(table.column("settings").to_pylist(), table.column("update_kind").to_pylist(), strict=True))
 
 
 def learning_rates(folder: Path, digests: Iterable[str]) -> dict[str, FloatArray]:

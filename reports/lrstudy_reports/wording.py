@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from lrstudy_reports import formats
+from lrstudy_reports.calibration import Calibration
 from lrstudy_reports.comparison import Comparison
 from lrstudy_reports.tables import ENDED, Study
 
@@ -96,6 +97,20 @@ def caveats(study: Study) -> list[str]:
     return [f"{formats.listed(names)}: {text}" for text, names in arms.items()]
 
 
+def _of_calibration(calibration: Calibration) -> str:
+    left_out = "It leaves out start-up, data loading and the writing of states (the ledger has them)."
+    if calibration.is_alone:
+        return (
+            "Calibrated cost is what an update takes alone on the device, measured for each batch size and kind of update, "
+            f"times updates, plus one evaluation per epoch. {left_out}"
+        )
+    return (
+        "Calibrated cost is the median over this study's own epochs, by batch size and device kind, times "
+        "updates, plus one evaluation per epoch; it was not measured alone on the device, so trials that shared it with "
+        f"others count as slower than they are. {left_out}"
+    )
+
+
 def limits(study: Study, comparison: Comparison) -> list[str]:
     """What the numbers do not say."""
     lock = study.lock
@@ -104,9 +119,7 @@ def limits(study: Study, comparison: Comparison) -> list[str]:
         "configurations. Tuning itself was done once: another run of it could choose others.",
         "Intervals are 95% each, not jointly; the verdict uses p-values adjusted by Holm over all "
         f"{formats.count(comparison.comparisons, 'comparison')}.",
-        "Calibrated cost is the median over this study's own epochs, by batch size and device kind, times "
-        "updates, plus one evaluation per epoch; it was not measured alone on the device, and leaves out "
-        "start-up, data loading and the writing of states (the ledger has them).",
+        _of_calibration(comparison.calibration),
     ]
     if lock.budget_epochs is not None:
         found.append(

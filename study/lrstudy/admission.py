@@ -48,6 +48,11 @@ class Admission:
         """All trials made so far, by id."""
         return self.protocol.trials
 
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing runs and nothing more will be handed out."""
+        return self._num_running == 0 and (self.is_done or bool(self.stopped))
+
     def next(self) -> Trial | None:
         """A trial to run now, or None: all are running, held back or done (`is_done`)."""
         while not (self.stopped or self.is_done):

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,17 +17,12 @@ import numpy as np
 
 from lrstudy import study_lock
 from lrstudy.forecast import Work
-from lrstudy.model_names import NUM_SECTIONS
 from lrstudy.plan import Plan
 from lrstudy.records import Record
-from lrstudy.settings import Settings
 
 _ROOT_FAMILY = ("data", "split", "preprocessing", "model", "augment")
 """What of a study's identity makes its epochs as long as another's, if the numerics are the same as well."""
 _MOST_PROBED = 6
-_PROBE_S = 0.4
-"""How long a timed stretch of updates should take at least: a hundred times what the clock's edges cost."""
-_REPEATS = 3
 
 
 @dataclass(frozen=True)
@@ -96,9 +90,9 @@ def recorded_timing(plan: Plan, storage: Path, records: Sequence[Record]) -> Tim
 def probe(plan: Plan, work: Work) -> Timing:
     """Time a few updates of the batch sizes of `work` on the study's device and data, after a warm-up of each.
 
-    Two stretches of different length tell what an update costs from what an epoch costs beyond its updates. At most
-    six batch sizes are timed, those of most epochs. Imports torch; takes a few seconds.
+    At most six batch sizes are timed, those of most epochs. Imports torch; takes a few seconds.
     """
+    from lrstudy.training.timing import time_updates
     from lrstudy.training.trainer import Trainer
 
     trainer = Trainer(plan.workload)
@@ -107,43 +101,16 @@ def probe(plan: Plan, work: Work) -> Timing:
     for (batch, updates), count in work.items():
         sizes[batch] = sizes.get(batch, 0) + updates * count
     arm = next(iter(plan.arms.values()))
-    recipe = replace(plan.run(arm, arm.space.default()).recipe, tail="drop", norm_batch=None, micro_batch=None)
-    per_update: dict[int, float] = {}
-    beyond: list[float] = []
-    evaluations: list[float] = []
-
-    def timed(batch: int, updates: int) -> float:
-        settings = Settings(np.full((updates, NUM_SECTIONS), 1e-6), np.array(0.9), batch, recipe)
-        trained = trainer.train(settings, 0, 0)
-        evaluations.append(trained.eval_s)
-        return trained.train_s
-
-    for batch in sorted(sizes, key=lambda size: -sizes[size])[:_MOST_PROBED]:
-        most = max(1, plan.workload.counts[0] // batch)
-        update_s, epoch_s = _stretches(lambda updates, batch=batch: timed(batch, updates), most)
-        per_update[batch] = update_s
-        beyond.append(epoch_s)
-    return Timing(per_update, median(evaluations[1:] or evaluations), "measured", len(per_update), median(beyond))
-
-
-def _stretches(timed: Any, most: int) -> tuple[float, float]:
-    """Seconds per update, and per epoch beyond, from short and long stretches of at most `most` updates."""
-    begin = time.monotonic()
-    timed(min(2, most))  # warm-up: memory, kernels of these shapes
-    once = max(timed(min(2, most)) / min(2, most), 1e-6)
-    short = max(1, min(most // 3, math.ceil(_PROBE_S / 3 / once)))
-    long = min(most, 3 * short)
-    shorts, longs = [], []
-    for _ in range(_REPEATS):
-        shorts.append(timed(short))
-        longs.append(timed(long))
-        if time.monotonic() - begin > 10 * _PROBE_S:
-            break
-    if long == short:
-        return min(longs) / long, 0.0
-    update_s = (median(longs) - median(shorts)) / (long - short)
-    beyond = median(shorts) - short * update_s
-    return (update_s, beyond) if update_s > 0 and beyond >= 0 else (median(longs) / long, 0.0)
+    recipe = replace(plan.run(arm, arm.space.default()).recipe, norm_batch=None, micro_batch=None)
+    most = sorted(sizes, key=lambda size: -sizes[size])[:_MOST_PROBED]
+    timed = {batch: time_updates(trainer, batch, recipe) for batch in most}
+    return Timing(
+        {batch: found.update_s for batch, found in timed.items()},
+        median(found.evaluation_s for found in timed.values()),
+        "measured",
+        len(timed),
+        median(found.epoch_s for found in timed.values()),
+    )
 
 
 def noise(plan: Plan, storage: Path) -> Noise:

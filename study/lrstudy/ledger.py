@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple, get_args
 
 Category = Literal[
     "setup", "data", "train", "evaluate", "range_test", "features", "state",
-    "recompute", "waiting", "between", "idle", "lost", "teardown",
+    "recompute", "calibrate", "waiting", "between", "idle", "lost", "teardown",
 ]  # fmt: skip
 CATEGORIES: tuple[Category, ...] = get_args(Category)
 NEGLIGIBLE_S = 1e-3

@@ -4,6 +4,7 @@
     segments/<digest>.parquet  many records compacted into one file; a compacted name stays taken
     states/<digest>            one state, create-only, named by the digest of its bytes
     anchors/<lineage>          digest of a state that was stored after its record
+    calibrations/...           what kinds of updates cost, as measured alone on a device
     damaged/...                what failed its check, moved aside
 
 Every object is written under its final name in one step or not at all, so a killed process leaves
@@ -15,9 +16,10 @@ first and at the list of segments after, because compaction publishes a segment 
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
@@ -44,7 +46,7 @@ _DIGEST = re.compile(rb"[0-9a-f]{32}")
 class Memo:
     """Records and states under one location: a folder, or a URL such as ``s3://bucket/prefix``.
 
-    Cheap to construct and picklable; one per process. Not thread-safe.
+    Cheap to construct and picklable; one per process. Not thread-safe, but for `anchor`.
     """
 
     def __init__(self, location: str | Path) -> None:
@@ -171,6 +173,28 @@ class Memo:
         """The digests under which the state that an epoch ended with may lie: the record's own and its anchor's."""
         anchored = self._get(f"anchors/{record.lineage}")
         return {digest for digest in (record.state, anchored.decode(errors="replace") if anchored else None) if digest}
+
+    # Facts
+
+    def fact(self, path: str) -> dict[str, Any] | None:
+        """A small map that was kept under `path`, or None. A damaged one is moved aside."""
+        data = self._get(path)
+        if data is None:
+            return None
+        try:
+            stored = json.loads(data)
+            content: dict[str, Any] = stored["fact"]
+            if stored["digest"] == _fact_digest(content):
+                return content
+        except (ValueError, KeyError, TypeError):
+            pass
+        self._set_aside(path, data)
+        return None
+
+    def put_fact(self, path: str, content: Mapping[str, Any]) -> None:
+        """Keep a small map of JSON values; if another process was first, its one stays."""
+        stored = {"fact": dict(content), "digest": _fact_digest(content)}
+        self._create(path, json.dumps(stored, sort_keys=True).encode())
 
     def evict(self, keep: Iterable[str], limit_bytes: int) -> int:
         """Delete the oldest states until at most `limit_bytes` are left; digests in `keep` stay. Returns bytes freed."""
@@ -309,6 +333,10 @@ class _Segment:
         if group not in self._groups:
             self._groups[group] = self._file.read_row_group(group, ["record"])["record"]
         return bytes(self._groups[group][row - int(self._starts[group])].as_py())
+
+
+def _fact_digest(content: Mapping[str, Any]) -> str:
+    return blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 
 def state_digest(data: bytes) -> str:

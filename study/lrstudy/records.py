@@ -144,6 +144,18 @@ SETTINGS = pa.schema(
         ("lr", pa.list_(pa.float64())),  # updates x sections, row-major, as applied
         ("momentum", pa.list_(pa.float64())),
         ("recipe", pa.string()),  # JSON
+        ("update_kind", pa.string()),  # what its updates cost: a row of calibration.parquet, once that is measured
+    ]
+)
+CALIBRATION = pa.schema(
+    [
+        ("update_kind", pa.string()),
+        ("batch_size", pa.int32()),
+        ("recipe", pa.string()),  # JSON, without what changes values only
+        ("device_kind", pa.string()),
+        ("device_s_per_update", pa.float64()),  # alone on the device
+        ("device_s_per_epoch", pa.float64()),  # beyond its updates
+        ("device_s_per_evaluation", pa.float64()),
     ]
 )
 LEDGER = pa.schema(

@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
-from lrstudy import own, study_lock
+from lrstudy import calibration, own, study_lock
 from lrstudy.admission import Admission
 from lrstudy.config import StudyFile
 from lrstudy.driver_lock import DriverLock
@@ -87,7 +87,7 @@ def run(plan: Plan, order: Order, notes: tuple[str, ...], display: Display | Non
         _describe(plan, order, journal, is_complete=False)
         try:
             first = admission.next()
-            if first is not None:
+            if first is not None or _is_unpriced(admission, memo):
                 _train(admission, order, first, lock, tables, display)
         finally:
             _close(admission, order, tables)
@@ -110,9 +110,14 @@ def _open_journal(order: Order, lock: DriverLock) -> Journal:
 
 
 def _train(
-    admission: Admission, order: Order, first: Trial, lock: DriverLock, tables: TableWriter, display: Display | None
+    admission: Admission,
+    order: Order,
+    first: Trial | None,
+    lock: DriverLock,
+    tables: TableWriter,
+    display: Display | None,
 ) -> None:
-    """Bring up Ray and run what is not recorded, beginning with `first`."""
+    """Bring up Ray and run what is not recorded, beginning with `first`; then measure costs that are not known."""
     from lrstudy.ray_tune import runner
     from lrstudy.ray_tune.slots import Slots
 
@@ -153,8 +158,17 @@ def _close(admission: Admission, order: Order, tables: TableWriter) -> None:
     if admission.journal.has_slots:
         admission.journal.write("end", at=time.monotonic())
     tables.write(time.monotonic())
+    tables.write_calibration()
     _describe(admission.plan, order, admission.journal, admission.is_done)
     admission.journal.close()
+
+
+def _is_unpriced(admission: Admission, memo: Memo) -> bool:
+    """Whether a study that is recorded to its end lacks the measured costs of what it confirmed."""
+    if not admission.is_done:
+        return False
+    kinds = calibration.kinds_of(admission.trials.values())
+    return bool(calibration.unpriced(memo, admission.plan.workload, kinds))
 
 
 def _keep_sources(plan: Plan, folder: Path) -> None:

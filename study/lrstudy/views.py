@@ -18,12 +18,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lrstudy import __version__
+from lrstudy import __version__, calibration
 from lrstudy.admission import Admission
+from lrstudy.calibration import UpdateKind
 from lrstudy.faults import StorageError
 from lrstudy.ledger import Span, Worker, slot_lines
 from lrstudy.protocol import Trial
-from lrstudy.records import EPOCHS, LEDGER, PREDICTIONS, SCHEMA_VERSION, SETTINGS, TRIALS, Record
+from lrstudy.records import CALIBRATION, EPOCHS, LEDGER, PREDICTIONS, SCHEMA_VERSION, SETTINGS, TRIALS, Record
 from lrstudy.settings import Settings
 
 REFRESH_COST = 20.0
@@ -65,6 +66,16 @@ class TableWriter:
         self._write_predictions({trial.trial_id for trial in shown if trial.test})
         self._finished = time.monotonic()
         self._cost_s = self._finished - begin
+
+    def write_calibration(self) -> None:
+        """Write what the confirmed trials' updates cost alone on the device, as far as it is known. Raises StorageError."""
+        admission = self._admission
+        kinds = calibration.kinds_of(admission.trials.values())
+        prices = [calibration.price(admission.memo, admission.plan.workload, kind) for kind in kinds]
+        rows = [
+            asdict(price) | {"update_kind": price.kind.digest, **_kind_columns(price.kind)} for price in prices if price
+        ]
+        self._write("calibration", pa.Table.from_pylist(rows, schema=CALIBRATION))
 
     def _epochs_of(self, trial: Trial) -> pa.Table:
         last = trial.records[-1].lineage if trial.records else ""
@@ -275,7 +286,12 @@ def _settings_row(digest: str, settings: Settings) -> dict[str, Any]:
         "lr": settings.lr.reshape(-1),
         "momentum": settings.momentum.reshape(-1),
         "recipe": json.dumps(asdict(settings.recipe), sort_keys=True),
+        "update_kind": UpdateKind.of(settings).digest,
     }
+
+
+def _kind_columns(kind: UpdateKind) -> dict[str, Any]:
+    return {"batch_size": kind.batch_size, "recipe": json.dumps(asdict(kind.recipe), sort_keys=True)}
 
 
 @cache

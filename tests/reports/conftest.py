@@ -200,6 +200,7 @@ def _settings(key: str, policy: str, lr: float, epoch: int, count: int, row: pd.
         "lr": table.ravel().tolist(),
         "momentum": np.full(table.size, 0.9).tolist(),
         "recipe": json.dumps({"optimizer": "sgd", "trainable": []}),
+        "update_kind": f"kind-{int(row['batch_size'])}",
     }
 
 

@@ -2,13 +2,16 @@
 
 import json
 import math
+from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from scipy import stats
 
-from lrstudy_reports import answer, summary
+from lrstudy import records
+from lrstudy_reports import answer, build, summary
 from lrstudy_reports.comparison import COLUMNS
 
 
@@ -70,6 +73,41 @@ def test_calibrated_cost_is_the_median_per_update_times_updates_plus_evaluation(
     grown = 5 * (20 * medians[32] + evaluation) + 5 * (10 * medians[64] + evaluation)
     assert rows["batch_increase"]["training_device_s"] == pytest.approx(grown)
     assert rows["batch_increase"]["cost_ratio"] == pytest.approx(grown / rows["constant"]["training_device_s"])
+
+
+def write_prices(folder, prices):
+    """calibration.parquet: device-seconds per update by batch size, 0.25 s for what begins an epoch, 0.5 s per evaluation."""
+    rows = [
+        {
+            "update_kind": f"kind-{batch}", "batch_size": batch, "recipe": "{}", "device_kind": "cpu",
+            "device_s_per_update": seconds, "device_s_per_epoch": 0.25, "device_s_per_evaluation": 0.5,
+        }
+        for batch, seconds in prices.items()
+    ]  # fmt: skip
+    pq.write_table(pa.Table.from_pylist(rows, records.CALIBRATION), folder / "calibration.parquet")
+    return folder
+
+
+def test_what_was_measured_alone_on_the_device_is_the_cost(make):
+    folder = write_prices(make(), {32: 2.0, 64: 3.0})
+    rows = by_arm(folder)
+    assert rows["constant"]["training_device_s"] == pytest.approx(10 * (20 * 2.0 + 0.75))
+    grown = 5 * (20 * 2.0 + 0.75) + 5 * (10 * 3.0 + 0.75)
+    assert rows["batch_increase"]["training_device_s"] == pytest.approx(grown)
+    page = Path(build(folder)).read_text()
+    assert "what an update takes alone on the device" in page
+    assert "not measured alone" not in page
+    assert "alone" in (folder / "report" / "tables" / "calibration.csv").read_text()
+
+
+def test_measured_and_recorded_costs_are_not_compared_with_each_other(make):
+    """With one batch size not measured, all arms are priced by their recorded epochs, and the report says so."""
+    plain = by_arm(make("plain"))
+    folder = write_prices(make("half"), {32: 2.0})
+    assert {a: r["training_device_s"] for a, r in by_arm(folder).items()} == {
+        a: r["training_device_s"] for a, r in plain.items()
+    }
+    assert "not measured alone on the device" in Path(build(folder)).read_text()
 
 
 def test_an_epoch_that_was_slow_by_accident_does_not_move_the_calibrated_cost(make):

@@ -16,11 +16,13 @@ from ray.tune import Callback
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
+from lrstudy import calibration
 from lrstudy.admission import Admission
+from lrstudy.calibration import UpdateKind
 from lrstudy.faults import StorageError
 from lrstudy.protocol import Trial
 from lrstudy.ray_tune.slots import Slots
-from lrstudy.ray_tune.trainable import Order
+from lrstudy.ray_tune.trainable import CalibrationOrder, Order
 from lrstudy.records import Record
 from lrstudy.workload import Workload
 
@@ -31,7 +33,8 @@ MAX_WORKER_DEATHS = 3
 class AdmissionSearcher(Searcher):
     """Hands out what admission admits. Tune pickles its searcher for a resume that we do not use: it gets an empty one.
 
-    `first` is a trial that was admitted before Ray was started.
+    `first` is a trial that was admitted before Ray was started. Once nothing runs any more, what confirmed trials cost is
+    measured, by one worker alone.
     """
 
     def __init__(self, admission: Admission, workload: Workload, folder: str, first: Trial | None,
@@ -43,6 +46,7 @@ class AdmissionSearcher(Searcher):
         self._slots = slots
         self._ids: dict[str, str] = {}
         self._deaths: Counter[str] = Counter()
+        self._is_calibrated = False
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
@@ -53,11 +57,22 @@ class AdmissionSearcher(Searcher):
         with self._stopping_when_storage_fails():
             trial = trial or self._admission.next()
         if trial is None:
-            is_over = self._admission.is_done or self._admission.stopped
-            return Searcher.FINISHED if is_over else None
+            return self._calibration() if self._admission.is_over else None
         self._ids[trial_id] = trial.trial_id
         memo = self._admission.memo.location
         return {"order": Order(trial.spec, trial.arm, self._workload, memo, self._folder)}
+
+    def _calibration(self) -> dict[str, Any] | str:
+        """The order to measure what is not known of the confirmed trials' costs, once; else FINISHED."""
+        kinds: list[UpdateKind] = []
+        if not (self._is_calibrated or self._admission.failure):
+            self._is_calibrated = True
+            with self._stopping_when_storage_fails():
+                memo, trials = self._admission.memo, self._admission.trials.values()
+                kinds = calibration.unpriced(memo, self._workload, calibration.kinds_of(trials))
+        if not kinds:
+            return Searcher.FINISHED
+        return {"order": CalibrationOrder(tuple(kinds), self._workload, self._admission.memo.location)}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Take the epochs of a report that is not the last."""
@@ -66,7 +81,11 @@ class AdmissionSearcher(Searcher):
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Take the last report of a trial, or the death of its worker."""
-        name = self._ids[trial_id]
+        name = self._ids.get(trial_id)
+        if name is None:  # the calibration
+            if result:
+                self._slots.observe(result)
+            return
         with self._stopping_when_storage_fails():
             if error or not result:
                 self._worker_died(name)

@@ -37,11 +37,12 @@ def run(
     workload: Workload,
     folder: Path,
     slots: int,
-    first: Trial,
+    first: Trial | None,
     board: Slots,
     refresh: Callable[[], None],
 ) -> None:
-    """Run everything that admission hands out, beginning with `first`, on `slots` workers.
+    """Run everything that admission hands out, beginning with `first` (None: only costs are left to
+    measure), on `slots` workers.
 
     `board` notes who sits on which slot; `refresh` is called several times a second.
     """

@@ -15,7 +15,8 @@ from typing import Any
 import psutil
 from ray.tune import Trainable
 
-from lrstudy import predictions
+from lrstudy import calibration, predictions
+from lrstudy.calibration import UpdateKind
 from lrstudy.faults import StorageError
 from lrstudy.ledger import Category, Span
 from lrstudy.memo import Memo
@@ -40,8 +41,20 @@ class Order:
         return self.spec.trial_id
 
 
+@dataclass(frozen=True)
+class CalibrationOrder:
+    """What a worker is to do when all others have nothing to do: measure what kinds of updates cost."""
+
+    kinds: tuple[UpdateKind, ...]
+    workload: Workload
+    memo: str
+
+    def __repr__(self) -> str:
+        return "calibration"
+
+
 class TuneTrial(Trainable):
-    """Walks the trial of its order; results carry epochs and the worker's own time.
+    """Walks the trial of its order, or calibrates; results carry epochs and the worker's own time.
 
     A result has `records`, `spans`, `worker`, `host`, `process`, and at the end `status`,
     `error`, `test`, or `fatal` when the storage failed and the whole study must stop.
@@ -68,7 +81,9 @@ class TuneTrial(Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
-        """Some epochs of the trial, or its end."""
+        """Some epochs of the trial, or its end; or the whole calibration."""
+        if isinstance(self._order, CalibrationOrder):
+            return self._calibrate(self._order)
         begin = time.monotonic()
         steps: list[Step] = []
         try:
@@ -86,10 +101,21 @@ class TuneTrial(Trainable):
             text = f"{type(error).__name__}: {error}"
             return self._result(steps, status="failed", error=text, traceback=traceback.format_exc())
 
+    def _calibrate(self, order: CalibrationOrder) -> dict[str, Any]:
+        """Measure. A failure is the calibration's alone: the study stands, priced by what it recorded."""
+        begin, error = time.monotonic(), ""
+        try:
+            calibration.measure(self._get_trainer(), self._memo, order.kinds)
+        except Exception as failure:
+            error = f"{type(failure).__name__}: {failure}"
+        self._spans.append(Span(begin, time.monotonic() - begin, "calibrate"))
+        return self._result([], calibration=True, error=error)
+
     def _begin(self, config: dict[str, Any], before: Category) -> None:
-        self._order: Order = config["order"]
-        self._walk = Walk(self._order.spec, self._memo, self._get_trainer)
-        self._steps: Iterator[Step] = iter(self._walk)
+        self._order: Order | CalibrationOrder = config["order"]
+        if isinstance(self._order, Order):
+            self._walk = Walk(self._order.spec, self._memo, self._get_trainer)
+            self._steps: Iterator[Step] = iter(self._walk)
         self._measure(before)
 
     def _get_trainer(self) -> Any:
@@ -102,12 +128,13 @@ class TuneTrial(Trainable):
 
     def _test(self) -> dict[str, Any]:
         """Read the test part, if the trial is to: evaluate the final state and keep its predictions."""
-        if not self._order.spec.read_test:
+        order = self._order
+        assert isinstance(order, Order)
+        if not order.spec.read_test:
             return {}
         trainer, spans = self._walk.bring_to_end()
         begin = time.monotonic()
         evaluation, part = trainer.test()  # type: ignore[attr-defined]
-        order = self._order
         predictions.write(
             Path(order.folder) / "predictions",
             order.spec.trial_id,
@@ -120,9 +147,13 @@ class TuneTrial(Trainable):
         self._spans += [*spans, Span(begin, time.monotonic() - begin, "evaluate", order.spec.trial_id)]
         return {"test": [("loss", evaluation.loss), *evaluation.metrics.items()]}  # Tune would flatten a map
 
+    @property
+    def _trial_id(self) -> str:
+        return self._order.spec.trial_id if isinstance(self._order, Order) else ""
+
     def _measure(self, category: Category) -> None:
         now = time.monotonic()
-        self._spans.append(Span(self._last, now - self._last, category, self._order.spec.trial_id))
+        self._spans.append(Span(self._last, now - self._last, category, self._trial_id))
         self._last = now
 
     def _result(self, steps: list[Step], **end: Any) -> dict[str, Any]:
@@ -131,7 +162,7 @@ class TuneTrial(Trainable):
         spans = self._spans + [span for step in steps for span in step.spans]
         self._spans, self._last = [], time.monotonic()
         return {
-            "trial": self._order.spec.trial_id,
+            "trial": self._trial_id,
             "worker": self._worker,
             "host": platform.node(),
             "process": os.getpid(),
