@@ -20,7 +20,8 @@ check: .venv/.installed-dev       ## lint, format, types, layers
 check-long: .venv/.installed-dev  ## the suites that are too long for CI
 	$(BIN)/python -m pytest -m long
 
-bench: .venv/.installed-dev       ## measure everything in benchmarks/ anew: over an hour on an idle machine
+bench: .venv/.installed-dev       ## measure everything in benchmarks/ anew: some hours on an idle machine
+	$(PIP) --editable '.[dev,bench]'
 	$(BIN)/python -m benchmarks
 
 .venv/.created:

@@ -6,13 +6,14 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.harness import Row, compared, in_turn
+from benchmarks.harness import HERE, Row, compared, in_turn
 from benchmarks.study import wall
 
 TITLE = "trials of near-zero length"
 NOTES = (
     "One epoch of one update on 20 digits at as many rates as there are trials; two slots. The cost of a trial is what the wall time grows",
-    "by, per trial, beyond a study of 10; the ratio is that of 100 trials over that of more (1: it does not grow).",
+    "by, per trial, beyond a study of 10; the ratio is that of 100 trials over that of more (1: it does not grow). Optuna calls a function",
+    "in its own process, without workers, records or a model: a lower bound that nothing with processes reaches.",
 )
 BASE, SIZES = 10, (100, 1_000, 5_000)
 _STUDY = """
@@ -28,8 +29,9 @@ confirm: {{top: 0}}
 
 
 def run(repeats: int) -> list[Row]:
-    variants = {str(size): (lambda size=size: _wall(size)) for size in (BASE, *SIZES)}
-    found = in_turn(variants, repeats)
+    ours = {str(size): (lambda size=size: _wall(size)) for size in (BASE, *SIZES)}
+    peer = {f"optuna {size}": (lambda size=size: _optuna(size)) for size in (BASE, *SIZES)}
+    found = in_turn(ours | peer, repeats)
     cost = {
         size: [
             (wall_s - base_s) / (size - BASE) for wall_s, base_s in zip(found[str(size)], found[str(BASE)], strict=True)
@@ -40,7 +42,18 @@ def run(repeats: int) -> list[Row]:
     return [
         compared(f"a trial of {size:,}, against one of {first}", cost[size], cost[first], target=0.8)
         for size in SIZES[1:]
+    ] + [
+        compared(
+            f"{size:,} trials that train nothing, against Optuna in one process",
+            found[str(size)],
+            found[f"optuna {size}"],
+        )
+        for size in SIZES
     ]
+
+
+def _optuna(trials: int) -> float:
+    return wall([sys.executable, str(HERE / "peer_optuna.py"), "nothing", str(trials)])
 
 
 def _wall(trials: int) -> float:

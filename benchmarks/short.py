@@ -47,10 +47,14 @@ def run(repeats: int) -> list[Row]:
             "ours": ours,
             "plain": lambda: wall([sys.executable, str(plain), *arguments]) * TRIALS / 24,
             "reusing": lambda: wall([sys.executable, str(HERE / "peer_reusing.py"), *arguments, str(TRIALS)]),
+            "optuna": lambda: wall(
+                [sys.executable, str(HERE / "peer_optuna.py"), "short", *arguments[:3], str(TRIALS)]
+            ),
         },
         repeats,
     )
     return [
         compared("wall, against the plain script", found["ours"], found["plain"], target=6.0),
         compared("wall, against the well-written script", found["ours"], found["reusing"], target=1.0),
+        compared("wall, against Optuna in one process on both cores", found["ours"], found["optuna"]),
     ]

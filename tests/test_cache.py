@@ -444,3 +444,61 @@ def test_a_read_only_cache_serves_what_it_has_and_says_what_it_cannot_do(folder,
     subprocess.run(["mount", "-o", "remount,ro,bind", store], check=True)
     with pytest.raises(InputError, match=r"is damaged \(.*labels.npy has .* bytes, not .*Read-only file system"):
         prepare(spec, store)
+
+
+@pytest.mark.slow
+def test_who_waits_for_a_build_takes_it_up_when_the_builder_is_killed(tmp_path):
+    for k in range(12):
+        image(tmp_path / "data" / "ab"[k % 2] / f"{k:02}.png", np.full((8, 8, 3), 10 * k, np.uint8))
+    store, spec = tmp_path / "store", DataSpec(f"folder:{tmp_path / 'data'}")
+    script = f"""
+import logging, sys, time
+from pathlib import Path
+from lrstudy.data import decoding, image_file
+from lrstudy.data.cache import prepare
+from lrstudy.data.spec import DataSpec
+logging.basicConfig(level=logging.INFO)
+image_file.BLOCK_BYTES, decoding._TASK, real, decoded = 1, 1, decoding.decode, []
+def slow(encoded, *rest):
+    decoded.append(encoded)
+    while sys.argv[1] == "first" and len(decoded) > 5:
+        time.sleep(1)
+    return real(encoded, *rest)
+decoding.decode = slow
+print(prepare(DataSpec({spec.source!r}), Path({str(store)!r})).digest, len(decoded))
+"""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+
+    def start(name):
+        return subprocess.Popen(
+            [sys.executable, "-c", script, name],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+
+    first = second = None
+    try:
+        first = start("first")
+        progress = store / ".building"
+        until(lambda: any(len(p.read_text().splitlines()) == 5 for p in progress.glob("*/progress.jsonl")))
+        second = start("second")
+        assert "Another process is decoding this data; waiting for it." in second.stderr.readline()
+        first.kill()
+        said, rest = second.communicate(timeout=60)
+    finally:
+        for process in filter(None, (first, second)):
+            process.kill()
+            process.communicate()
+    digest, decoded = said.split()
+    assert "Decoding goes on at image 5 of 12." in rest
+    assert int(decoded) == 7
+    assert digest == prepare(spec, tmp_path / "undisturbed").digest
+
+
+def until(condition):
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end, "nothing happened"
+        time.sleep(0.05)

@@ -74,7 +74,12 @@ def test_a_measurement_serves_every_study_of_the_same_shape_and_no_other(tmp_pat
     calibration.measure(Clockwork(plan.workload), memo, [kind])
     same = plan_of("workload.split.seed=3", "name=other", "budget.epochs=9")
     assert calibration.unpriced(memo, same.workload, [kind]) == []
-    for override in ("workload.model=resnet18", "workload.image.size=12", "resources.cpu=2", "workload.subset=100"):
+    for override in (
+        "workload.model=resnet18",
+        "workload.image.size=12",
+        "workload.numerics.precision=bf16",
+        "workload.subset=100",
+    ):
         assert calibration.unpriced(memo, plan_of(override).workload, [kind]) == [kind], override
 
 

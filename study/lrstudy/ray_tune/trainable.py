@@ -98,7 +98,8 @@ class TuneTrial(Trainable):
         except StorageError as error:
             return self._result(steps, fatal=str(error))
         except Exception as error:  # the study goes on without this trial; the traceback is kept
-            text = f"{type(error).__name__}: {error}"
+            text = self._trainer.explained(error) if self._trainer is not None else None
+            text = text or f"{type(error).__name__}: {error}"
             return self._result(steps, status="failed", error=text, traceback=traceback.format_exc())
 
     def _calibrate(self, order: CalibrationOrder) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import torch
 from lrstudy import models, numerics, own
 from lrstudy.data.batches import Part, part_of
 from lrstudy.settings import Settings
+from lrstudy.training import device_memory
 from lrstudy.training.compiling import compile_for
 from lrstudy.training.epoch import Evaluation, Own, evaluate, train_epoch
 from lrstudy.training.randomness import seed_for
@@ -50,6 +51,7 @@ class Trainer:
         numerics.configure(workload.device, workload.threads, arithmetic)
         self.workload = workload
         self.device = torch.device(workload.device)
+        device_memory.keep_to_share(self.device, workload.share)
         self._state: State | None = None
         self._test: Part | None = None
         self._compiled: set[tuple[object, ...]] = set()
@@ -87,6 +89,7 @@ class Trainer:
     def start(self, seed: int) -> None:
         """Hold the state before the first epoch: weights drawn from `seed`."""
         w = self.workload
+        device_memory.begin(self.device)
         builder = self._owned("model")
         model = models.build(w.model, len(w.classes), w.channels, w.size, seed_for(seed, "init"), builder)
         if self._state is not None and w.arithmetic.compile:
@@ -125,6 +128,10 @@ class Trainer:
     def snapshot(self) -> Callable[[], bytes]:
         """The state held, copied; the result gives its bytes."""
         return self.state.snapshot()
+
+    def explained(self, error: Exception) -> str | None:
+        """What to say of an error if this trial did not fit the memory, else None."""
+        return device_memory.explained(error, self.device, self.workload.share)
 
     def test(self) -> tuple[Evaluation, Part]:
         """Evaluate on the test part, with logits."""

@@ -1,0 +1,47 @@
+"""A trial that does not fit learns how much it needed; the texts of torch are real ones."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from lrstudy.training import device_memory
+from lrstudy.training.device_memory import allowed_bytes, is_shortage, shortage
+
+GIB = 2**30
+OF_CUDA = (
+    "CUDA out of memory. Tried to allocate 1.50 GiB. GPU 0 has a total capacity of 15.77 GiB of which 1.12 GiB is free. "
+    "Including non-PyTorch memory, this process has 14.65 GiB memory in use."
+)
+
+
+def test_a_share_that_does_not_fit_says_how_much_was_needed_and_given():
+    assert shortage(OF_CUDA, 3 * GIB, 3.2 * GIB, 0.25) == (
+        "out of memory: it needed at least 4.50 GiB (3.00 GiB held, 1.50 GiB more asked for), and resources.gpu: 0.25 of this "
+        "GPU gives a trial 3.20 GiB. Ways out: a larger resources.gpu, a smaller batch_size or image.size, micro_batch (the "
+        "same update in pieces), or numerics.precision: bf16."
+    )
+    assert "a whole GPU has 15.77 GiB. Ways out: a smaller batch_size" in shortage(OF_CUDA, 3 * GIB, 15.77 * GIB, 1)
+    assert "20.00 MiB" not in shortage("Tried to allocate 20.00 MiB.", GIB, GIB, 1)
+    assert "1.02 GiB (1.00 GiB held, 0.02 GiB more" in shortage("Tried to allocate 20.00 MiB.", GIB, GIB, 1)
+
+
+def test_the_shares_of_a_gpu_and_what_cuda_takes_for_each_fit_it():
+    total = 16 * GIB
+    for number in (1, 2, 4):
+        assert number * (allowed_bytes(total, 1 / number) + 700 * 2**20) <= total
+    assert allowed_bytes(GIB, 0.1) == 0
+
+
+def test_running_out_of_host_memory_is_told_from_other_errors():
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**62, dtype=torch.uint8)
+    assert is_shortage(caught.value)
+    text = device_memory.explained(caught.value, torch.device("cpu"), 1.0)
+    assert text is not None
+    assert text.startswith(
+        "out of memory asking for 4294967296.00 GiB more: expected the trial to fit the machine's memory."
+    )
+    assert is_shortage(MemoryError())
+    assert is_shortage(torch.OutOfMemoryError(OF_CUDA))
+    assert device_memory.explained(ValueError("no"), torch.device("cpu"), 1.0) is None
