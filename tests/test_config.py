@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import jsonschema
@@ -36,6 +37,15 @@ def one(body: str, *overrides: str) -> str:
 # --- the text ---------------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def usual_recursion():
+    """Python's own limit: torch.compile, which other tests use, raises it."""
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(1000)
+    yield
+    sys.setrecursionlimit(limit)
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
@@ -55,7 +65,7 @@ def one(body: str, *overrides: str) -> str:
         ("a: &a [*a, *a]", "a: this value contains itself (a YAML alias)."),
     ],
 )
-def test_a_text_that_is_no_study_is_refused_with_the_place(text, told):
+def test_a_text_that_is_no_study_is_refused_with_the_place(text, told, usual_recursion):
     with pytest.raises(InputError) as caught:
         parse_yaml(text)
     assert str(caught.value).startswith(told)

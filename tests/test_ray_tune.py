@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import re
@@ -16,6 +17,7 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 
+from lrstudy.ray_tune.runner import Interrupts
 from serial import SMALL, Serial, study
 
 pytestmark = pytest.mark.slow
@@ -234,6 +236,27 @@ def test_an_interrupted_study_keeps_everything_and_the_same_command_goes_on(star
     done = run("run", str(file), "--json")
     assert done.returncode == 0, done.stderr
     assert outcome(folder) == outcome(finished[0].parent / "runs" / "small")
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_interrupt_that_was_swallowed_is_raised_again():
+    """Once, a SIGINT arrived while a destructor ran: its exception was printed there, and the study went on to its end."""
+
+    class Dying:
+        def __del__(self):
+            os.kill(os.getpid(), signal.SIGINT)
+            for _ in range(10):
+                pass  # the handler runs here
+
+    before = signal.getsignal(signal.SIGINT)
+    with Interrupts() as interrupts:
+        interrupts.check()
+        dying = Dying()
+        del dying
+        gc.collect()
+        with pytest.raises(KeyboardInterrupt):
+            interrupts.check()
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_a_killed_worker_costs_an_epoch_and_its_slot_comes_back(start, tmp_path):

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from lrstudy.admission import Admission
@@ -53,7 +54,12 @@ def run(
     from lrstudy.ray_tune.adapter import AdmissionSearcher, KeepingWorkers, Refresh
     from lrstudy.ray_tune.trainable import TuneTrial
 
-    with _ray(ray, workload, slots), _scratch() as scratch:
+    with _ray(ray, workload, slots), Interrupts() as interrupts, _scratch() as scratch:
+
+        def turn() -> None:
+            interrupts.check()
+            refresh()
+
         gpu = workload.share if workload.device == "cuda" else 0
         tuner = tune.Tuner(
             tune.with_resources(TuneTrial, {"cpu": workload.threads, "gpu": gpu}),
@@ -69,7 +75,7 @@ def run(
                 name="trials",
                 storage_path=str(scratch),
                 verbose=0,
-                callbacks=[Refresh(refresh)],
+                callbacks=[Refresh(turn)],
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             ),
         )
@@ -99,6 +105,39 @@ def _ray(ray: Any, workload: Workload, slots: int) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+class Interrupts:
+    """Remembers that the process was interrupted or terminated, within the context and in the main thread.
+
+    Python raises KeyboardInterrupt wherever the interpreter is; in a destructor or a callback of native code, of which Ray
+    has many, it is printed and forgotten, and the study would go on.
+    """
+
+    def __init__(self) -> None:
+        self._received = False
+        self._before: dict[int, Callable[[int, FrameType | None], Any]] = {}
+
+    def __enter__(self) -> Interrupts:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before = signal.getsignal(number)
+            if callable(before) and threading.current_thread() is threading.main_thread():
+                self._before[number] = before
+                signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        for number, before in self._before.items():
+            signal.signal(number, before)
+
+    def check(self) -> None:
+        """Raise KeyboardInterrupt if a signal came and whatever it raised was lost."""
+        if self._received:
+            raise KeyboardInterrupt
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self._received = True
+        self._before[number](number, frame)
 
 
 def _say_nothing(*arguments: Any, **more: Any) -> None:
