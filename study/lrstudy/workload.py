@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -96,11 +97,13 @@ def resolve(study: StudyFile, base: Path, storage: Path) -> Workload:
     config = study.workload
     spec, owned = config.data_spec(base), own_code(config, base)
     cache = storage / "memo" / "data"
-    data, parts = load(spec, cache)
-    task = _task(config, data)
-    _check_metric(study, task, data, parts)
     gpu = study.resources.gpu if study.resources.gpu is not None else float(num_gpus() > 0)
     device, threads = "cuda" if gpu else "cpu", study.resources.cpu
+    with ThreadPoolExecutor(1) as pool:  # the first time both take seconds, each on a core of its own
+        measuring = pool.submit(numerics.probe, device, threads, storage / "memo" / "numerics")
+        data, parts = load(spec, cache)
+    task = _task(config, data)
+    _check_metric(study, task, data, parts)
     arithmetic = _arithmetic(config.numerics, device, data.channels * data.size**2)
     return Workload(
         data=spec,
@@ -121,9 +124,7 @@ def resolve(study: StudyFile, base: Path, storage: Path) -> Workload:
         device=device,
         threads=threads,
         share=gpu or float(threads),
-        numerics=numerics.describe(
-            device, threads, arithmetic, numerics.probe(device, threads, storage / "memo" / "numerics")
-        ),
+        numerics=numerics.describe(device, threads, arithmetic, measuring.result()),
         arithmetic=arithmetic,
     )
 
