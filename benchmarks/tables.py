@@ -33,23 +33,24 @@ def run(repeats: int) -> list[Row]:
     with tempfile.TemporaryDirectory() as folder:
         plan, _ = Study.from_yaml(HERE / "sharing.yaml", [f"storage.path={folder}"]).plan()
         rows.append(
-            _limit("recall of an epoch", in_turn({"recall": _recall(plan, Path(folder))}, repeats)["recall"], _RECALL_S)
+            limit("recall of an epoch", in_turn({"recall": _recall(plan, Path(folder))}, repeats)["recall"], _RECALL_S)
         )
         large, _ = Study.from_yaml(HERE / "sharing.yaml", [f"storage.path={folder}", "name=large", *_LARGE]).plan()
         assert large.num_trials == 10_000, large.num_trials
         empty = Path(folder) / "empty"
         variants = {"plan": timed(lambda: forecast(large, Journal(empty / "journal"), Memo(empty / "memo")))}
-        rows.append(_limit("plan of 10,000 trials x 30 epochs", in_turn(variants, repeats)["plan"], _PLAN_S))
+        rows.append(limit("plan of 10,000 trials x 30 epochs", in_turn(variants, repeats)["plan"], _PLAN_S))
     return rows
 
 
-def _limit(what: str, seconds: list[float], limit: float) -> Row:
-    ratios = sorted(limit / value for value in seconds)
+def limit(what: str, measured: list[float], most: float, unit: str = "s") -> Row:
+    """A row of something that should be at most `most`."""
+    ratios = sorted(most / value for value in measured)
     middle = ratios[len(ratios) // 2]
     return Row(
         what,
-        shown(limit / middle, "s"),
-        f"at most {shown(limit, 's')}",
+        shown(most / middle, unit),
+        f"at most {shown(most, unit)}",
         middle,
         ratios[0],
         ratios[-1],

@@ -6,6 +6,7 @@ import gc
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -177,6 +178,21 @@ def test_a_second_run_trains_nothing_starts_no_ray_and_says_so(finished):
     assert f"Nothing was trained: all {first['epochs_asked']} epochs were recalled" in done.stdout
     assert "imported []" in done.stdout
     assert {path.name: path.read_bytes() for path in folder.glob("*.parquet")} == before
+
+
+def test_costs_that_were_not_measured_are_measured_by_the_next_run_which_trains_nothing(finished, tmp_path):
+    """As after a kill between the last trial and the measurement."""
+    storage = tmp_path / "runs"
+    shutil.copytree(finished[0].parent / "runs", storage)
+    shutil.rmtree(storage / "memo" / "calibrations")
+    (storage / "small" / "calibration.parquet").unlink()
+    done = run("run", str(finished[0]), f"storage.path={storage}")
+    assert done.returncode == 0, done.stderr
+    assert "18 of 18 trials are recorded; measuring what their updates cost" in done.stdout
+    assert "Nothing was trained" in done.stdout
+    assert pq.read_table(storage / "small" / "calibration.parquet").num_rows > 0
+    again = run("run", str(finished[0]), f"storage.path={storage}")
+    assert "measuring" not in again.stdout
 
 
 def test_more_trials_extend_a_finished_study(finished, tmp_path):

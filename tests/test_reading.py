@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -53,6 +54,19 @@ def test_a_file_is_mapped_an_array_is_copied_and_a_large_file_is_read_ahead(mapp
     large = place(mapped, index, CPU)
     assert isinstance(large, Mapped)
     assert large.reads_ahead
+
+
+def test_a_gpu_keeps_the_images_that_leave_room_for_the_model(mapped, monkeypatch):
+    properties = SimpleNamespace(total_memory=1000)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
+    gpu = torch.device("cuda")
+    assert reading.fits(400, gpu, 1.0)
+    assert not reading.fits(401, gpu, 1.0)
+    assert not reading.fits(201, gpu, 0.5), "half of a GPU"
+    assert reading.fits(10**9, CPU, 1.0), "a CPU maps them"
+    streamed = place(mapped, np.arange(10), gpu, keeps=False)
+    assert isinstance(streamed, Mapped)
+    assert streamed.reads_ahead
 
 
 def test_the_memory_of_a_container_counts_as_the_machines(tmp_path, monkeypatch):

@@ -37,9 +37,8 @@ class Progress:
             self._live = Live(self._table(), console=self._console, refresh_per_second=4, transient=True)
             self._live.start()
         else:
-            self._console.print(
-                f"{self._already} of {admission.protocol.num_planned} trials are recorded; training on {slots} slots"
-            )
+            what = "measuring what their updates cost" if admission.is_done else f"training on {slots} slots"
+            self._console.print(f"{self._already} of {admission.protocol.num_planned} trials are recorded; {what}")
 
     def refresh(self) -> None:
         """Show what is known now."""
@@ -90,6 +89,7 @@ class Progress:
         pace = (ended - self._already) / elapsed if elapsed > 0 else 0.0
         left = f", about {duration((planned - ended) / pace)} left" if pace > 0 else ""
         phase = "confirming with fresh seeds" if admission.protocol.frozen else "tuning"
+        phase = "measuring what updates cost" if admission.is_done else phase
         spent = duration(_device_s(admission.trials.values()))
         failed = sum(trial.status in ("failed", "diverged") for trial in admission.trials.values())
         bad = f", {failed} diverged or failed" if failed else ""

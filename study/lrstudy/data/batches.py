@@ -61,16 +61,16 @@ def part_of(
     index: NDArray[np.int64],
     device: torch.device,
     constants: Constants,
-    share: float = 1.0,
+    keeps: bool = True,
     memory_format: str = "contiguous",
 ) -> Part:
-    """The examples at `index` of a data set, for a trial that may use `share` of the device.
+    """The examples at `index` of a data set; `keeps`: its images in a GPU's memory.
 
     `memory_format` (a key of MEMORY_FORMATS) is that of the normalised images.
     """
     mean, deviation = (torch.tensor(c, dtype=torch.float32).view(1, -1, 1, 1) * 255 for c in constants)
     return Part(
-        images=place(images, index, device, share),
+        images=place(images, index, device, keeps),
         labels=torch.from_numpy(labels[index].astype(np.int64 if labels.ndim == 1 else np.uint8)).to(device),
         index=index,
         mean=mean.to(device),

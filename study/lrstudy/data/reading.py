@@ -115,21 +115,22 @@ class Mapped:
 Images = Resident | Mapped
 
 
-def place(images: NDArray[np.uint8], index: NDArray[np.int64], device: torch.device, share: float = 1.0) -> Images:
+def place(images: NDArray[np.uint8], index: NDArray[np.int64], device: torch.device, keeps: bool = True) -> Images:
     """The images at `index` (int64, (N,)) of an array or a memory-mapped file, where a trial best reads them.
 
-    `share` is that of the GPU which a trial may use. What is read is the same everywhere.
+    `keeps`: in a GPU's memory, see `fits`. On a CPU a file stays where it is. What is read is the same everywhere.
     """
-    num_bytes = len(index) * images[0].nbytes
-    is_mapped = isinstance(images, np.memmap)
-    if device.type == "cuda":
-        room = torch.cuda.get_device_properties(device).total_memory * share * _RESIDENT_SHARE
-        if num_bytes > room and is_mapped:
-            return Mapped(images, torch.from_numpy(index), device, reads_ahead=True)
-    elif is_mapped:
+    if isinstance(images, np.memmap) and (device.type == "cpu" or not keeps):
         is_large = images.nbytes > memory_bytes() * _MAPPED_SHARE
-        return Mapped(images, torch.from_numpy(index), device, reads_ahead=is_large)
+        return Mapped(images, torch.from_numpy(index), device, reads_ahead=is_large or device.type == "cuda")
     return Resident(_copied(images, index, device))
+
+
+def fits(num_bytes: int, device: torch.device, share: float) -> bool:
+    """Whether a GPU of which a trial may use `share` has room for all images of a study beside the model."""
+    if device.type != "cuda":
+        return True
+    return num_bytes <= torch.cuda.get_device_properties(device).total_memory * share * _RESIDENT_SHARE
 
 
 def memory_bytes() -> int:

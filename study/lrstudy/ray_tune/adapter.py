@@ -82,9 +82,11 @@ class AdmissionSearcher(Searcher):
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Take the last report of a trial, or the death of its worker."""
         name = self._ids.get(trial_id)
-        if name is None:  # the calibration
+        if name is None:  # the calibration; without one, costs are the medians of what was recorded
             if result:
                 self._slots.observe(result)
+            else:
+                self._slots.notice_deaths()
             return
         with self._stopping_when_storage_fails():
             if error or not result:

@@ -13,6 +13,7 @@ import torch
 
 from lrstudy import models, numerics, own
 from lrstudy.data.batches import Part, part_of
+from lrstudy.data.reading import fits
 from lrstudy.settings import Settings
 from lrstudy.training import device_memory
 from lrstudy.training.compiling import compile_for
@@ -64,6 +65,8 @@ class Trainer:
             self.workload.split_digest,
         ):
             raise RuntimeError("this worker sees other data than the driver: the source changed while the study ran")
+        num_bytes = sum(self.workload.counts) * self._data.images[0].nbytes
+        self._keeps = fits(num_bytes, self.device, self.workload.share)
         self._own = Own(self._owned("augment"), self._owned("train_step"))
         self.train_part = self._part(self._splits.train)
         self.validation_part = self._part(self._splits.validation)
@@ -76,7 +79,7 @@ class Trainer:
     def _part(self, index: np.ndarray) -> Part:
         w = self.workload
         return part_of(
-            self._data.images, self._data.labels, index, self.device, w.constants, min(w.share, 1.0),
+            self._data.images, self._data.labels, index, self.device, w.constants, self._keeps,
             w.arithmetic.memory_format,
         )  # fmt: skip
 
