@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.harness import HERE, Row, compared, in_turn
-from lrstudy import numerics
 from lrstudy.memo import Memo
 from lrstudy.plan import Plan
 from lrstudy.study import Study
@@ -24,7 +23,6 @@ NOTES = (
 def run(repeats: int) -> list[Row]:
     with tempfile.TemporaryDirectory() as folder:
         plan, _ = Study.from_yaml(HERE / "sharing.yaml", [f"storage.path={folder}"]).plan()
-        numerics.configure("cpu", 1)
         specs = [
             plan.spec(f"{name}-{number}", arm, point, 0, False, {})
             for name, arm in plan.arms.items()

@@ -1,4 +1,4 @@
-"""Recalling, planning and reporting a large study: 10,000 trials x 30 epochs."""
+"""Recalling epochs, and planning a large study: 10,000 trials x 30 epochs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import time
 from pathlib import Path
 
 from benchmarks.harness import HERE, Row, in_turn, shown, timed
-from lrstudy import numerics
 from lrstudy.forecast import forecast
 from lrstudy.journal import Journal
 from lrstudy.memo import Memo
@@ -60,7 +59,6 @@ def limit(what: str, measured: list[float], most: float, unit: str = "s") -> Row
 
 
 def _recall(plan: Plan, folder: Path):
-    numerics.configure("cpu", 1)
     trainer = Trainer(plan.workload)
     arm = plan.arms["sgdr"]
     spec = plan.spec("t", arm, arm.space.default(), 0, False, {})
