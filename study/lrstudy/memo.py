@@ -39,7 +39,8 @@ T = TypeVar("T")
 
 SEGMENT_ROWS = 20_000
 """Most records in one segment: bounds the memory that compaction takes."""
-_GROUP_ROWS = 1_000
+_GROUP_ROWS = 200
+"""Rows of a segment that are read together: a look-up that is far from all earlier ones takes so long as this."""
 _DIGEST = re.compile(rb"[0-9a-f]{32}")
 
 

@@ -111,20 +111,17 @@ class Settings:
     def __post_init__(self) -> None:
         lr = np.atleast_1d(rounded(self.lr))
         lr = lr.reshape(-1, 1) if lr.ndim == 1 else lr
-        momentum = rounded(self.momentum)
-        momentum = momentum.reshape(-1, 1) if momentum.ndim == 1 else momentum
-        momentum = np.ascontiguousarray(np.broadcast_to(momentum, lr.shape))
         if lr.ndim != 2 or min(lr.shape) < 1:
             raise ValueError(f"lr must have shape (updates, sections), both >= 1; got {lr.shape}")
-        if not (np.isfinite(lr).all() and (lr >= 0).all()):
+        momentum = _rounded_momentum(self.momentum, lr.shape)
+        if not (lr.min() >= 0 and lr.max() < math.inf):
             bad = int(np.flatnonzero(~(np.isfinite(lr) & (lr >= 0)).all(axis=1))[0])
             raise ValueError(f"lr must be finite and >= 0; update {bad} has {lr[bad].tolist()}")
-        if not ((momentum >= 0) & (momentum < 1)).all():
+        if not (momentum.min() >= 0 and momentum.max() < 1):
             raise ValueError(f"momentum must lie in [0, 1); got {momentum.min()} ... {momentum.max()}")
         if type(self.batch_size) is not int or self.batch_size < 1:  # 32.0 would get another name than 32
             raise ValueError(f"batch_size must be a whole number >= 1; got {self.batch_size!r}")
-        for array in (lr, momentum):
-            array.setflags(write=False)
+        lr.setflags(write=False)
         object.__setattr__(self, "lr", lr)
         object.__setattr__(self, "momentum", momentum)
 
@@ -153,6 +150,26 @@ class Settings:
 
     def __hash__(self) -> int:
         return hash(self.digest)
+
+
+def _rounded_momentum(values: ArrayLike, shape: tuple[int, ...]) -> FloatArray:
+    """Momentum rounded and spread over (updates, sections), read-only."""
+    given = np.asarray(values, dtype=np.float64)
+    if given.size and not any(given.strides):  # one number, as nearly always
+        return _constant(float(given.reshape(-1)[0]), shape)
+    found = rounded(given)
+    found = found.reshape(-1, 1) if found.ndim == 1 else found
+    found = np.ascontiguousarray(np.broadcast_to(found, shape))
+    found.setflags(write=False)
+    return found
+
+
+@lru_cache(maxsize=64)
+def _constant(value: float, shape: tuple[int, ...]) -> FloatArray:
+    """A read-only array of one number, made once for the many epochs that have it."""
+    found = np.full(shape, rounded(value))
+    found.setflags(write=False)
+    return found
 
 
 @lru_cache(maxsize=1024)
