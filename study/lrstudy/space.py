@@ -69,9 +69,9 @@ class Parameter:
     def encode(self, value: Value) -> float:
         """The code of `value`. Raises ValueError if this parameter cannot have it."""
         if self.values:
-            found = [index for index, listed in enumerate(self.values) if _same(listed, value)]
-            if found:
-                return found[0]
+            found = next((index for index, listed in enumerate(self.values) if _same(listed, value)), None)
+            if found is not None:
+                return found
         elif _is_number(value) and self.low <= value <= self.high:
             if self.kind == "log":
                 return math.log(value / self.low) / math.log(self.high / self.low)
