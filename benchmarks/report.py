@@ -20,12 +20,13 @@ NOTES = (
 )
 _REPORT_S, _REPORT_MB = 30.0, 2000.0
 _BUILD = """
-import json, resource, sys, time
+import json, sys, time
 begin = time.perf_counter()
 import lrstudy_reports
 lrstudy_reports.build(sys.argv[1])
-most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
-print(json.dumps({"seconds": time.perf_counter() - begin, "megabytes": most}))
+seconds = time.perf_counter() - begin
+most = next(int(line.split()[1]) / 1e3 for line in open("/proc/self/status") if line.startswith("VmHWM"))
+print(json.dumps({"seconds": seconds, "megabytes": most}))
 """
 
 
