@@ -6,10 +6,9 @@ reports price the confirmed trials by what their updates take when nothing else 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
@@ -36,7 +35,7 @@ class UpdateKind:
         """The kind of a settings' updates."""
         return _kind(settings.batch_size, settings.recipe)
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """Its name, 16 hexadecimal digits."""
         return _digest([self.batch_size, asdict(self.recipe)])
@@ -110,4 +109,4 @@ def _path(workload: Workload, kind: UpdateKind) -> str:
 
 
 def _digest(value: object) -> str:
-    return blake2b(canonical_json(json.loads(json.dumps(value))), digest_size=8, person=b"lrstudy-price").hexdigest()
+    return blake2b(canonical_json(value), digest_size=8, person=b"lrstudy-price").hexdigest()

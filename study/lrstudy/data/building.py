@@ -83,12 +83,18 @@ def build(source: Source, spec: DataSpec, building: Path, entry: Path, describe:
                 f"storage.path: cannot keep the decoded data in {entry.parent}: {error.strerror}. What is decoded stays; free space, "
                 "then run the same command again."
             ) from error
-        raise
+        if error.errno:
+            raise  # the machine's fault; what has no number is pyarrow's, and the data's
+        raise _unreadable(spec, error) from error
     except (faults.InputError, faults.StorageError, MemoryError):
         raise
     except Exception as error:
-        reason = " ".join(str(error).split())[:200]
-        raise faults.InputError(f"data: {spec.source} cannot be read ({type(error).__name__}: {reason}).") from error
+        raise _unreadable(spec, error) from error
+
+
+def _unreadable(spec: DataSpec, error: Exception) -> faults.InputError:
+    reason = " ".join(str(error).split())[:200]
+    return faults.InputError(f"data: {spec.source} cannot be read ({type(error).__name__}: {reason}).")
 
 
 def _write_arrays(source: Source, spec: DataSpec, folder: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:

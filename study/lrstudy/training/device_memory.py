@@ -7,7 +7,7 @@ import re
 import torch
 
 _CONTEXT_BYTES = 800 * 2**20
-"""What CUDA itself takes for every process, measured at 0.4 to 0.7 GB: it counts against the share but is not torch's."""
+"""Left for what CUDA itself takes for every process, some hundreds of megabytes: no measurement, a margin."""
 _ASKED = (
     (re.compile(r"Tried to allocate ([\d.]+) (KiB|MiB|GiB)"), {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30}),
     (re.compile(r"you tried to allocate (\d+) (bytes)"), {"bytes": 1}),
