@@ -73,9 +73,8 @@ def price(memo: Memo, workload: Workload, kind: UpdateKind) -> Price | None:
         return None
     # Alone, a trial has the whole GPU; on a CPU, as many cores as it has threads.
     devices = 1.0 if workload.device == "cuda" else workload.share
-    device_kind = f"{workload.numerics.get('device')}: {workload.numerics.get('device_model')}"
     seconds = (devices * stored[name] for name in ("update_s", "epoch_s", "evaluation_s"))
-    return Price(kind, device_kind, *seconds)
+    return Price(kind, workload.root(seed=0).device_kind, *seconds)
 
 
 def unpriced(memo: Memo, workload: Workload, kinds: Iterable[UpdateKind]) -> list[UpdateKind]:

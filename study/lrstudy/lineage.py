@@ -41,6 +41,11 @@ class Root:
     source: str = ""
     semantics: int = SEMANTICS
 
+    @property
+    def device_kind(self) -> str:
+        """The kind of device that trains, as tables name it."""
+        return f"{self.numerics.get('device')}: {self.numerics.get('device_model')}"
+
     def name(self) -> str:
         """name(0): 32 hexadecimal digits."""
         return _hash(b"root", canonical_json(asdict(self)))

@@ -45,9 +45,9 @@ class Arithmetic:
 PLAIN = Arithmetic()
 
 
-def describe(device: str, threads: int, arithmetic: Arithmetic, machine: dict[str, object]) -> dict[str, object]:
+def describe(arithmetic: Arithmetic, machine: dict[str, object]) -> dict[str, object]:
     """All numerics of a study: those of a machine, as `measure` gives them, and the chosen ones."""
-    compiler = {"compiler": _compiler()} if arithmetic.compile and device == "cpu" else {}
+    compiler = {"compiler": _compiler()} if arithmetic.compile and machine["device"] == "cpu" else {}
     return machine | asdict(arithmetic) | compiler
 
 
@@ -55,7 +55,6 @@ def measure(device: str, threads: int) -> dict[str, object]:
     """The numerics of this process that no study chooses; imports torch. `device` is ``cpu`` or ``cuda``."""
     import torch
 
-    torch.set_num_threads(threads)
     described: dict[str, object] = {
         "device": device,
         "device_model": torch.cuda.get_device_name() if device == "cuda" else _cpu_model(),

@@ -278,7 +278,7 @@ class Walk:
             lineage=lineage, parent=parent, root=spec.root.name(), epoch=epoch, settings=settings.digest,
             state=digest, diverged=diverged, metrics=metrics, batch_size=settings.batch_size,
             updates=settings.num_updates, examples=_trained_on(settings, spec.run), train_s=trained.train_s,
-            eval_s=trained.eval_s, state_s=state_s, device_kind=_device_kind(spec.root), device_share=spec.share,
+            eval_s=trained.eval_s, state_s=state_s, device_kind=spec.root.device_kind, device_share=spec.share,
             device_s=spec.share * (trained.train_s + trained.eval_s + state_s), host=_HOST,
             created_at=time.time(), origin=origin,
         )  # fmt: skip
@@ -299,10 +299,6 @@ class Walk:
 
     def _span(self, begin: float, category: Category) -> None:
         self._spans.append(Span(begin, time.monotonic() - begin, category, self.spec.trial_id))
-
-
-def _device_kind(root: Root) -> str:
-    return f"{root.numerics.get('device')}: {root.numerics.get('device_model')}"
 
 
 def _trained_on(settings: Settings, run: Run) -> int:

@@ -124,7 +124,7 @@ def resolve(study: StudyFile, base: Path, storage: Path) -> Workload:
         device=device,
         threads=threads,
         share=gpu or float(threads),
-        numerics=numerics.describe(device, threads, arithmetic, measuring.result()),
+        numerics=numerics.describe(arithmetic, measuring.result()),
         arithmetic=arithmetic,
     )
 
@@ -136,8 +136,8 @@ _EVALUATED_AT_ONCE = {"cpu": 2**19, "cuda": 2**25}
 def _arithmetic(config: NumericsConfig, device: str, image_elements: int) -> Arithmetic:
     """What a study's `numerics` come to. Raises InputError for what the device cannot do.
 
-    On a CPU channels_last trained 11 networks 1.0 to 1.7 times as fast; a GPU needs it for its tensor cores, and is slower
-    with it where it does not use them.
+    On a CPU channels_last trained 11 networks 1.0 to 1.7 times as fast; that a GPU needs it for its tensor
+    cores, and is slower with it elsewhere, is NVIDIA's word and was not measured.
     """
     if config.precision == "fp16" and device == "cpu":
         raise InputError(

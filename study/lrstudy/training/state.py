@@ -38,8 +38,8 @@ class State:
     model: nn.Module
     sections: tuple[tuple[str, ...], ...]
     arithmetic: Arithmetic = PLAIN
-    optimizer: torch.optim.Optimizer | None = None
-    kind: str = ""
+    optimizer: torch.optim.Optimizer | None = field(init=False)
+    kind: str = field(init=False)
     network: Any = field(init=False)
     scaler: torch.amp.GradScaler | None = field(init=False)
 
@@ -48,7 +48,7 @@ class State:
         if self.arithmetic.compile:
             torch._dynamo.config.recompile_limit = _MOST_SHAPES
             self.network = torch.compile(self.model, dynamic=False)
-        self.scaler = self._new_scaler()
+        self._forget()
 
     @staticmethod
     def of(model: Model, device: torch.device, arithmetic: Arithmetic = PLAIN) -> State:
@@ -59,7 +59,7 @@ class State:
     def begin_again(self, module: nn.Module) -> None:
         """Become the state before the first epoch with the weights of `module`, keeping what was compiled."""
         self.model.load_state_dict(module.state_dict())
-        self.optimizer, self.kind, self.scaler = None, "", self._new_scaler()
+        self._forget()
 
     def autocast(self) -> AbstractContextManager[object]:
         """Within it, forward passes have the precision of the study."""
@@ -123,7 +123,7 @@ class State:
             self.model.load_state_dict(model, strict=True)
         except RuntimeError as error:
             raise ValueError(f"the stored state does not fit the model: {error}") from error
-        self.optimizer, self.kind, self.scaler = None, "", self._new_scaler()
+        self._forget()
         if self.scaler is not None:
             scale, tracker = tensors["scaler"].tolist()
             self.scaler.load_state_dict(self.scaler.state_dict() | {"scale": scale, "_growth_tracker": int(tracker)})
@@ -144,8 +144,10 @@ class State:
     def _device(self) -> torch.device:
         return next(self.model.parameters()).device
 
-    def _new_scaler(self) -> torch.amp.GradScaler | None:
-        return torch.amp.GradScaler(self._device.type) if self.arithmetic.precision == "fp16" else None
+    def _forget(self) -> None:
+        """Be without an optimizer, and with a new scaler."""
+        self.optimizer, self.kind = None, ""
+        self.scaler = torch.amp.GradScaler(self._device.type) if self.arithmetic.precision == "fp16" else None
 
     def _make(self, kind: str) -> torch.optim.Optimizer:
         parameters = dict(self.model.named_parameters())

@@ -41,8 +41,7 @@ class Trainer:
 
     def __init__(self, workload: Workload) -> None:
         arithmetic = workload.arithmetic
-        machine = numerics.measure(workload.device, workload.threads)
-        found = numerics.describe(workload.device, workload.threads, arithmetic, machine)
+        found = numerics.describe(arithmetic, numerics.measure(workload.device, workload.threads))
         if found != workload.numerics:
             differing = {k for k in found.keys() | workload.numerics.keys() if found.get(k) != workload.numerics.get(k)}
             detail = "; ".join(
