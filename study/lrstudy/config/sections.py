@@ -80,7 +80,7 @@ class Task(Section):
 
 
 class Numerics(Section):
-    """How numbers are computed. `auto` is what was measured to be fastest, and the same on every machine of a kind."""
+    """How numbers are computed. `auto` is what was measured to be fastest on CPUs, and what NVIDIA advises for GPUs."""
 
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     tf32: bool = False
