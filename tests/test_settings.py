@@ -80,7 +80,7 @@ def test_rounding_lets_non_finite_values_pass() -> None:
 
 
 def test_canonical_bytes_are_scalars_then_little_endian_arrays() -> None:
-    scalars, arrays = BASE.canonical().split(b"\n", 1)
+    scalars, arrays = BASE.canonical.split(b"\n", 1)
     assert scalars == (
         b'{"alpha":null,"augment":"none","batch_size":32,"batchnorm":"train","beta2":null,"class_weights":null,'
         b'"clip_norm":null,"eps":null,"input":"images","loss":"cross_entropy","micro_batch":null,"nesterov":false,"norm_batch":null,'

@@ -15,7 +15,8 @@ from lrstudy.config import Common, StudyFile
 from lrstudy.config.sections import shown
 from lrstudy.faults import InputError, choices, unknown
 from lrstudy.policies import build, registry
-from lrstudy.policies.base import Policy, checked, parameter_names
+from lrstudy.policies.base import Policy, parameter_names
+from lrstudy.policies.parameters import checked
 from lrstudy.policies.spaces import default_space
 from lrstudy.settings import OPTIMIZER_CONSTANTS, Recipe
 from lrstudy.space import Configuration, Parameter, Space, Value, parse_parameter, spread

@@ -18,9 +18,11 @@ from lrstudy.journal import Journal
 from lrstudy.lineage import chain
 from lrstudy.memo import Memo
 from lrstudy.plan import CONFIRM_SEED, Plan
+from lrstudy.policies import build
+from lrstudy.policies.base import Policy, Run
 from lrstudy.records import Record
 from lrstudy.search import INDEPENDENT, make
-from lrstudy.settings import canonical_json
+from lrstudy.settings import Settings, canonical_json
 from lrstudy.space import Configuration
 
 Work = Counter[tuple[int, int]]
@@ -229,10 +231,9 @@ class _Walker:
     def walk(self, one: Known) -> None:
         """Count the trials of one configuration."""
         plan, arm = self.plan, self.plan.arms[one.arm]
-        spec = plan.spec("", arm, one.configuration, one.seeds[0], False, {})
-        policy = spec.build_policy()
-        settings = [policy.settings(epoch, (), spec.run) for epoch in range(spec.run.num_epochs)]
-        work = [(s.batch_size, s.num_updates) for s in settings]
+        policy = build(arm.policy, arm.parameters(one.configuration))
+        settings = _untriggered(policy, plan.run(arm, one.configuration))
+        work = _work(settings)
         self._work_of.setdefault(one.arm, []).append(work)
         for seed in one.seeds:
             names = list(chain(self._root(seed), settings))
@@ -254,10 +255,9 @@ class _Walker:
             return
         if arm not in self._work_of:
             resolved = self.plan.arms[arm]
-            spec = self.plan.spec("", resolved, resolved.space.default(), 0, False, {})
-            policy = spec.build_policy()
-            asked = [policy.settings(epoch, (), spec.run) for epoch in range(epochs)]
-            self._work_of[arm] = [[(s.batch_size, s.num_updates) for s in asked]]
+            middle = resolved.space.default()
+            policy = build(resolved.policy, resolved.parameters(middle))
+            self._work_of[arm] = [_work(_untriggered(policy, self.plan.run(resolved, middle)))]
         examples = self._work_of[arm]
         for trial in range(trials):
             typical = Counter(examples[trial % len(examples)])
@@ -323,6 +323,15 @@ class _Walker:
                 self.records.append(recorded[epoch])
             else:
                 self.work[work[epoch]] += 1
+
+
+def _untriggered(policy: Policy, run: Run) -> list[Settings]:
+    """The settings of all epochs of a run, in which a reactive policy is not triggered."""
+    return [policy.settings(epoch, (), run) for epoch in range(run.num_epochs)]
+
+
+def _work(settings: Sequence[Settings]) -> list[tuple[int, int]]:
+    return [(one.batch_size, one.num_updates) for one in settings]
 
 
 def _branches(paths: Sequence[tuple[str, list[str]]], depth: int) -> Iterator[Branch]:

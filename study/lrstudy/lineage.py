@@ -53,7 +53,7 @@ class Root:
 
 def extend(name: str, settings: Settings) -> str:
     """name(e+1) of the state reached from the state `name` by one epoch with `settings`."""
-    return _hash(bytes.fromhex(name), settings.canonical())
+    return _hash(bytes.fromhex(name), settings.canonical)
 
 
 def chain(name: str, epochs: Iterable[Settings]) -> Iterator[str]:

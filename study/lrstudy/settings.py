@@ -31,14 +31,21 @@ def rounded(values: ArrayLike) -> FloatArray:
     """
     array = np.array(values, dtype="<f8")
     magnitude = np.abs(array)
-    regular = np.isfinite(array) & (magnitude >= 1e-280) & (magnitude < 1e280)
-    some = array[regular]
-    exponent = np.searchsorted(_POWERS, np.abs(some), side="right") - 301  # floor(log10(|x|))
-    shift = DIGITS - 1 - exponent
-    up, down = _POWERS[np.maximum(shift, 0) + 300], _POWERS[np.maximum(-shift, 0) + 300]
-    array[regular] = np.rint(some * up / down) / up * down
+    regular = (magnitude >= 1e-280) & (magnitude < 1e280)
+    if regular.all():  # as nearly always
+        return np.asarray(_rounded_regular(array, magnitude))
+    array[regular] = _rounded_regular(array[regular], magnitude[regular])
     array[magnitude < 1e-280] = 0.0
     return array
+
+
+def _rounded_regular(array: FloatArray, magnitude: FloatArray) -> FloatArray:
+    """`rounded` for numbers whose magnitude lies in [1e-280, 1e280)."""
+    exponent = np.searchsorted(_POWERS, magnitude, side="right") - 301  # floor(log10(|x|))
+    shift = DIGITS - 1 - exponent
+    up, down = _POWERS[np.maximum(shift, 0) + 300], _POWERS[np.maximum(-shift, 0) + 300]
+    found: FloatArray = np.rint(array * up / down) / up * down
+    return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,8 +124,6 @@ class Settings:
         if not (lr.min() >= 0 and lr.max() < math.inf):
             bad = int(np.flatnonzero(~(np.isfinite(lr) & (lr >= 0)).all(axis=1))[0])
             raise ValueError(f"lr must be finite and >= 0; update {bad} has {lr[bad].tolist()}")
-        if not (momentum.min() >= 0 and momentum.max() < 1):
-            raise ValueError(f"momentum must lie in [0, 1); got {momentum.min()} ... {momentum.max()}")
         if type(self.batch_size) is not int or self.batch_size < 1:  # 32.0 would get another name than 32
             raise ValueError(f"batch_size must be a whole number >= 1; got {self.batch_size!r}")
         lr.setflags(write=False)
@@ -138,8 +143,9 @@ class Settings:
     @cached_property
     def digest(self) -> str:
         """Name of these settings: 128-bit BLAKE2b of the canonical bytes, 32 hexadecimal digits."""
-        return blake2b(self.canonical(), digest_size=16).hexdigest()
+        return blake2b(self.canonical, digest_size=16).hexdigest()
 
+    @cached_property
     def canonical(self) -> bytes:
         """The bytes that stand for these settings in a name: sorted JSON of scalars, then both arrays."""
         scalars = _scalars(self.batch_size, self.num_updates, self.num_sections, self.recipe)
@@ -153,23 +159,26 @@ class Settings:
 
 
 def _rounded_momentum(values: ArrayLike, shape: tuple[int, ...]) -> FloatArray:
-    """Momentum rounded and spread over (updates, sections), read-only."""
+    """Momentum rounded and spread over (updates, sections), read-only. Raises ValueError outside [0, 1)."""
     given = np.asarray(values, dtype=np.float64)
     if given.size and not any(given.strides):  # one number, as nearly always
         return _constant(float(given.reshape(-1)[0]), shape)
     found = rounded(given)
     found = found.reshape(-1, 1) if found.ndim == 1 else found
-    found = np.ascontiguousarray(np.broadcast_to(found, shape))
-    found.setflags(write=False)
-    return found
+    return _momentum(np.ascontiguousarray(np.broadcast_to(found, shape)))
 
 
 @lru_cache(maxsize=64)
 def _constant(value: float, shape: tuple[int, ...]) -> FloatArray:
-    """A read-only array of one number, made once for the many epochs that have it."""
-    found = np.full(shape, rounded(value))
-    found.setflags(write=False)
-    return found
+    """A momentum of one number, made once for the many epochs that have it."""
+    return _momentum(np.full(shape, rounded(value)))
+
+
+def _momentum(values: FloatArray) -> FloatArray:
+    if not (values.min() >= 0 and values.max() < 1):
+        raise ValueError(f"momentum must lie in [0, 1); got {values.min()} ... {values.max()}")
+    values.setflags(write=False)
+    return values
 
 
 @lru_cache(maxsize=1024)

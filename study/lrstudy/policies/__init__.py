@@ -16,8 +16,9 @@ from types import MappingProxyType
 
 from lrstudy.faults import InputError, choices, unknown
 from lrstudy.own import is_reference
-from lrstudy.policies.base import History, Policy, RatePolicy, Rule, Run, checked, expected, parameter_names
+from lrstudy.policies.base import History, Policy, RatePolicy, Run, parameter_names
 from lrstudy.policies.durations import Duration
+from lrstudy.policies.parameters import Rule, checked, expected
 from lrstudy.settings import Settings
 
 __all__ = [

@@ -8,8 +8,9 @@ from typing import Annotated, Literal
 
 import numpy as np
 
-from lrstudy.policies.base import Floor, PositiveDuration, RatePolicy, Ratio, Rule, Run, require, require_absent
+from lrstudy.policies.base import RatePolicy, Run, require_absent
 from lrstudy.policies.durations import Duration, in_epochs
+from lrstudy.policies.parameters import Floor, PositiveDuration, Ratio, Rule, require
 from lrstudy.settings import FloatArray
 
 Warmup = Annotated[Duration, Rule("a duration, like 5 or '5%'", lambda value: True)]

@@ -13,7 +13,8 @@ from dataclasses import fields
 from typing import Any, Literal, Protocol
 
 from lrstudy.faults import InputError
-from lrstudy.policies.base import Policy, Run, require
+from lrstudy.policies.base import Policy, Run
+from lrstudy.policies.parameters import require
 from lrstudy.policies.plateau import PlateauPolicy
 from lrstudy.settings import Recipe, Settings
 

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from difflib import get_close_matches
 from fractions import Fraction
-from functools import cache, lru_cache
-from numbers import Integral, Real
-from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
+from functools import lru_cache
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lrstudy.faults import InputError
 from lrstudy.policies.durations import Duration, in_epochs
+from lrstudy.policies.parameters import Count, Floor, Rule, checked, fault, hints, is_of_durations, require
 from lrstudy.settings import FloatArray, Recipe, Settings
 
 if TYPE_CHECKING:
@@ -27,6 +24,7 @@ History = Sequence[Mapping[str, float]]
 """Metrics of the finished epochs, oldest first: ``train_loss``, ``val_loss``, ``val_<metric>``."""
 
 
+@lru_cache(maxsize=1024)
 def count_updates(num_examples: int, batch_size: int, tail: Literal["keep", "drop"] = "keep") -> int:
     """Updates of an epoch: `keep` makes ceil(N / B), a tail of one joining the batch before; `drop` floor(N / B).
 
@@ -82,30 +80,7 @@ def _settings(
         recipe = replace(recipe, micro_batch=None)
     rates = np.frombuffer(lr).reshape(lr_shape)
     momenta = np.frombuffer(momentum).reshape(momentum_shape)
-    return Settings(_over_sections(rates, shape), _over_sections(momenta, shape), batch_size, recipe)
-
-
-@dataclass(frozen=True)
-class Rule:
-    """What a parameter must fulfil beyond its type, written as ``Annotated[float, Rule(...)]``.
-
-    `expected` completes "expected ..." in the error; `holds` is asked with a value of the right type.
-    """
-
-    expected: str
-    holds: Callable[[Any], bool]
-
-
-Count = Annotated[int, Rule("a whole number of at least 1", lambda value: value >= 1)]
-Ratio = Annotated[float, Rule("a number above 0 and at most 1", lambda value: 0 < value <= 1)]
-"""A share of the peak rate."""
-Floor = Annotated[float, Rule("a number in [0, 1)", lambda value: 0 <= value < 1)]
-"""A share of the peak rate below it, which may be 0. Also the range of momentum."""
-Factor = Annotated[int, Rule("a whole number of at least 2", lambda value: value >= 2)]
-"""How many times a batch grows."""
-PositiveDuration = Annotated[
-    Duration, Rule("a duration above 0, like 4, '25%' or '2000u'", lambda value: in_epochs(value, 1, 1) > 0)
-]
+    return Settings(_over_sections(rates, shape), momenta, batch_size, recipe)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,9 +175,9 @@ def parameter_names(policy: type[Policy]) -> tuple[str, ...]:
 
 def durations_of(policy: Policy) -> Iterator[tuple[str, tuple[Duration, ...]]]:
     """The parameters that are durations, or lists of them, and their values; those that are absent are left out."""
-    for name, hint in _hints(type(policy)).items():
+    for name, hint in hints(type(policy)).items():
         value = getattr(policy, name)
-        if value is not None and _is_of_durations(hint):
+        if value is not None and is_of_durations(hint):
             yield name, value if isinstance(value, tuple) else (value,)
 
 
@@ -247,121 +222,9 @@ def require_absent(policy: Policy, names: Sequence[str], where: str) -> None:
     """Raise InputError for those of the parameters `names` that are given (not None): they exist only `where`."""
     given = [name for name in names if getattr(policy, name) is not None]
     if given:
-        raise InputError([_fault(name, f"it only with {where}", getattr(policy, name)) for name in given])
+        raise InputError([fault(name, f"it only with {where}", getattr(policy, name)) for name in given])
 
 
-def require(holds: bool, parameter: str, expected: str, arrived: object) -> None:
-    """Raise InputError ``parameter: expected ...; got ...`` unless `holds`."""
-    if not holds:
-        raise InputError(_fault(parameter, expected, arrived))
-
-
-def checked(policy: type[Policy], values: Mapping[str, object]) -> tuple[dict[str, Any], list[str]]:
-    """The `values` as the policy's annotations want them, and a sentence for each that does not fit.
-
-    Whole numbers are converted for floats and lists for tuples, also inside lists; nothing else is
-    repaired: truth values and strings are no numbers, 32.0 is no whole number. All names must exist.
-    """
-    fitting: dict[str, Any] = {}
-    faults: list[str] = []
-    for name, value in values.items():
-        try:
-            fitting[name] = _converted(value, _hints(policy)[name])
-        except (ValueError, OverflowError):
-            faults.append(_fault(name, expected(policy, name), value) + _nearest(_hints(policy)[name], value))
-    return fitting, faults
-
-
-def expected(policy: type[Policy], parameter: str) -> str:
-    """What a parameter's value must be, as the words after "expected"."""
-    return _described(_hints(policy)[parameter])
-
-
-@cache
-def _hints(policy: type[Policy]) -> dict[str, Any]:
-    return get_type_hints(policy, include_extras=True)
-
-
-def _converted(value: Any, hint: Any) -> object:
-    """`value` as the annotation `hint` wants it; an author's own types pass. Raises ValueError otherwise."""
-    origin, inner = get_origin(hint), get_args(hint)
-    if origin is Annotated:
-        converted = _converted(value, inner[0])
-        fits = all(rule.holds(converted) for rule in inner[1:] if isinstance(rule, Rule))
-    elif is_duration(hint):
-        is_absent = value is None and NoneType in inner
-        fits, converted = is_absent or isinstance(value, (int, float, str)), value
-        if fits and not is_absent:
-            in_epochs(value, 1, 1)  # raises ValueError for what is no duration
-    elif origin in (Union, UnionType):
-        return _first_that_fits(value, inner)
-    elif origin in (tuple, list):
-        fits = isinstance(value, (list, tuple))
-        converted = tuple(_converted(item, inner[0]) for item in value) if fits else value
-    elif origin is Literal:
-        fits, converted = value in inner, value
-    elif hint in (float, int):
-        fits = isinstance(value, Real if hint is float else Integral) and not isinstance(value, bool)
-        converted = hint(value) if fits else value
-        fits = fits and math.isfinite(converted)
-    else:
-        fits, converted = hint not in (bool, str, NoneType) or isinstance(value, hint), value
-    if not fits:
-        raise ValueError(f"{value!r} is not {hint}")
-    return converted
-
-
-def is_duration(hint: Any) -> bool:
-    """Whether an annotation is `Duration`, perhaps or None: a union flattens, so its three types are looked for."""
-    return get_origin(hint) in (Union, UnionType) and set(get_args(Duration)) <= set(get_args(hint))
-
-
-def _is_of_durations(hint: Any) -> bool:
-    """Whether an annotation asks for a duration, a list of them, or either or nothing."""
-    if get_origin(hint) in (Annotated, tuple, list):
-        return _is_of_durations(get_args(hint)[0])
-    is_union = get_origin(hint) in (Union, UnionType)
-    return is_duration(hint) or (is_union and any(map(_is_of_durations, get_args(hint))))
-
-
-def _first_that_fits(value: object, hints: Sequence[Any]) -> object:
-    for hint in hints:
-        try:
-            return _converted(value, hint)
-        except ValueError:
-            continue
-    raise ValueError(f"{value!r} is none of {hints}")
-
-
-def _described(hint: Any) -> str:
-    origin, inner = get_origin(hint), get_args(hint)
-    if origin is Annotated:
-        return next(rule.expected for rule in reversed(inner) if isinstance(rule, Rule))
-    if is_duration(hint):
-        return "a duration, like 4, '25%' or '2000u'" + (" or null" if NoneType in inner else "")
-    if origin in (Union, UnionType):
-        return " or ".join(_described(option) for option in inner)
-    if origin in (tuple, list):
-        return f"a list of which each is {_described(inner[0])}"
-    if origin is Literal:
-        return " or ".join(filter(None, (", ".join(inner[:-1]), inner[-1])))
-    words = {float: "a number", int: "a whole number", bool: "true or false", str: "a text", NoneType: "null"}
-    return words.get(hint, str(hint))
-
-
-def _fault(parameter: str, expected: str, arrived: object) -> str:
-    return f"{parameter}: expected {expected}; got {'null' if arrived is None else repr(arrived)}"
-
-
-def _nearest(hint: Any, arrived: object) -> str:
-    """``. Did you mean 'this'?`` for a name that is almost one of those that the annotation lists."""
-    names = [name for option in (hint, *get_args(hint)) if get_origin(option) is Literal for name in get_args(option)]
-    near = get_close_matches(str(arrived), names, n=2)
-    return f". Did you mean {' or '.join(map(repr, near))}?" if near else ""
-
-
-def _over_sections(values: ArrayLike, shape: tuple[int, int]) -> FloatArray:
-    array = np.asarray(values, dtype=np.float64)
-    if array.ndim == 1:
-        array = array.reshape(-1, 1)
-    return np.broadcast_to(array, shape)
+def _over_sections(rates: FloatArray, shape: tuple[int, int]) -> FloatArray:
+    rates = rates.reshape(-1, 1) if rates.ndim == 1 else rates
+    return rates if rates.shape == shape else np.broadcast_to(rates, shape)

@@ -11,19 +11,9 @@ import math
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from lrstudy.policies.base import (
-    Count,
-    Factor,
-    History,
-    Policy,
-    PositiveDuration,
-    Ratio,
-    Rule,
-    Run,
-    require,
-    require_absent,
-)
+from lrstudy.policies.base import History, Policy, Run, require_absent
 from lrstudy.policies.durations import Duration, count_passed, to_whole_epoch
+from lrstudy.policies.parameters import Count, Factor, PositiveDuration, Ratio, Rule, require
 from lrstudy.policies.plateau import PlateauPolicy
 from lrstudy.settings import Settings
 

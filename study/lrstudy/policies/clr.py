@@ -14,19 +14,9 @@ from typing import Annotated, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from lrstudy.policies.base import (
-    Floor,
-    PositiveDuration,
-    RatePolicy,
-    Ratio,
-    Rule,
-    Run,
-    Ticks,
-    phase,
-    require,
-    require_absent,
-)
+from lrstudy.policies.base import RatePolicy, Run, Ticks, phase, require_absent
 from lrstudy.policies.cycles import CyclicalPolicy
+from lrstudy.policies.parameters import Floor, PositiveDuration, Ratio, Rule, require
 from lrstudy.settings import FloatArray
 
 Mode = Literal["triangular", "triangular2", "exp_range", "modified_triangular2"]

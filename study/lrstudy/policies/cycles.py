@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal
 
-from lrstudy.policies.base import Factor, RatePolicy, Run, Ticks, require, require_absent
+from lrstudy.policies.base import RatePolicy, Run, Ticks, require_absent
 from lrstudy.policies.durations import Duration, count_passed
+from lrstudy.policies.parameters import Factor, require
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,8 +20,9 @@ import numpy as np
 
 from lrstudy import own
 from lrstudy.faults import InputError
-from lrstudy.policies.base import Policy, RatePolicy, Run, is_duration
+from lrstudy.policies.base import Policy, RatePolicy, Run
 from lrstudy.policies.durations import Duration
+from lrstudy.policies.parameters import is_duration
 from lrstudy.settings import FloatArray
 
 _FORM = "def {name}(p: float, E: float, *, lr: float, ...) -> float"

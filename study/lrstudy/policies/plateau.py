@@ -10,7 +10,8 @@ from typing import Annotated, Literal
 import numpy as np
 
 from lrstudy.faults import InputError, choices
-from lrstudy.policies.base import Floor, History, Policy, Rule, Run
+from lrstudy.policies.base import History, Policy, Run
+from lrstudy.policies.parameters import Floor, Rule
 from lrstudy.settings import Settings
 
 Natural = Annotated[int, Rule("a whole number of at least 0", lambda value: value >= 0)]

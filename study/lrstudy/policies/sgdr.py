@@ -8,8 +8,9 @@ from typing import Annotated
 
 import numpy as np
 
-from lrstudy.policies.base import Count, Floor, PositiveDuration, Ratio, Rule, Run, Ticks, phase, require
+from lrstudy.policies.base import Run, Ticks, phase
 from lrstudy.policies.cycles import CyclicalPolicy
+from lrstudy.policies.parameters import Count, Floor, PositiveDuration, Ratio, Rule, require
 from lrstudy.settings import FloatArray
 
 SLOW_START = 0.01

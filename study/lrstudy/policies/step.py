@@ -7,8 +7,9 @@ from typing import Literal
 
 import numpy as np
 
-from lrstudy.policies.base import PositiveDuration, RatePolicy, Ratio, Run, Ticks
+from lrstudy.policies.base import RatePolicy, Run, Ticks
 from lrstudy.policies.durations import Duration, count_passed, to_whole_epoch
+from lrstudy.policies.parameters import PositiveDuration, Ratio
 from lrstudy.settings import FloatArray
 
 
