@@ -111,3 +111,29 @@ def test_what_confirmed_trials_trained_with_is_measured_for_real(tmp_path):
     calibration.measure(Trainer(plan.workload), ran.memo, kinds)
     prices = [calibration.price(ran.memo, plan.workload, kind) for kind in kinds]
     assert all(0 < price.device_s_per_update < 10 and price.device_s_per_evaluation > 0 for price in prices)
+
+
+@pytest.mark.slow
+def test_a_calibration_that_fails_leaves_the_study_and_says_why(tmp_path, monkeypatch):
+    from lrstudy.ray_tune.adapter import AdmissionSearcher
+    from lrstudy.ray_tune.slots import Slots
+    from lrstudy.ray_tune.trainable import TuneTrial
+
+    plan = study(tmp_path, SMALL, "arms=[constant]", "search.trials=1", "search.cohort=1").plan()[0]
+    ran = Serial(plan, tmp_path / "runs")
+    admission = ran.run()
+    searcher = AdmissionSearcher(admission, plan.workload, "", None, Slots(1, ran.journal))
+    config = searcher.suggest("one")
+
+    def fails(*arguments):
+        raise RuntimeError("the device fell asleep")
+
+    monkeypatch.setattr(calibration, "measure", fails)
+    searcher.on_trial_complete("one", TuneTrial(config).step())
+    assert admission.notes == [
+        "what updates cost alone on the device could not be measured (RuntimeError: the device fell asleep); the report takes the "
+        "medians of what was recorded, and the next run tries again."
+    ]
+    assert [line["spans"][-1][2] for line in ran.journal.of_kind("spans")] == ["calibrate"], "its time is in the ledger"
+    assert searcher.suggest("two") == searcher.FINISHED, "tried once"
+    assert admission.unpriced(), "and again in the next run"

@@ -14,6 +14,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from lrstudy import calibration
+from lrstudy.calibration import UpdateKind
 from lrstudy.journal import Journal
 from lrstudy.memo import Memo
 from lrstudy.plan import Plan, with_store_points
@@ -25,7 +27,7 @@ class Admission:
     """Hands out the trials of a study run.
 
     Call `next` for a trial to run, `stepped` with its epochs, `ended` when it is over, until `is_done`.
-    `stopped` and `failure` say why nothing more is handed out.
+    `stopped` and `failure` say why nothing more is handed out; `notes` are for the user to read at the end.
     """
 
     def __init__(self, plan: Plan, memo: Memo, journal: Journal) -> None:
@@ -34,6 +36,7 @@ class Admission:
         self.is_done = False
         self.stopped = ""
         self.failure = ""
+        self.notes: list[str] = []
         self._waiting: list[Trial] = []
         self._num_running = 0
         self._claims: dict[str, str] = {}
@@ -52,6 +55,12 @@ class Admission:
     def is_over(self) -> bool:
         """Whether nothing runs and nothing more will be handed out."""
         return self._num_running == 0 and (self.is_done or bool(self.stopped))
+
+    def unpriced(self) -> list[UpdateKind]:
+        """The kinds of update whose costs a study that is done compares and nobody has measured."""
+        if not self.is_done or self.failure:
+            return []
+        return calibration.unpriced(self.memo, self.plan.workload, calibration.kinds_of(self.trials.values()))
 
     def next(self) -> Trial | None:
         """A trial to run now, or None: all are running, held back or done (`is_done`)."""

@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
-from lrstudy import calibration, own, study_lock
+from lrstudy import own, study_lock
 from lrstudy.admission import Admission
 from lrstudy.config import StudyFile
 from lrstudy.driver_lock import DriverLock
@@ -87,7 +87,7 @@ def run(plan: Plan, order: Order, notes: tuple[str, ...], display: Display | Non
         _describe(plan, order, journal, is_complete=False)
         try:
             first = admission.next()
-            if first is not None or _is_unpriced(admission, memo):
+            if first is not None or admission.unpriced():
                 _train(admission, order, first, lock, tables, display)
         finally:
             _close(admission, order, tables)
@@ -161,14 +161,6 @@ def _close(admission: Admission, order: Order, tables: TableWriter) -> None:
     tables.write_calibration()
     _describe(admission.plan, order, admission.journal, admission.is_done)
     admission.journal.close()
-
-
-def _is_unpriced(admission: Admission, memo: Memo) -> bool:
-    """Whether a study that is recorded to its end lacks the measured costs of what it confirmed."""
-    if not admission.is_done:
-        return False
-    kinds = calibration.kinds_of(admission.trials.values())
-    return bool(calibration.unpriced(memo, admission.plan.workload, kinds))
 
 
 def _keep_sources(plan: Plan, folder: Path) -> None:
@@ -255,7 +247,7 @@ def _summary(admission: Admission, folder: Path, notes: tuple[str, ...]) -> Summ
     distinct = {record.lineage for record in records}
     return Summary(
         folder, statuses, len(records), len(distinct), len(trained), len(records) - len(trained),
-        admission.stopped, admission.is_done, notes,
+        admission.stopped, admission.is_done, (*notes, *admission.notes),
     )  # fmt: skip
 
 

@@ -16,7 +16,6 @@ from ray.tune import Callback
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
-from lrstudy import calibration
 from lrstudy.admission import Admission
 from lrstudy.calibration import UpdateKind
 from lrstudy.faults import StorageError
@@ -65,11 +64,10 @@ class AdmissionSearcher(Searcher):
     def _calibration(self) -> dict[str, Any] | str:
         """The order to measure what is not known of the confirmed trials' costs, once; else FINISHED."""
         kinds: list[UpdateKind] = []
-        if not (self._is_calibrated or self._admission.failure):
+        if not self._is_calibrated:
             self._is_calibrated = True
             with self._stopping_when_storage_fails():
-                memo, trials = self._admission.memo, self._admission.trials.values()
-                kinds = calibration.unpriced(memo, self._workload, calibration.kinds_of(trials))
+                kinds = self._admission.unpriced()
         if not kinds:
             return Searcher.FINISHED
         return {"order": CalibrationOrder(tuple(kinds), self._workload, self._admission.memo.location)}
@@ -82,11 +80,8 @@ class AdmissionSearcher(Searcher):
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Take the last report of a trial, or the death of its worker."""
         name = self._ids.get(trial_id)
-        if name is None:  # the calibration; without one, costs are the medians of what was recorded
-            if result:
-                self._slots.observe(result)
-            else:
-                self._slots.notice_deaths()
+        if name is None:
+            self._calibrated(result)
             return
         with self._stopping_when_storage_fails():
             if error or not result:
@@ -99,6 +94,18 @@ class AdmissionSearcher(Searcher):
             else:
                 test = dict(result["test"]) if "test" in result else None
                 self._admission.ended(name, result["status"], result.get("error", ""), test)
+
+    def _calibrated(self, result: dict[str, Any] | None) -> None:
+        """Take the end of the calibration. Without one, costs are the medians of what was recorded."""
+        if result:
+            self._slots.observe(result)
+        else:
+            self._slots.notice_deaths()
+        if reason := result["error"] if result else "its worker died":
+            self._admission.notes.append(
+                f"what updates cost alone on the device could not be measured ({reason}); the report takes the medians of what "
+                "was recorded, and the next run tries again."
+            )
 
     def _take(self, name: str, result: dict[str, Any]) -> None:
         self._admission.stepped(name, [Record(**record) for record in result["records"]])
