@@ -57,6 +57,7 @@ def _optuna(trials: int) -> float:
 
 
 def _wall(trials: int) -> float:
-    folder = Path(tempfile.mkdtemp(prefix="lrstudy-bench-"))
-    (folder / "study.yaml").write_text(_STUDY.format(trials=trials))
-    return wall([str(Path(sys.executable).with_name("lrstudy")), "run", str(folder / "study.yaml"), "--json"])
+    with tempfile.TemporaryDirectory(prefix="lrstudy-bench-") as folder:
+        file = Path(folder) / "study.yaml"
+        file.write_text(_STUDY.format(trials=trials))
+        return wall([str(Path(sys.executable).with_name("lrstudy")), "run", str(file), "--json"])

@@ -11,10 +11,12 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
+from typing import TypeVar
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results.json"
 REPEATS = 5
+T = TypeVar("T")
 _PACKAGES = ("lrstudy", "torch", "torchvision", "ray", "numpy", "pyarrow", "obstore")
 
 
@@ -40,10 +42,10 @@ class Row:
         return None if self.target is None else self.ratio >= self.target
 
 
-def in_turn(variants: Mapping[str, Callable[[], float]], repeats: int = REPEATS) -> dict[str, list[float]]:
+def in_turn(variants: Mapping[str, Callable[[], T]], repeats: int = REPEATS) -> dict[str, list[T]]:
     """What each variant returns, `repeats` times, all variants in every round, each round beginning with another."""
     names = list(variants)
-    found: dict[str, list[float]] = {name: [] for name in names}
+    found: dict[str, list[T]] = {name: [] for name in names}
     for number in range(repeats):
         for name in names[number % len(names) :] + names[: number % len(names)]:
             found[name].append(variants[name]())

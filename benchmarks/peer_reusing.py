@@ -129,4 +129,9 @@ if __name__ == "__main__":
     )
     results = tuner.fit()
     best = max(result.metrics["acc"] for result in results)
-    print(json.dumps({"wall_s": round(time.time() - begin, 1), "trials": len(results), "best": best}))
+    device_s = sum(result.metrics["time_total_s"] for result in results)
+    print(
+        json.dumps(
+            {"wall_s": round(time.time() - begin, 1), "device_s": device_s, "trials": len(results), "best": best}
+        )
+    )

@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.harness import HERE, Row, compared, in_turn
-from benchmarks.study import wall
+from benchmarks.study import arguments, wall
 
 TITLE = "100 trials of one unshared epoch"
 NOTES = (
@@ -35,21 +35,20 @@ confirm: {{top: 0}}
 
 def run(repeats: int) -> list[Row]:
     data, plain = Path(os.environ["LRSTUDY_CIFAR10"]), Path(os.environ["LRSTUDY_PLAIN_SCRIPT"])
-    arguments = [str(data / "train.parquet"), "5000", "1000", "1"]
+    given = arguments(data, epochs=1)
 
     def ours() -> float:
-        folder = Path(tempfile.mkdtemp(prefix="lrstudy-bench-"))
-        (folder / "study.yaml").write_text(_STUDY.format(data=data, trials=TRIALS))
-        return wall([str(Path(sys.executable).with_name("lrstudy")), "run", str(folder / "study.yaml"), "--json"])
+        with tempfile.TemporaryDirectory(prefix="lrstudy-bench-") as folder:
+            file = Path(folder) / "study.yaml"
+            file.write_text(_STUDY.format(data=data, trials=TRIALS))
+            return wall([str(Path(sys.executable).with_name("lrstudy")), "run", str(file), "--json"])
 
     found = in_turn(
         {
             "ours": ours,
-            "plain": lambda: wall([sys.executable, str(HERE / "peer_plain.py"), str(plain), str(TRIALS), *arguments]),
-            "reusing": lambda: wall([sys.executable, str(HERE / "peer_reusing.py"), *arguments, str(TRIALS)]),
-            "optuna": lambda: wall(
-                [sys.executable, str(HERE / "peer_optuna.py"), "short", *arguments[:3], str(TRIALS)]
-            ),
+            "plain": lambda: wall([sys.executable, str(HERE / "peer_plain.py"), str(plain), str(TRIALS), *given]),
+            "reusing": lambda: wall([sys.executable, str(HERE / "peer_reusing.py"), *given, str(TRIALS)]),
+            "optuna": lambda: wall([sys.executable, str(HERE / "peer_optuna.py"), "short", *given[:3], str(TRIALS)]),
         },
         repeats,
     )
