@@ -28,7 +28,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("lrstudy.training",),
     ("lrstudy.state_writer",),
     ("lrstudy.trial", "lrstudy.rehearsal"),
-    ("lrstudy.plan", "lrstudy.journal", "lrstudy.driver_lock"),
+    ("lrstudy.plan", "lrstudy.arm_faults", "lrstudy.journal", "lrstudy.driver_lock"),
     ("lrstudy.study_lock",),
     ("lrstudy.forecast", "lrstudy.forecast_cost", "lrstudy.first_look", "lrstudy.first_study"),
     ("lrstudy.protocol",),

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Literal
 
 from lrstudy import arms as arms_module
-from lrstudy import config, own
-from lrstudy.arms import Arm, at_cohort_points, common_definition, one_at_a_time, origin
+from lrstudy import config
+from lrstudy.arm_faults import faults_with_data
+from lrstudy.arms import Arm, at_cohort_points, common_definition
 from lrstudy.config import StudyFile
 from lrstudy.faults import InputError
 from lrstudy.lineage import Root
-from lrstudy.model_names import NUM_SECTIONS, has_batchnorm
-from lrstudy.policies import build, contract
-from lrstudy.policies.base import Policy, Run, durations_of
-from lrstudy.policies.plateau import PlateauPolicy
+from lrstudy.model_names import NUM_SECTIONS
+from lrstudy.policies.base import Run
 from lrstudy.settings import canonical_json
 from lrstudy.space import Configuration
 from lrstudy.trial import TrialSpec
@@ -153,78 +152,9 @@ def with_store_points(spec: TrialSpec, depths: frozenset[int]) -> TrialSpec:
 def _check_against_data(plan: Plan) -> None:
     """A model that cannot take the images, batches larger than the training set, settings that do not fit."""
     faults = [f"workload.{fault}" for fault in _raised(lambda: plan.root(0))]
-    faults += [fault for arm in plan.arms.values() for fault in _faults_with_data(plan, arm)]
+    faults += [fault for arm in plan.arms.values() for fault in faults_with_data(plan, arm)]
     if faults:
         raise InputError(list(dict.fromkeys(faults)))
-
-
-def _faults_with_data(plan: Plan, arm: Arm) -> Iterator[str]:
-    num_train, batch = plan.workload.counts[0], arm.space["batch_size"]
-    where = origin(plan.study, arm.name, "batch_size")
-    sizes = batch.values or (batch.low, batch.high)
-    if max(sizes) > num_train:
-        yield f"{where}: expected at most the {num_train} examples of the training part; got {max(sizes)}."
-        return
-    yield from _too_small_to_normalise(plan, arm, where)
-    for number, configuration in enumerate(one_at_a_time(arm.space)):
-        run, policy = plan.run(arm, configuration), build(arm.policy, arm.parameters(configuration))
-        beyond = list(_beyond_the_budget(policy, run))
-        if isinstance(policy, PlateauPolicy):
-            beyond += _raised(lambda policy=policy: policy.require_metric(_metrics(plan)))  # type: ignore[misc]
-        beyond += _not_the_same_update(plan, run)
-        yield from (f"arms.{arm.name}.{fault}" for fault in beyond)
-        try:
-            for epoch in (
-                range(run.num_epochs if not beyond else 0)
-                if number == 0
-                else {0, run.num_epochs // 2, run.num_epochs - 1}
-            ):
-                policy.settings(epoch, (), run)
-        except InputError as error:
-            yield from (f"arms.{arm.name}.{fault.removesuffix('.')}." for fault in error.faults)
-        except Exception as error:  # a user's policy may raise anything
-            yield f"arms.{arm.name}: {type(error).__name__}: {error}, with {configuration}."
-        if number == 0 and own.is_reference(arm.policy):
-            yield from (
-                f"arms.{arm.name}: {fault}"
-                for fault in contract.check(type(policy), arm.parameters(configuration), (run,))
-            )
-
-
-def _metrics(plan: Plan) -> list[str]:
-    """What a reactive policy may look at."""
-    return ["val_loss", "train_loss", *(f"val_{name}" for name in plan.workload.task.metrics)]
-
-
-def _beyond_the_budget(policy: Policy, run: Run) -> Iterator[str]:
-    """Durations that no epoch of the run reaches: a list of milestones may go on beyond the end, but not begin there."""
-    for name, durations in durations_of(policy):
-        if durations and all(policy.epochs(duration, run) > run.num_epochs for duration in durations):
-            shown = ", ".join(map(str, durations))
-            yield f"{name}: expected a duration within the budget of {run.num_epochs} epochs; got {shown}."
-
-
-def _not_the_same_update(plan: Plan, run: Run) -> Iterator[str]:
-    """Micro-batches give the whole batch's update only if BatchNorm takes its statistics over the same pieces in both."""
-    micro, norm = run.recipe.micro_batch, run.recipe.norm_batch
-    if has_batchnorm(plan.workload.model) and micro is not None and (norm is None or micro % norm):
-        got = f"{micro} without norm_batch" if norm is None else f"{micro} with norm_batch {norm}"
-        yield (
-            f"micro_batch: expected a multiple of norm_batch with {plan.workload.model}, whose BatchNorm else sees other pieces "
-            f"than those of the whole batch; got {got}."
-        )
-
-
-def _too_small_to_normalise(plan: Plan, arm: Arm, where: str) -> Iterator[str]:
-    """One example has no statistics: BatchNorm would divide by the deviation of a single value."""
-    if not has_batchnorm(plan.workload.model):
-        return
-    for name in ("batch_size", "norm_batch", "micro_batch"):
-        if any(p.name == name and 1 in (p.values or (p.low,)) for p in arm.space.parameters):
-            yield (
-                f"{where.replace('batch_size', name)}: expected at least 2 with {plan.workload.model}, whose BatchNorm "
-                "needs more than one example; got 1."
-            )
 
 
 def _raised(check: Callable[[], object]) -> list[str]:

@@ -12,6 +12,20 @@ from lrstudy.workload import Workload, load
 _EXAMPLES = 4
 
 
+def has_batchnorm(workload: Workload) -> bool:
+    """Whether the user's model normalises over the batch. Imports torch, to build it; False if it cannot be built."""
+    from torch.nn.modules.batchnorm import _BatchNorm
+
+    from lrstudy import models
+
+    shape = len(workload.classes), workload.channels, workload.size
+    try:
+        built = models.build(workload.model, *shape, 0, _owned(workload, "model"))
+    except Exception:  # the rehearsal says what is wrong
+        return False
+    return any(isinstance(module, _BatchNorm) for module in built.module.modules())
+
+
 def rehearse(workload: Workload) -> None:
     """Build the model and train one update on a few training examples, on the CPU, if any of the code is the user's.
 
@@ -28,17 +42,16 @@ def rehearse(workload: Workload) -> None:
     from lrstudy.training.epoch import Own, train_epoch
     from lrstudy.training.state import State
 
-    def owned(role: str) -> Any:
-        return own.load(workload.own[role], role) if role in workload.own else None
-
     data, parts = load(workload.data, Path(workload.cache))
     index, device = parts.train[: min(_EXAMPLES, len(parts.train))], torch.device("cpu")
     part = part_of(data.images, data.labels, index, device, workload.constants)
     try:
-        built = models.build(workload.model, len(workload.classes), data.channels, data.size, 0, owned("model"))
+        built = models.build(
+            workload.model, len(workload.classes), data.channels, data.size, 0, _owned(workload, "model")
+        )
         state = State.of(built, device)
         settings = Settings(np.full((1, len(state.sections)), 1e-3), np.array(0.9), len(index), workload.recipe)
-        train_epoch(state, settings, part, 0, 0, Own(owned("augment"), owned("train_step")))
+        train_epoch(state, settings, part, 0, 0, Own(_owned(workload, "augment"), _owned(workload, "train_step")))
     except InputError as error:
         raise InputError([f"workload.{fault}" for fault in error.faults]) from error
     except Exception as error:
@@ -48,3 +61,8 @@ def rehearse(workload: Workload) -> None:
         raise InputError(
             f"workload: a first update with your {what} fails: {type(error).__name__}: {error}{line}."
         ) from error
+
+
+def _owned(workload: Workload, role: str) -> Any:
+    """The user's code in a role, or None. Raises InputError if it cannot be loaded."""
+    return own.load(workload.own[role], role) if role in workload.own else None

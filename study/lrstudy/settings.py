@@ -127,8 +127,15 @@ class Settings:
         if type(self.batch_size) is not int or self.batch_size < 1:  # 32.0 would get another name than 32
             raise ValueError(f"batch_size must be a whole number >= 1; got {self.batch_size!r}")
         lr.setflags(write=False)
+        object.__setattr__(self, "_unrounded_lr", np.asarray(self.lr, dtype=np.float64).reshape(lr.shape))
         object.__setattr__(self, "lr", lr)
         object.__setattr__(self, "momentum", momentum)
+
+    @property
+    def unrounded_lr(self) -> FloatArray:
+        """`lr` as the policy gave it, for traces and for comparison with other implementations; nothing trains with it."""
+        found: FloatArray = vars(self)["_unrounded_lr"]
+        return found
 
     @property
     def num_updates(self) -> int:

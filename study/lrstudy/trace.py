@@ -72,8 +72,8 @@ class Trace:
 
     @cached_property
     def lr(self) -> FloatArray:
-        """The rate of each update and section, shape (updates, sections); the head is the last section."""
-        return np.concatenate([s.lr for s in self.settings])
+        """The unrounded rate of each update and section, shape (updates, sections); the head is the last section."""
+        return np.concatenate([s.unrounded_lr for s in self.settings])
 
     @cached_property
     def momentum(self) -> FloatArray:
@@ -96,7 +96,10 @@ class Trace:
         return notes
 
     def to_json(self, by: By = "update") -> dict[str, Any]:
-        """JSON values. `lr_per_step[k]` is the rate of update k of the run, of the head if sections differ."""
+        """JSON values. `lr_per_step[k]` is the rate of update k of the run, of the head if sections differ.
+
+        Rates are unrounded; training applies them rounded to `rounded_to_digits` significant digits.
+        """
         found: dict[str, Any] = {
             "policy": self.label if own.is_reference(self.label) else self.policy.name,
             "label": self.label,
@@ -115,10 +118,10 @@ class Trace:
             found |= {"lr_per_step_sections": self.lr.T.tolist()} if several else {}
             found["momentum_per_step"] = self.momentum.tolist()
         else:
-            found["lr_per_epoch"] = _summaries([s.lr[:, -1] for s in self.settings])
+            found["lr_per_epoch"] = _summaries([s.unrounded_lr[:, -1] for s in self.settings])
             if several:
                 found["lr_per_epoch_sections"] = [
-                    _summaries([s.lr[:, k] for s in self.settings]) for k in range(self.run.num_sections)
+                    _summaries([s.unrounded_lr[:, k] for s in self.settings]) for k in range(self.run.num_sections)
                 ]
             found["momentum_per_epoch"] = _summaries([s.momentum[:, -1] for s in self.settings])
         return found | {"caveats": list(self.policy.caveats()), "notes": self.notes}

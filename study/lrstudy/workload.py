@@ -261,11 +261,12 @@ def _check_metric(study: StudyFile, task: Task, data: DataSet, parts: Splits) ->
         for where, name in [("metric", study.metric), *(("report_metrics", name) for name in study.report_metrics)]
         if name not in task.metrics
     ]
-    if study.metric in ("auroc", "average_precision"):
-        counts = class_counts(data.labels[parts.validation], task.num_classes)
-        if not ((counts > 0) & (counts < len(parts.validation))).any():
+    read = {"validation": parts.validation} | ({"test": parts.test} if study.confirm.top else {})
+    for part, index in read.items() if study.metric in ("auroc", "average_precision") else ():
+        counts = class_counts(data.labels[index], task.num_classes)
+        if not ((counts > 0) & (counts < len(index))).any():
             faults.append(
-                f"metric: {study.metric} is undefined: no class of the validation part has positives and negatives."
+                f"metric: {study.metric} is undefined: no class of the {part} part has positives and negatives."
             )
     if faults:
         raise InputError(faults)

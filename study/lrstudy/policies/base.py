@@ -227,4 +227,12 @@ def require_absent(policy: Policy, names: Sequence[str], where: str) -> None:
 
 def _over_sections(rates: FloatArray, shape: tuple[int, int]) -> FloatArray:
     rates = rates.reshape(-1, 1) if rates.ndim == 1 else rates
-    return rates if rates.shape == shape else np.broadcast_to(rates, shape)
+    if rates.shape == shape:
+        return rates
+    try:
+        return np.broadcast_to(rates, shape)
+    except ValueError:
+        raise ValueError(
+            f"expected one rate, or one for each of the {shape[0]} updates, or of shape {shape} (updates, sections); got rates of "
+            f"shape {rates.shape}"
+        ) from None

@@ -20,6 +20,7 @@ import numpy as np
 
 from lrstudy.faults import InputError, unknown
 from lrstudy.policies.base import Policy, RatePolicy, Run
+from lrstudy.policies.parameters import require
 from lrstudy.settings import FloatArray
 
 StepPer = Literal["epoch", "update"]
@@ -32,6 +33,8 @@ ENDS_AT_ZERO = ("PolynomialLR",)
 """Schedulers that stay at 0 after a default number of steps: the run's length is taken for them as well."""
 _MOMENTUM = "cycle_momentum"
 _PEAK = "max_lr"
+_RATES = ("base_lr", "eta_min", "min_lr")
+"""Parameters that are rates below the peak."""
 _OURS = ("self", "optimizer", "last_epoch", "verbose", _PEAK)
 _INSTEAD = {
     "ReduceLROnPlateau": "It looks at results while it runs: use the built-in policy `plateau`.",
@@ -53,6 +56,14 @@ class SchedulerPolicy(RatePolicy):
     arguments: ClassVar[tuple[str, ...]]
 
     step_per: StepPer = "epoch"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in _RATES:
+            given = getattr(self, name, None)
+            rates = given if isinstance(given, tuple) else (given,)
+            below = all(rate is None or rate <= self.lr for rate in rates)
+            require(below, name, f"a rate of at most lr, {self.lr:g}, which is the peak", given)
 
     def rates(self, epoch: int, run: Run) -> FloatArray:
         """The rates that the scheduler gives, shape (updates, sections). Raises InputError with torch's words."""
