@@ -178,7 +178,8 @@ def _curves(study: Study, curves: pd.DataFrame, looks: Looks, *, log: bool) -> F
         axes.set_xlim(low * 0.96, high * 1.04)
         _log_ticks(axes, low, high)
     late = curves["epoch"] > 0.2 * curves["epoch"].max()
-    axes.set_ylim(*_limits(curves.loc[late, ["value", "low", "high"]]))
+    least, most = _limits(curves.loc[late, ["value", "low", "high"]])
+    axes.set_ylim(max(least, -0.02), min(most, 1.02))  # every metric lies in [0, 1]; intervals of few seeds do not
     axes.set_ylabel(f"validation {_metric(study)}")
     axes.grid(axis="y")
     axes.spines["left"].set_visible(False)

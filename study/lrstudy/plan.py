@@ -96,6 +96,11 @@ class Plan:
             origin=origin,
         )
 
+    def notes_on_data(self) -> list[str]:
+        """What somebody should know of the data before training, a sentence each."""
+        workload = self.workload
+        return list(workload.statistics.notes(self.study.metric, workload.recipe.class_weights is not None))
+
     def root(self, seed: int) -> Root:
         """The root of trials with this seed."""
         return self.workload.root(seed)

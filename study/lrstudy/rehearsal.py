@@ -10,6 +10,7 @@ from lrstudy.faults import InputError
 from lrstudy.workload import Workload, load
 
 _EXAMPLES = 4
+_SEEDS = 8
 
 
 def has_batchnorm(workload: Workload) -> bool:
@@ -44,6 +45,8 @@ def rehearse(workload: Workload) -> None:
 
     data, parts = load(workload.data, Path(workload.cache))
     index, device = parts.train[: min(_EXAMPLES, len(parts.train))], torch.device("cpu")
+    if "augment" in workload.own:
+        _require_own_generator(_owned(workload, "augment"), data.images[index[0]])
     part = part_of(data.images, data.labels, index, device, workload.constants)
     try:
         built = models.build(
@@ -61,6 +64,35 @@ def rehearse(workload: Workload) -> None:
         raise InputError(
             f"workload: a first update with your {what} fails: {type(error).__name__}: {error}{line}."
         ) from error
+
+
+def _require_own_generator(augment: Any, image: Any) -> None:
+    """Raise InputError if the answer depends on global generators: then neither a rerun nor another worker repeats it."""
+    import random
+
+    import numpy as np
+    import torch
+
+    kept = random.getstate(), np.random.get_state()
+    answers = []
+    try:
+        with torch.random.fork_rng(devices=[]):
+            for seed in range(_SEEDS):
+                random.seed(seed)
+                np.random.seed(seed)
+                torch.default_generator.manual_seed(seed)
+                answers.append(augment(torch.from_numpy(np.array(image)), torch.Generator().manual_seed(0)))
+    except Exception:  # the first update says what is wrong
+        return
+    finally:
+        random.setstate(kept[0])
+        np.random.set_state(kept[1])
+    are_images = all(isinstance(answer, torch.Tensor) for answer in answers)
+    if are_images and not all(torch.equal(answer, answers[0]) for answer in answers):
+        raise InputError(
+            "workload.augment: your function draws from a global generator; expected it to draw from the generator it is given "
+            "alone, as in torch.rand((), generator=generator)."
+        )
 
 
 def _owned(workload: Workload, role: str) -> Any:

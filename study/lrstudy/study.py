@@ -45,6 +45,8 @@ class Study:
         `begun` (monotonic) is when somebody began to wait; now, if it is not given.
         """
         source = Path(path) if path is not None else search_spaces() / "studies" / "quickstart.yaml"
+        if source.suffix == ".py":
+            raise InputError(f"study file: {source} is Python; what is in it is named as {source}:NAME.")
         try:
             text = source.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
@@ -59,8 +61,9 @@ class Study:
     def load(folder: str | Path) -> Tables:
         """The tables of a study that has run. Raises InputError if there is none in `folder`."""
         if not (Path(folder) / "study.lock.json").is_file():
+            hint = " A study's folder has its name, below storage.path: runs/NAME." if Path(folder).is_file() else ""
             raise InputError(
-                f"{folder}: expected the folder of a study (with study.lock.json in it); there is none here."
+                f"{folder}: expected the folder of a study (with study.lock.json in it); there is none here.{hint}"
             )
         return Tables(Path(folder))
 

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from lrstudy.cli.options import Json, StudyAndOverrides, app, split
+from lrstudy.cli.options import Json, StudyAndOverrides, app, counted, split
 
 _MOST_BRANCHES = 24
 _MOST_SEEDS = 200
@@ -100,7 +100,9 @@ def _detectable(made: Any, noise: Any) -> dict[str, Any]:
 
 def _show(console: Console, facts: dict[str, Any]) -> None:
     total = facts["total"]
-    console.print(f"{facts['name']}: {total['trials']} trials of {facts['epochs_per_trial']} epochs")
+    console.print(
+        f"{facts['name']}: {counted(total['trials'], 'trial')} of {counted(facts['epochs_per_trial'], 'epoch')}"
+    )
     console.print(_arms(facts))
     for text in (*_sharing(facts), *_costs(facts["cost"], total), *_difference(facts["detectable"])):
         console.print(text, soft_wrap=True, markup=False)
@@ -162,15 +164,15 @@ def _costs(cost: dict[str, Any], total: dict[str, int]) -> Iterator[str]:
         yield f"Cost: unknown; use --probe. ({total['asked']} epochs asked, at most {total['distinct'] - total['recorded']} to train.)"
         return
     timed = {
-        "recorded": f"from {cost.get('timed')} recorded epochs of this workload on this kind of device",
-        "measured": f"from a probe of {cost.get('timed')} batch sizes, alone on the device",
+        "recorded": f"from {counted(cost.get('timed', 0), 'recorded epoch')} of this workload on this kind of device",
+        "measured": f"from a probe of {counted(cost.get('timed', 0), 'batch size')}, alone on the device",
     }[cost["source"]]
     money = ""
     if cost["money"] is not None:
         money = f", {cost['money']:.2f} {cost['price']['currency']} at {cost['price']['device_hour']:g} an hour"
     yield (
         f"Cost: at most {_hours(cost['device_hours'], cost['unit'])}{money}, about {_hours(cost['wall_hours'], 'hours')} "
-        f"on {cost['slots']} slots, {timed}; without sharing and recall {_hours(cost['device_hours_without_sharing'], cost['unit'])}. "
+        f"on {counted(cost['slots'], 'slot')}, {timed}; without sharing and recall {_hours(cost['device_hours_without_sharing'], cost['unit'])}. "
         "Start-up and the test part are not in it."
     )
     if cost["limit_hours"] is not None and cost["device_hours"] > cost["limit_hours"]:
@@ -178,7 +180,9 @@ def _costs(cost: dict[str, Any], total: dict[str, int]) -> Iterator[str]:
 
 
 def _hours(hours: float, unit: str) -> str:
-    if hours < 1.5 and unit.endswith("hours"):
+    if hours < 1.5 / 60:
+        return f"{hours * 3600:.0f} {unit.removesuffix('hours')}seconds"
+    if hours < 1.5:
         return f"{hours * 60:.1f} {unit.removesuffix('hours')}minutes"
     return f"{hours:.1f} {unit}"
 
@@ -187,9 +191,13 @@ def _difference(found: dict[str, Any]) -> Iterator[str]:
     if not found["seeds"]:
         yield "Smallest detectable difference: none, because nothing is confirmed (confirm.top is 0)."
         return
-    design = f"{found['seeds']} paired seeds, {found['comparisons']} comparisons with the control (Holm), power 0.8"
+    comparisons = counted(found["comparisons"], "comparison")
+    design = f"{found['seeds']} paired seeds, {comparisons} with the control (Holm), power 0.8"
     if found["low"] is None:
         yield f"Smallest detectable difference: none can be shown with {design}: at least 2 seeds that differ are needed."
+        return
+    if found["low"] > 1:  # of a metric that lies in [0, 1]
+        yield f"Smallest detectable difference: none; not even 100 points of {found['metric']} would show with {design}."
         return
     if found["pairs"]:
         size = f"{100 * found['low']:.2f} points of {found['metric']}"

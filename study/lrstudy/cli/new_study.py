@@ -14,12 +14,12 @@ from lrstudy.faults import InputError
 @app.command()
 def init(
     data: Annotated[
-        str,
+        str | None,
         typer.Option(
             help="A folder of classes, a .parquet, .csv or .npz file, a torchvision set, or ./mine.py:load.",
             metavar="DIR|SOURCE",
         ),
-    ],
+    ] = None,
     out: Annotated[Path, typer.Option(help="The study file to write.", metavar="FILE")] = Path("study.yaml"),
     force: Annotated[bool, typer.Option("--force", help="Overwrite the file if it exists.")] = False,
 ) -> None:
@@ -28,6 +28,8 @@ def init(
     from lrstudy.first_study import first_study
     from lrstudy.workload import num_gpus
 
+    if data is None:
+        raise InputError("--data: expected what to look at, as in `lrstudy init --data DIR`; got nothing.")
     if out.exists() and not force:
         raise InputError(f"--out: {out} exists already; --force overwrites it, --out FILE writes another.")
     text = first_study(data, out, has_gpu=num_gpus() > 0)

@@ -44,6 +44,11 @@ def split(arguments: list[str] | None) -> tuple[str | None, list[str]]:
     return None, given
 
 
+def counted(number: int, word: str) -> str:
+    """``1 arm``, ``2 arms``."""
+    return f"{number:,} {word}{'' if number == 1 else 's'}"
+
+
 def names_and_overrides(arguments: list[str] | None) -> tuple[list[str], list[str]]:
     """Names, and ``key=value`` wherever they stand."""
     given = arguments or []

@@ -19,6 +19,7 @@ from lrstudy.cli.options import (
     StudyAndOverrides,
     StudyPolicyAndOverrides,
     app,
+    counted,
     is_policy,
     names_and_overrides,
     split,
@@ -86,13 +87,14 @@ def validate(what: StudyPolicyAndOverrides = None, as_json: Json = False) -> Non
         "task": plan.workload.task.kind,
         "device": plan.workload.device,
         "statistics": statistics.to_json(),
-        "notes": [*notes, *statistics.notes()],
+        "notes": [*notes, *plan.notes_on_data()],
     }
     if as_json:
         print(json.dumps(facts))
         return
     print(
-        f"{found.file.name} is a valid study: {len(plan.arms)} arms, {plan.num_trials} trials of {found.file.budget.epochs} epochs on {plan.workload.device}."
+        f"{found.file.name} is a valid study: {counted(len(plan.arms), 'arm')}, {counted(plan.num_trials, 'trial')} of "
+        f"{counted(found.file.budget.epochs, 'epoch')} on {plan.workload.device}."
     )
     print(
         f"Data: {plan.workload.data.source}, {facts['classes']} classes, {facts['task']}; examples by class and part:"
@@ -100,7 +102,7 @@ def validate(what: StudyPolicyAndOverrides = None, as_json: Json = False) -> Non
     print("\n".join(statistics.describe()))
     for name, searched in facts["arms"].items():
         print(f"  {name}: searches {', '.join(searched) or 'nothing'}")
-    for note in notes:
+    for note in facts["notes"]:
         print(f"note: {note}")
 
 

@@ -101,7 +101,7 @@ def _show(traces: list[Trace], by: By, as_table: bool) -> None:
 
 def _described(trace: Trace) -> str:
     values = trace.to_json("epoch")
-    parameters = ", ".join(f"{key} {_short(value)}" for key, value in values["parameters"].items())
+    parameters = ", ".join(f"{key} {_short(value)}" for key, value in values["parameters"].items() if value is not None)
     return (
         f"{trace.label}: {parameters}; {trace.run.num_epochs} epochs of {trace.run.num_examples} examples, "
         f"{sum(values['updates_per_epoch'])} updates"
@@ -114,7 +114,9 @@ def _print_table(console: Console, traces: list[Trace], by: By) -> None:
         rows = [("epoch", *_HEADINGS[by]), *_rows(one, by)]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
-        title = [one.label] if len(traces) > 1 else []
+        several = one.run.num_sections > 1 and one.lr[:, 0].tolist() != one.lr[:, -1].tolist()
+        title = [one.label + (" (rates of the head; --json has all sections)" if several else "")]
+        title = title if len(traces) > 1 or several else []
         console.print("\n".join([*title, *lines]), soft_wrap=True, markup=False)
 
 
@@ -136,4 +138,4 @@ _HEADINGS = {
 
 
 def _short(value: object) -> str:
-    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -127,7 +127,7 @@ class OwnData:
 
     @cached_property
     def _given(self) -> Mapping[str, Any]:
-        function = own.load(self.reference)
+        function = own.load(self.reference, "data")
         try:
             given = function() if callable(function) else None
         except Exception as error:

@@ -20,6 +20,38 @@ from lrstudy.settings import canonical_json
 Transform = Callable[[Tensor, torch.Generator], Tensor]
 """A user's augmentation: from one image, uint8 (C, H, W), and a generator to draw from, to one alike."""
 
+_NOT_OF_ONE_IMAGE = frozenset(
+    [
+        "Transform",
+        "Compose",
+        "RandomApply",
+        "RandomChoice",
+        "RandomOrder",
+        "Lambda",
+        "FiveCrop",
+        "TenCrop",
+        "MixUp",
+        "CutMix",
+        "Normalize",
+        "LinearTransformation",
+        "ToDtype",
+        "ConvertImageDtype",
+        "ToTensor",
+        "ToImage",
+        "ToPILImage",
+        "PILToTensor",
+        "ToPureTensor",
+        "ClampBoundingBoxes",
+        "ClampKeyPoints",
+        "ConvertBoundingBoxFormat",
+        "SanitizeBoundingBoxes",
+        "SanitizeKeyPoints",
+        "SetClampingMode",
+        "UniformTemporalSubsample",
+    ]
+)
+"""Transforms that take others, several images or boxes, or give something else than an image of bytes."""
+
 
 @dataclass(frozen=True)
 class PerExample:
@@ -96,7 +128,9 @@ def _made(name: str, arguments: dict[str, Any]) -> Callable[[Tensor], Tensor]:
     from torchvision.transforms import v2
 
     kinds = {
-        key: value for key, value in vars(v2).items() if isinstance(value, type) and issubclass(value, v2.Transform)
+        key: value
+        for key, value in vars(v2).items()
+        if isinstance(value, type) and issubclass(value, v2.Transform) and key not in _NOT_OF_ONE_IMAGE
     }
     if name not in kinds:
         raise InputError(unknown("augment", "transform", name, sorted(kinds)))

@@ -29,6 +29,7 @@ def encode(labels: Sequence[Label], chosen: str | None) -> tuple[Labels, tuple[s
     if len(values) < 2:
         only = f"the single class {values[0]!r}" if values else "no example"
         raise faults.InputError(f"data: the source has {only}; expected at least two classes.")
+    _require_classes(labels, values)
     index = {value: k for k, value in enumerate(values)}
     encoded = np.array([index[label] for label in labels], dtype="<i8")
     names = tuple(str(value) for value in values)
@@ -51,6 +52,17 @@ def strata(labels: Labels) -> NDArray[np.int64]:
     has = labels[:, by_rarity] == 1
     rarest: NDArray[np.int64] = np.where(has.any(axis=1), by_rarity[has.argmax(axis=1)], labels.shape[1])
     return rarest
+
+
+def _require_classes(labels: Sequence[Label], values: Sequence[object]) -> None:
+    """A negative number stands for no label, unless the two classes are -1 and 1."""
+    numbers = [value for value in values if isinstance(value, int)]
+    if numbers and min(numbers) < 0 and values != [-1, 1]:
+        rows = [row for row, label in enumerate(labels) if isinstance(label, int) and label < 0]
+        raise faults.InputError(
+            f"data: labels: expected numbers from 0 on (or -1 and 1 for two classes); got {labels[rows[0]]} in row {rows[0]} and "
+            f"negative ones in {len(rows)} of {len(labels)} rows. Leave out rows without a label."
+        )
 
 
 def _several(labels: list[tuple[str, ...]], chosen: str | None) -> tuple[Labels, tuple[str, ...]]:

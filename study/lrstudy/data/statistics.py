@@ -74,13 +74,13 @@ class Statistics:
         total = self.examples[part]
         return [name for name, count in zip(self.classes, self.counts[part], strict=True) if count in (0, total)]
 
-    def notes(self) -> Iterator[str]:
-        """What somebody should know before training, a sentence each."""
+    def notes(self, metric: str = "accuracy", is_weighted: bool = False) -> Iterator[str]:
+        """What somebody should know before training by this metric, with or without class weights, a sentence each."""
         if self.imbalance > IMBALANCED:
             rare = self.classes[int(np.argmin(self.counts["train"]))]
             yield (
                 f"Classes are imbalanced: the largest has {self.imbalance:.1f} times as many training examples as the smallest "
-                f"({rare!r}). Consider metric: balanced_accuracy or auroc, and task.class_weights: balanced."
+                f"({rare!r}).{_advice(metric, is_weighted)}"
             )
         for part in ("validation", "test"):
             if lacking := self.undefined(part):
@@ -90,7 +90,7 @@ class Statistics:
             yield f"{self.copies} test examples have exactly the pixels of a training or validation example."
 
     def describe(self) -> list[str]:
-        """Lines for a terminal: a table of classes by part, then the notes."""
+        """Lines for a terminal: a table of classes by part."""
         width = max(len(name) for name in (*self.classes, "all examples"))
         lines = [f"  {'':{width}}" + "".join(f"{part:>12}" for part in self.examples)]
         order = (
@@ -105,7 +105,7 @@ class Statistics:
         lines.append(f"  {'all examples':{width}}" + "".join(f"{n:>12}" for n in self.examples.values()))
         about = f"  {self.size} x {self.size} pixels, {self.channels} channel{'s' * (self.channels > 1)}"
         lines.append(about + (f", {self.groups} groups" if self.groups else ""))
-        return lines + [f"note: {note}" for note in self.notes()]
+        return lines
 
     def to_json(self) -> dict[str, Any]:
         """JSON values: per part the number of examples and the counts, in the order of `classes`."""
@@ -117,6 +117,13 @@ class Statistics:
             "groups": self.groups,
             "copies": self.copies,
         }
+
+
+def _advice(metric: str, is_weighted: bool) -> str:
+    """What imbalanced classes ask for, as far as the study does not have it."""
+    wanted = ["metric: balanced_accuracy or auroc"] if metric == "accuracy" else []
+    wanted += [] if is_weighted else ["task.class_weights: balanced"]
+    return f" Consider {', and '.join(wanted)}." if wanted else ""
 
 
 def _digest(image: NDArray[np.uint8]) -> bytes:

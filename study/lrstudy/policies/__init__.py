@@ -89,6 +89,12 @@ def __getattr__(name: str) -> type[Policy]:
     """The class of a policy of the catalogue, by its own name or that of its policy in capitals."""
     if name[:1].isupper():
         for policy in registry().values():
-            if name in (policy.__name__, policy.__name__.upper(), policy.name.upper()):
+            if name.upper() in (policy.__name__.upper(), policy.name.upper()):
                 return policy
+        classes = ", ".join(policy.__name__ for policy in registry().values())
+        raise AttributeError(f"there is no policy {name}; valid: {classes}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, *(policy.__name__ for policy in registry().values())]
