@@ -42,6 +42,22 @@ def test_a_folder_that_is_no_study_exits_2(capsys, tmp_path, command):
     assert "expected the folder of a study (with study.lock.json in it)" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["status", "study.yaml"], "there is none here. A study's folder has its name, below storage.path: runs/NAME."),
+        (["validate", "./mine.py"], "study file: mine.py is Python; what is in it is named as mine.py:NAME."),
+        (["init"], "--data: expected what to look at, as in `lrstudy init --data DIR`; got nothing."),
+    ],
+)
+def test_a_likely_slip_is_told_what_was_meant(capsys, tmp_path, monkeypatch, arguments, said):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "study.yaml").write_text("")
+    (tmp_path / "mine.py").write_text("")
+    assert _main(arguments) == 2
+    assert said in capsys.readouterr().err
+
+
 def test_a_missing_study_file_exits_2_and_says_which(capsys):
     assert _main(["run", "nowhere.yaml"]) == 2
     assert "cannot read nowhere.yaml: No such file or directory" in capsys.readouterr().err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
@@ -36,12 +37,18 @@ def shaky(p: float, E: float, *, lr: float) -> float:
 def build(num_classes, channels, size):
     return nn.Sequential(nn.Flatten(), nn.Linear(channels * size * size, 16), nn.ReLU(), nn.Linear(16, num_classes))
 
+def normed(num_classes, channels, size):
+    return nn.Sequential(nn.Flatten(), nn.Linear(channels * size * size, 16), nn.BatchNorm1d(16), nn.Linear(16, num_classes))
+
 def narrow(num_classes, channels, size):
     return nn.Linear(3, 2)
 
 def augment(image, generator):
     noise = torch.randint(-5, 6, image.shape, generator=generator)
     return (image + noise).clamp(0, 255).to(torch.uint8)
+
+def careless(image, generator):
+    return image.flip(-1) if torch.rand(()) < 0.5 else image
 
 def train_step(model, images, labels, loss):
     return loss(model(images), labels) + 0.1 * model(images).square().mean()
@@ -237,3 +244,47 @@ def test_adam_and_weights_of_classes_reach_the_settings(tmp_path: Path) -> None:
     assert recipes["adamw"].beta2 == 0.999
     assert recipes["sgd"].class_weights == (1.0, 1.0, 1.0, 2.0, *[1.0] * 6)
     assert recipes["sgd"].augment == '[["RandomRotation",{"":5}]]'
+
+
+@pytest.mark.parametrize(
+    ("values", "fault"),
+    [
+        ("batch_size: 1", "batch_size: expected at least 2 with your model, whose BatchNorm needs more than one example; got 1."),
+        ("micro_batch: 8", "micro_batch: expected a multiple of norm_batch with your model, whose BatchNorm else sees other pieces than "
+                           "those of the whole batch; got 8 without norm_batch."),
+    ],
+)  # fmt: skip
+def test_a_model_of_ones_own_is_built_to_see_whether_it_normalises(tmp_path: Path, values: str, fault: str) -> None:
+    """Such a study ran, and failed in its first update or trained something else than it said."""
+    mine(tmp_path)
+    arms = f"arms: {{constant: , other: {{policy: constant, {values}}}}}\n"
+    with pytest.raises(InputError) as caught:
+        study(tmp_path, HEAD + arms, "workload.model=./mine.py:normed").plan()
+    assert caught.value.faults == (f"arms.other.{fault}",)
+    assert study(tmp_path, HEAD + arms, "workload.model=./mine.py:build").plan()
+
+
+def test_an_augmentation_that_draws_from_a_global_generator_is_refused(tmp_path: Path) -> None:
+    mine(tmp_path)
+    with pytest.raises(InputError, match=r"^workload\.augment: your function draws from a global generator; expected"):
+        study(tmp_path, HEAD + "arms: [constant]\n", "workload.augment=./mine.py:careless").plan()
+
+
+def test_a_metric_that_is_undefined_on_the_test_part_is_refused_before_training(tmp_path: Path) -> None:
+    """The study trained to its end and then had no answer."""
+    images, labels = np.arange(40 * 64, dtype=np.uint8).reshape(40, 8, 8), np.arange(40) % 2
+    parts = {"train": (images, labels), "val": (images[:20], labels[:20]), "test": (images[20:], np.zeros(20, int))}
+    arrays = {
+        f"{name}_{key}": value
+        for name, pair in parts.items()
+        for key, value in zip(("images", "labels"), pair, strict=True)
+    }
+    np.savez(tmp_path / "x.npz", **arrays)
+    data = ["workload.data=npz:x.npz", "workload.subset=null", "workload.split={test: given, validation: given}"]
+    made = study(tmp_path, HEAD + "arms: [constant]\n", *data, "metric=auroc")
+    with pytest.raises(InputError) as caught:
+        made.plan()
+    assert caught.value.faults == (
+        "metric: auroc is undefined: no class of the test part has positives and negatives.",
+    )
+    assert study(tmp_path, HEAD + "arms: [constant]\n", *data, "metric=auroc", "confirm.top=0").plan(), "never read"

@@ -88,6 +88,10 @@ def test_a_batch_of_an_arm_is_the_arms_fault_also_as_one_value_of_several():
         ("arms.step={micro_batch: 12, norm_batch: 8}",
          "arms.step.micro_batch: expected a multiple of norm_batch with small_cnn, whose BatchNorm else sees other pieces than those "
          "of the whole batch; got 12 with norm_batch 8."),
+        ("arms.step={policy: plateau, mode: max}", "arms.step.mode: expected auto or min with val_loss; got max."),
+        ("arms.step={policy: plateau, patience: 3}",
+         "arms.step.patience: expected a rule that can act within the budget of 4 epochs; got 3."),
+        ("arms.step={policy: batch_increase, cap: 16}", "arms.step.cap: expected at least the batch_size 20; got 16."),
         ("arms.step.milestones=[5, 8]", "arms.step.milestones: expected a duration within the budget of 4 epochs; got 5, 8."),
         ("arms.clr={batch_milestones: [1], batch_factor: 8}",
          "arms.clr.batch_factor: expected batches within the 80 training examples, and not 160; got 8."),
@@ -97,6 +101,45 @@ def test_what_the_budget_or_the_data_cannot_hold_is_refused(override, fault):
     with pytest.raises(InputError) as caught:
         plan_of(override)
     assert caught.value.faults == (fault,)
+
+
+NO_EFFECT = "expected a single value, as the values searched make no difference to what is trained."
+
+
+@pytest.mark.parametrize(
+    ("overrides", "fault"),
+    [
+        (["arms.step={milestones: [], gamma: {choice: [0.1, 0.2]}}"], f"arms.step.gamma: {NO_EFFECT}"),
+        (["arms.step={policy: sgdr_dlr, section_ratios: null, section_rates: [0.001, 0.01, 0.5]}"],
+         f"arms.step.lr: {NO_EFFECT} lr has no effect: section_rates are the peaks."),
+        (["arms.step.norm_batch=64"],
+         "arms.step.norm_batch: expected fewer examples than a batch has; got 64, with batches that are no larger."),
+        (["arms.step.norm_batch=initial"],
+         "arms.step.norm_batch: expected fewer examples than a batch has; got initial, with batches that are no larger."),
+        (["arms.step.norm_batch=8", "workload.model=lenet", "workload.image.size=16"],
+         "arms.step.norm_batch: expected it only with a model that has BatchNorm, which lenet has not."),
+    ],
+)  # fmt: skip
+def test_what_has_no_effect_is_refused(overrides, fault):
+    """Four trials of one grid were one training, and `validate` said that the rate was searched."""
+    with pytest.raises(InputError) as caught:
+        plan_of(*overrides)
+    assert caught.value.faults == (fault,)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "arms.step={policy: batch_increase, norm_batch: initial}",
+        "arms.step={policy: batch_increase, norm_batch: 20}",
+        "arms.step={policy: batch_increase, cap: {choice: [32, 40]}, milestones: {choice: [[1], [3]]}}",
+        "arms.step={policy: clr, mode: {choice: [triangular, exp_range]}, gamma: {choice: [0.9, 0.99], when: {mode: exp_range}}}",
+        "arms.step={policy: plateau, patience: {choice: [0, 1]}}",
+        "common.norm_batch=initial",
+    ],
+)
+def test_what_has_an_effect_somewhere_is_not(override):
+    assert plan_of(override).arms["step"]
 
 
 def test_milestones_may_go_on_beyond_the_budget():

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from lrstudy.data.cells import POOL, TEST, VALIDATION
+from lrstudy.data.labels import encode
 from lrstudy.data.sources import open_source
 from lrstudy.data.spec import DataSpec
 from lrstudy.faults import InputError
@@ -215,6 +216,20 @@ def test_faults_of_columns_are_named(tmp_path, columns, expected):
     file = tmp_path / "d.parquet"
     pq.write_table(pa.table(columns), file)
     assert expected in fault(f"parquet:{file}")
+
+
+def test_numbers_below_zero_are_no_classes_unless_there_are_minus_one_and_one(tmp_path):
+    def encoded(labels):
+        pq.write_table(pa.table({"image": [b"x"] * len(labels), "label": labels}), tmp_path / "d.parquet")
+        return encode(open_source(DataSpec(f"parquet:{tmp_path / 'd.parquet'}")).labels()[0], None)
+
+    assert encoded([1, -1, 1])[1] == ("-1", "1")
+    with pytest.raises(InputError) as caught:
+        encoded([0, 1, -1, 2, -1])
+    assert str(caught.value) == (
+        "data: labels: expected numbers from 0 on (or -1 and 1 for two classes); got -1 in row 2 and negative ones in 2 of 5 rows. "
+        "Leave out rows without a label."
+    )
 
 
 def test_labels_of_two_kinds_in_two_files_are_refused(tmp_path):

@@ -197,7 +197,7 @@ def test_any_values_give_pure_positive_rates_below_the_peak(
             "cap_mode": st.sampled_from(["residual", "switch"]),
         },
         "clr": {
-            "mode": st.sampled_from(["triangular", "triangular2"]),
+            "mode": st.sampled_from(["triangular", "triangular2", "modified_triangular2"]),
             "step_size": duration,
             "base_ratio": ratio,
         },
@@ -206,6 +206,14 @@ def test_any_values_give_pure_positive_rates_below_the_peak(
             "t_mult": st.integers(1, 4),
             "min_ratio": st.floats(0, 0.99),
             "slow_start": st.booleans(),
+        },
+        "constant": {},
+        "sgdr_dlr": {"t0": duration, "t_mult": st.integers(1, 4), "section_ratios": ratio.map(lambda only: [only])},
+        "clr_staged": {
+            "base_ratio": ratio,
+            "stage_ratios": st.lists(ratio, min_size=2, max_size=2),
+            "step_sizes": st.lists(duration, min_size=2, max_size=2),
+            "boundaries": duration.map(lambda only: [only]),
         },
         "step_every": {"every": duration, "gamma": ratio},
         "exponential": {"gamma": ratio, "per": st.sampled_from(["epoch", "update"])},

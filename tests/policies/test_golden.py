@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from golden_cases import CASES, LEFT_OUT, canonical
+from golden_cases import CASES, LEFT_OUT, canonical, canonical_words, rows
 from lrstudy.policies import build
 from lrstudy.policies.base import Run
 from lrstudy.settings import Recipe
@@ -15,6 +15,7 @@ TABLE = canonical()
 
 def test_every_case_has_its_row_in_the_docs() -> None:
     assert set(TABLE) == set(CASES) - LEFT_OUT
+    assert {case: words for _, _, words, case in rows()} == {case: canonical_words(CASES[case]) for case in TABLE}
 
 
 @pytest.mark.parametrize("case_id", TABLE)

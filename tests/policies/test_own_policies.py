@@ -78,6 +78,10 @@ class Huge(Policy):
 class Rates(Policy):
     def settings(self, epoch, history, run):
         return [self.lr] * 3
+@dataclass(frozen=True, kw_only=True)
+class Short(Policy):
+    def settings(self, epoch, history, run):
+        return run.settings(np.full(3, self.lr), self.momentum, self.initial_batch(run))
 class Plain(Policy):
     hold: float = 1.0
     def settings(self, epoch, history, run):
@@ -114,6 +118,11 @@ def test_a_good_policy_is_valid_and_described(folder: Path, name: str) -> None:
         ("crashing", "raised ZeroDivisionError: float division by zero (line 27 of mine.py) at epoch 1, update 0"),
         ("lazy", "raised ModuleNotFoundError: No module named 'torch.nonexistent' (line 29 of mine.py)"),
         ("leaving", "leaving raised SystemExit: 3 (line 32 of mine.py) at epoch 0"),
+        (
+            "Short",
+            "expected one rate, or one for each of the 100 updates, or of shape (100, 3) (updates, sections); got rates of shape "
+            "(3, 1)",
+        ),
         ("mapped", "mapped has a parameter that a policy cannot have: mutable default"),
         ("own_lr", "own_lr may not give lr a default: it is the study's, common.lr."),
         ("untyped", "untyped needs a type for hold, like hold: float."),

@@ -12,6 +12,7 @@ from hypothesis import settings as tried
 from hypothesis import strategies as st
 from torch.optim import lr_scheduler
 
+from lrstudy.faults import InputError
 from lrstudy.policies import build
 from lrstudy.policies.base import RatePolicy, Run
 from lrstudy.policies.clr import Clr
@@ -189,3 +190,16 @@ def test_plateau_agrees_with_torch(
         got = policy.settings(epoch, history[:epoch], run).lr[0, 0]
         assert got == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-8)
         theirs.step(value)
+
+
+@pytest.mark.usefixtures("torch_loaded")
+@pytest.mark.parametrize(
+    ("scheduler", "parameter"),
+    [("CyclicLR", "base_lr"), ("CosineAnnealingLR", "eta_min"), ("CosineAnnealingWarmRestarts", "eta_min")],
+)
+def test_a_rate_above_the_peak_is_refused(scheduler: str, parameter: str) -> None:
+    needed = {"T_0": 2} if scheduler == "CosineAnnealingWarmRestarts" else {}
+    with pytest.raises(InputError) as caught:
+        build(f"torch:{scheduler}", {"lr": 0.1, "batch_size": 32, **needed, parameter: 0.5})
+    assert caught.value.faults == (f"{parameter}: expected a rate of at most lr, 0.1, which is the peak; got 0.5",)
+    assert build(f"torch:{scheduler}", {"lr": 0.1, "batch_size": 32, **needed, parameter: 0.1})
