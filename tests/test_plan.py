@@ -151,6 +151,14 @@ def test_one_ratio_per_section_also_in_values_that_are_not_the_default():
     assert told == ("arms.dlr.section_ratios: expected one ratio per section of the model (3); got (0.1, 1.0).")
 
 
+def test_a_batch_that_reaches_the_whole_training_part_is_told():
+    plan = plan_of("arms.step={policy: batch_increase, milestones: [1, 2], factor: 5}")
+    assert [note for note in plan.notes() if note.startswith("arms.")] == [
+        "arms.step: from epoch 1 the batch is the whole training part, 80 examples; what does not fit is taken from the rate."
+    ]
+    assert not [note for note in plan_of().notes() if note.startswith("arms.")]
+
+
 # --- sizes and seeds --------------------------------------------------------------------------------
 
 

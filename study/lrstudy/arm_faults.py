@@ -1,4 +1,4 @@
-"""What is wrong with an arm that only its data, model and budget can show: values that do not fit, or have no effect."""
+"""What only data, model and budget show of an arm: values that do not fit or have no effect, and batches that cannot grow."""
 
 from __future__ import annotations
 
@@ -44,6 +44,21 @@ def faults_with_data(plan: Plan, arm: Arm) -> Iterator[str]:
     if not refused:
         yield from _cap_below_the_batch(plan, arm)
         yield from _without_effect(plan, arm, configurations)
+
+
+def notes_with_data(plan: Plan, arm: Arm) -> Iterator[str]:
+    """A batch that cannot grow any further, which the study file does not show."""
+    configuration = arm.space.default()
+    policy, run = build(arm.policy, arm.parameters(configuration)), plan.run(arm, configuration)
+    if policy.reactive:
+        return
+    sizes = [policy.settings(epoch, (), run).batch_size for epoch in range(run.num_epochs)]
+    if sizes[0] < max(sizes) == run.num_examples:
+        first = sizes.index(run.num_examples)
+        yield (
+            f"arms.{arm.name}: from epoch {first} the batch is the whole training part, {run.num_examples} examples; what does not fit "
+            "is taken from the rate."
+        )
 
 
 def _of_values(plan: Plan, arm: Arm, configuration: Configuration) -> Iterator[str]:

@@ -31,7 +31,7 @@ class Progress:
         self._admission, self._slots, self._began = admission, slots, time.monotonic()
         self._already = _num_ended(admission)
         statistics = admission.plan.workload.statistics
-        for text in (f"Data: {statistics.summary}", *(f"note: {note}" for note in admission.plan.notes_on_data())):
+        for text in (f"Data: {statistics.summary}", *(f"note: {note}" for note in admission.plan.notes())):
             self._console.print(text, soft_wrap=True, markup=False)
         if self._console.is_terminal:
             self._live = Live(self._table(), console=self._console, refresh_per_second=4, transient=True)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from lrstudy import arms as arms_module
 from lrstudy import config
-from lrstudy.arm_faults import faults_with_data
+from lrstudy.arm_faults import faults_with_data, notes_with_data
 from lrstudy.arms import Arm, at_cohort_points, common_definition
 from lrstudy.config import StudyFile
 from lrstudy.faults import InputError
@@ -96,10 +96,13 @@ class Plan:
             origin=origin,
         )
 
-    def notes_on_data(self) -> list[str]:
-        """What somebody should know of the data before training, a sentence each."""
+    def notes(self) -> list[str]:
+        """What somebody should know of data and arms before training, a sentence each."""
         workload = self.workload
-        return list(workload.statistics.notes(self.study.metric, workload.recipe.class_weights is not None))
+        found = list(workload.statistics.notes(self.study.metric, workload.recipe.class_weights is not None))
+        return found + [
+            note for name, arm in self.arms.items() if name not in self.retired for note in notes_with_data(self, arm)
+        ]
 
     def root(self, seed: int) -> Root:
         """The root of trials with this seed."""

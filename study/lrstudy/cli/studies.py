@@ -87,7 +87,7 @@ def validate(what: StudyPolicyAndOverrides = None, as_json: Json = False) -> Non
         "task": plan.workload.task.kind,
         "device": plan.workload.device,
         "statistics": statistics.to_json(),
-        "notes": [*notes, *plan.notes_on_data()],
+        "notes": [*notes, *plan.notes()],
     }
     if as_json:
         print(json.dumps(facts))

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain, islice
 from pathlib import Path
+from textwrap import shorten
 from typing import Literal
 
 import numpy as np
@@ -109,7 +110,7 @@ def _attempt(encoded: Encoded, channels: int, spec: ImageSpec) -> Pixels | str:
             return "not an image"
         if isinstance(error, OSError) and error.strerror:
             return error.strerror
-        return " ".join(str(error).split())[:100] or type(error).__name__
+        return shorten(str(error), 100, placeholder="...") or type(error).__name__
 
 
 def _opened(encoded: Encoded) -> Image.Image:
@@ -120,7 +121,10 @@ def _opened(encoded: Encoded) -> Image.Image:
         raise ValueError("no bytes")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit below is lower than Pillow's
-        image = Image.open(encoded if isinstance(encoded, Path) else io.BytesIO(encoded))
+        try:
+            image = Image.open(encoded if isinstance(encoded, Path) else io.BytesIO(encoded))
+        except Image.DecompressionBombError:  # beyond Pillow's own limit, it does not say how large
+            raise ValueError(f"too many pixels; at most {MOST_PIXELS / 1e6:g} million are decoded") from None
     if image.width * image.height > MOST_PIXELS:
         image.close()
         raise ValueError(f"{image.width} x {image.height} pixels; at most {MOST_PIXELS / 1e6:g} million are decoded")
