@@ -195,13 +195,16 @@ def _matters(plan: Plan, arm: Arm, parameter: Parameter, point: Configuration) -
     """Whether the parameter's values (first, middle, last) train differently where the others are as in `point`."""
     needed = arm.space.requirements(parameter.name) or {}
     made = []
-    for value in _three(parameter):
-        configuration = arm.space.complete({**point, **needed, parameter.name: value})
-        made.append((build(arm.policy, arm.parameters(configuration)), plan.run(arm, configuration)))
-    for epoch in range(plan.study.budget.epochs):
-        digests = [policy.settings(epoch, (), run).digest for policy, run in made]
-        if any(one != other for one, other in pairwise(digests)):
-            return True
+    try:
+        for value in _three(parameter):
+            configuration = arm.space.complete({**point, **needed, parameter.name: value})
+            made.append((build(arm.policy, arm.parameters(configuration)), plan.run(arm, configuration)))
+        for epoch in range(plan.study.budget.epochs):
+            digests = [policy.settings(epoch, (), run).digest for policy, run in made]
+            if any(one != other for one, other in pairwise(digests)):
+                return True
+    except Exception:  # values that do not go together: the trial will say so, if it is ever suggested
+        return True
     return False
 
 
