@@ -8,7 +8,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,14 +80,15 @@ def _ours(data: Path) -> Cost:
     with tempfile.TemporaryDirectory(prefix="lrstudy-bench-") as folder:
         done, wall_s = timed_process(ours(data, Path(folder)))
         ledger = pq.read_table(Path(last_json(done)["folder"]) / "ledger.parquet").to_pylist()
-    return Cost(wall_s, sum(s["duration_s"] for s in ledger if s["category"] in ("train", "evaluate", "state")))
+    return Cost(
+        wall_s, sum(s["duration_s"] for s in ledger if s["category"] in ("train", "evaluate", "state", "recompute"))
+    )
 
 
 def _plain(data: Path) -> Cost:
     """Device-seconds as Tune logs them, from the start of each trial's function to its last report."""
     with tempfile.TemporaryDirectory(prefix="lrstudy-bench-") as folder:
-        command = [sys.executable, os.environ["LRSTUDY_PLAIN_SCRIPT"], *arguments(data)]
-        _, wall_s = timed_process(command, {"TMPDIR": folder, "RAY_TMPDIR": tempfile.gettempdir()})
+        _, wall_s = timed_process([sys.executable, os.environ["LRSTUDY_PLAIN_SCRIPT"], *arguments(data)], Path(folder))
         logs = [log.read_text() for log in Path(folder).glob("**/result.json")]
     assert len(logs) == 24, f"{len(logs)} trials were logged"
     return Cost(wall_s, sum(last_json(log)["time_total_s"] for log in logs))
@@ -116,12 +116,14 @@ def wall(command: list[str]) -> float:
     return timed_process(command)[1]
 
 
-def timed_process(command: list[str], environment: Mapping[str, str] | None = None) -> tuple[str, float]:
-    """What a whole process printed, and its wall seconds. Raises if it fails."""
+def timed_process(command: list[str], scratch: Path | None = None) -> tuple[str, float]:
+    """What a whole process printed, and its wall seconds; what it leaves lies in `scratch`, or is removed. Raises if it fails."""
+    if scratch is None:
+        with tempfile.TemporaryDirectory(prefix="lrstudy-bench-") as folder:
+            return timed_process(command, Path(folder))
+    environment = {**os.environ, "TMPDIR": str(scratch), "RAY_TMPDIR": tempfile.gettempdir()}
     begin = time.perf_counter()
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=False, env={**os.environ, **(environment or {})}
-    )
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     seconds = time.perf_counter() - begin
     if done.returncode:
         raise RuntimeError(f"{command[0]} failed: {done.stderr[-2000:]}")

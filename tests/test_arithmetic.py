@@ -224,3 +224,18 @@ def test_the_choice_belongs_to_the_study():
         "what auto comes to depends on the device, the study does not"
     )
     assert replace(plan.workload, arithmetic=Arithmetic()).root(0).name() == plan.root(0).name()
+
+
+def test_a_first_update_that_overflows_leaves_no_momentum_behind():
+    """torch's fused SGD makes a buffer for a skipped first update and does not write to it: the next one read garbage."""
+
+    def trained(fused: bool) -> list[torch.Tensor]:
+        arithmetic = replace(CHOICES["fp16"], fused=fused)
+        state = start(arithmetic)
+        huge = Own(train_step=lambda model, images, labels, loss: loss(model(images), labels) * 1e5)
+        train_epoch(state, settings(Recipe()), part(arithmetic), 0, 0, huge)
+        train_epoch(state, settings(Recipe()), part(arithmetic), 0, 1)
+        return [p.detach().clone() for p in state.model.parameters()]
+
+    for fused, unfused in zip(trained(True), trained(False), strict=True):
+        torch.testing.assert_close(fused, unfused, rtol=1e-3, atol=1e-5)  # sums in another order, in half precision

@@ -102,11 +102,12 @@ def test_the_first_measurement_stays_and_a_damaged_one_is_made_again(tmp_path):
 @pytest.mark.slow
 def test_what_confirmed_trials_trained_with_is_measured_for_real(tmp_path):
     arms = "arms={constant: {batch_size: 20}, batch_increase: {milestones: [2], factor: 2, cap: null}}"
-    plan = study(tmp_path, SMALL, arms).plan()[0]
+    adam = "arms.adam={policy: constant, batch_size: 30, optimizer: adam}"
+    plan = study(tmp_path, SMALL, arms, adam).plan()[0]
     ran = Serial(plan, tmp_path / "runs")
     admission = ran.run()
     kinds = calibration.kinds_of(admission.trials.values())
-    assert [kind.batch_size for kind in kinds] == [20, 40]
+    assert [(kind.batch_size, kind.recipe.optimizer) for kind in kinds] == [(20, "sgd"), (30, "adam"), (40, "sgd")]
     assert calibration.unpriced(ran.memo, plan.workload, kinds) == kinds
     calibration.measure(Trainer(plan.workload), ran.memo, kinds)
     prices = [calibration.price(ran.memo, plan.workload, kind) for kind in kinds]
@@ -137,3 +138,15 @@ def test_a_calibration_that_fails_leaves_the_study_and_says_why(tmp_path, monkey
     assert [line["spans"][-1][2] for line in ran.journal.of_kind("spans")] == ["calibrate"], "its time is in the ledger"
     assert searcher.suggest("two") == searcher.FINISHED, "tried once"
     assert admission.unpriced(), "and again in the next run"
+
+
+def test_what_a_confirmed_trial_trained_before_it_failed_has_a_price_too():
+    """Reports price every recorded epoch of the confirm phase: one without a price sent all arms back to medians, for good."""
+    from types import SimpleNamespace
+
+    plan = plan_of()
+    arm = plan.arms["constant"]
+    spec = plan.spec("t", arm, arm.space.default(), 0, True, {})
+    record = SimpleNamespace(metrics={}, settings="s")
+    trial = SimpleNamespace(phase="confirm", status="diverged", spec=spec, records=[record])
+    assert [kind.batch_size for kind in calibration.kinds_of([trial])] == [20]

@@ -45,3 +45,13 @@ def test_running_out_of_host_memory_is_told_from_other_errors():
     assert is_shortage(MemoryError())
     assert is_shortage(torch.OutOfMemoryError(OF_CUDA))
     assert device_memory.explained(ValueError("no"), torch.device("cpu"), 1.0) is None
+
+
+def test_a_device_has_the_number_without_which_cuda_sets_no_limit():
+    """`torch.device("cuda")` was refused, so every trial with a share of a GPU failed as it began."""
+    from torch.cuda._utils import _get_device_index
+
+    assert _get_device_index(device_memory.device_of("cuda")) == 0
+    with pytest.raises(ValueError, match="specified index"):
+        _get_device_index(torch.device("cuda"))
+    assert device_memory.device_of("cpu") == torch.device("cpu")

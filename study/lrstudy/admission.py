@@ -188,13 +188,13 @@ class Admission:
     # Handing out and finishing
 
     def _admit(self, trial: Trial) -> Trial:
+        self._close_idle()  # the journal first: if it fails, nothing was handed out
         for name in self._missing(trial):
             self._claims[name] = trial.trial_id
         branches = {_common_depth(trial, other) for other in self._waiting}
         trial.spec = with_store_points(trial.spec, frozenset(branches - {0, len(trial.chain)}))
         trial.status, trial.started_at = "running", time.time()
         self._num_running += 1
-        self._close_idle()
         return trial
 
     def _follow(self, trial: Trial) -> None:

@@ -53,11 +53,11 @@ class Price:
 
 
 def kinds_of(trials: Iterable[Trial]) -> list[UpdateKind]:
-    """The kinds of update of the confirmed trials, whose costs are compared."""
+    """The kinds of update of the confirmed trials' epochs, whose costs are compared."""
     found: set[UpdateKind] = set()
     seen: set[str] = set()
     for trial in trials:
-        if trial.phase == "confirm" and trial.status == "completed":
+        if trial.phase == "confirm":
             policy, history = trial.spec.build_policy(), [record.metrics for record in trial.records]
             for epoch, record in enumerate(trial.records):
                 if record.settings not in seen:
@@ -86,8 +86,8 @@ def measure(trainer: Trainer, memo: Memo, kinds: Iterable[UpdateKind]) -> None:
     """Measure kinds of updates and keep what was found. Nothing else may run on the device meanwhile."""
     from lrstudy.training.timing import time_updates
 
-    trainer.start(seed=0)
     for kind in kinds:
+        trainer.start(seed=0)  # kinds differ in their optimizers
         timed = time_updates(trainer, kind.batch_size, kind.recipe, _STRETCH_S)
         memo.put_fact(_path(trainer.workload, kind), asdict(timed))
 

@@ -93,7 +93,8 @@ def probe(device: str, threads: int, cache: Path | None = None) -> dict[str, obj
     command = [sys.executable, "-m", "lrstudy.numerics", device, str(threads)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     if done.returncode != 0:
-        raise RuntimeError(f"torch cannot use device {device!r}: {done.stderr.strip().splitlines()[-1]}")
+        last = [f"it ended with {done.returncode}", *done.stderr.strip().splitlines()][-1]
+        raise RuntimeError(f"torch cannot use device {device!r}: {last}")
     measured: dict[str, object] = json.loads(done.stdout)
     if remembered:
         remembered.parent.mkdir(parents=True, exist_ok=True)

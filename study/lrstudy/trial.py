@@ -283,11 +283,13 @@ class Walk:
             created_at=time.time(), origin=origin,
         )  # fmt: skip
         winner = self.memo.commit(record)
-        if snapshot is not None and winner.state is None:
+        # If another process was first, its state may differ from ours (on a GPU): go on from what it stores.
+        is_theirs = winner != record and winner.origin.get("state") == FOLLOWS
+        if snapshot is not None and winner.state is None and not is_theirs:
             self._writer.anchor_behind(lineage, snapshot)
         self._span(begin, "state")
-        # If another process was first, its state may differ from ours (on a GPU): go on from what it stored.
-        self._held = epoch + 1 if winner.state in (None, digest) else None
+        is_same = winner.state in (None, digest) and not (is_theirs and spec.root.numerics.get("device") != "cpu")
+        self._held = epoch + 1 if is_same else None
         return winner
 
     def _wants_state(self, depth: int) -> bool:

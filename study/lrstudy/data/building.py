@@ -225,10 +225,11 @@ def _groups(source: Source, spec: DataSpec, count: int) -> tuple[NDArray[np.int6
 def _remove_abandoned(folder: Path) -> None:
     """Remove what builds left long ago, unless somebody holds it."""
     for old in folder.iterdir():
-        newest = max((path.stat().st_mtime for path in old.glob("*")), default=old.stat().st_mtime)
-        if old.is_dir() and time.time() - newest > _ABANDONED_S:
-            with suppress(Timeout, OSError), FileLock(old.with_suffix(".lock"), timeout=0):
-                shutil.rmtree(old)
+        with suppress(Timeout, OSError):  # held, or just now moved to its place
+            newest = max((path.stat().st_mtime for path in old.glob("*")), default=old.stat().st_mtime)
+            if old.is_dir() and time.time() - newest > _ABANDONED_S:
+                with FileLock(old.with_suffix(".lock"), timeout=0):
+                    shutil.rmtree(old)
 
 
 def _save(path: Path, content: bytes) -> None:

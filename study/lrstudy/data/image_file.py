@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import shutil
 import time
@@ -43,6 +44,7 @@ class ImageFile:
         self._file.seek(end)
         self._log = (folder / PROGRESS).open("a" if end else "w")
         self._has_room = False
+        self._is_whole = True
         self._begin_block()
 
     def append(self, pixels: NDArray[np.uint8]) -> None:
@@ -50,17 +52,19 @@ class ImageFile:
         if not self._has_room:
             self._check_room(pixels)
             self._has_room = True
+        self._is_whole = False  # an interrupt may come between bytes, checksum and count
         if self.shape is None:
             self.shape = pixels.shape
             self._write(_header((self._num_images, *pixels.shape)))
         self._write(np.ascontiguousarray(pixels).reshape(-1).data)
         self.written += 1
+        self._is_whole = True
         if self._block_bytes >= BLOCK_BYTES or time.monotonic() - self._begun > BLOCK_S:
             self._end_block()
 
     def close(self) -> None:
-        """Bring everything to the disk."""
-        if self._block_bytes:
+        """Bring everything to the disk; a block in which an image was not finished is left out, and decoded again."""
+        if self._block_bytes and self._is_whole:
             self._end_block()
         self._file.close()
         self._log.close()
@@ -98,8 +102,9 @@ class ImageFile:
                 except (ValueError, KeyError, TypeError):
                     break  # torn by a crash
                 whole.append(text)
-            count, shape = _shape_in(file) if end else (0, None)
-        if count != self._num_images:  # nothing is there yet, or a user's function gives other data than it gave before
+            count, shape = _shape_in(file) if end else (0, ())
+            fits = file.tell() + self.written * math.prod(shape) == end
+        if count != self._num_images or not fits:  # nothing there yet, or a function gives other data than it gave before
             self.written = 0
             return 0
         self.shape = shape

@@ -74,8 +74,7 @@ class AdmissionSearcher(Searcher):
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Take the epochs of a report that is not the last."""
-        with self._stopping_when_storage_fails():
-            self._take(self._ids[trial_id], result)
+        self._take(self._ids[trial_id], result)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Take the last report of a trial, or the death of its worker."""
@@ -83,11 +82,11 @@ class AdmissionSearcher(Searcher):
         if name is None:
             self._calibrated(result)
             return
+        if error or not result:
+            self._worker_died(name)
+            return
+        self._take(name, result)
         with self._stopping_when_storage_fails():
-            if error or not result:
-                self._worker_died(name)
-                return
-            self._take(name, result)
             if "fatal" in result:
                 self._admission.fail(result["fatal"])
                 self._admission.ended(name, "interrupted")
@@ -97,10 +96,11 @@ class AdmissionSearcher(Searcher):
 
     def _calibrated(self, result: dict[str, Any] | None) -> None:
         """Take the end of the calibration. Without one, costs are the medians of what was recorded."""
-        if result:
-            self._slots.observe(result)
-        else:
-            self._slots.notice_deaths()
+        with self._stopping_when_storage_fails():
+            if result:
+                self._slots.observe(result)
+            else:
+                self._slots.notice_deaths()
         if reason := result["error"] if result else "its worker died":
             self._admission.notes.append(
                 f"what updates cost alone on the device could not be measured ({reason}); the report takes the medians of what "
@@ -108,22 +108,29 @@ class AdmissionSearcher(Searcher):
             )
 
     def _take(self, name: str, result: dict[str, Any]) -> None:
-        self._admission.stepped(name, [Record(**record) for record in result["records"]])
-        self._slots.observe(result)
+        with self._stopping_when_storage_fails():
+            self._admission.stepped(name, [Record(**record) for record in result["records"]])
+        with self._stopping_when_storage_fails():
+            self._slots.observe(result)
 
     def _worker_died(self, name: str) -> None:
         """Let the trial wait again. Tune's own retry leaves out trials whose worker dies before it has begun them."""
-        self._slots.notice_deaths()
+        with self._stopping_when_storage_fails():
+            self._slots.notice_deaths()
         self._deaths[name] += 1
-        if self._deaths[name] <= MAX_WORKER_DEATHS:
-            self._admission.returned(name)
-        else:
-            reason = f"its worker died {self._deaths[name]} times: killed for memory, or a crash in native code"
-            self._admission.ended(name, "failed", reason)
+        with self._stopping_when_storage_fails():
+            if self._deaths[name] <= MAX_WORKER_DEATHS:
+                self._admission.returned(name)
+            else:
+                reason = f"its worker died {self._deaths[name]} times: killed for memory, or a crash in native code"
+                self._admission.ended(name, "failed", reason)
 
     @contextmanager
     def _stopping_when_storage_fails(self) -> Iterator[None]:
-        """Tune takes an exception raised here for the trial's and goes on; going on makes no sense without storage."""
+        """Tune takes an exception raised here for the trial's and goes on; going on makes no sense without storage.
+
+        Each step has one of its own: a trial whose end cannot be noted must all the same not count as running for ever.
+        """
         try:
             yield
         except StorageError as error:

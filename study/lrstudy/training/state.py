@@ -155,6 +155,10 @@ class State:
         options: dict[str, Any] = {"lr": 0.0} | ({"momentum": 0.9} if kind in ("sgd", "rmsprop") else {})
         options |= {"fused": True} if self.arithmetic.fused and kind != "rmsprop" else {}
         optimizer: torch.optim.Optimizer = _OPTIMIZERS[kind](groups, **options)
+        if self.scaler is not None and kind == "sgd":
+            # Fused, a first update that float16's overflow skips would leave a buffer that nobody has written to.
+            for parameter in parameters.values():
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
         self.optimizer, self.kind = optimizer, kind
         return optimizer
 

@@ -50,7 +50,7 @@ class Trainer:
             raise RuntimeError(f"this worker computes with other numerics than its study was named with ({detail})")
         numerics.configure(workload.device, workload.threads, arithmetic)
         self.workload = workload
-        self.device = torch.device(workload.device)
+        self.device = device_memory.device_of(workload.device)
         device_memory.keep_to_share(self.device, workload.share)
         self._state: State | None = None
         self._test: Part | None = None
@@ -91,7 +91,6 @@ class Trainer:
     def start(self, seed: int) -> None:
         """Hold the state before the first epoch: weights drawn from `seed`."""
         w = self.workload
-        device_memory.begin(self.device)
         builder = self._owned("model")
         model = models.build(w.model, len(w.classes), w.channels, w.size, seed_for(seed, "init"), builder)
         if self._state is not None and w.arithmetic.compile:
@@ -109,7 +108,8 @@ class Trainer:
         """Have the network compiled for the batches of these settings, if the study asks for it: no epoch's time has it in."""
         if not self.workload.arithmetic.compile:
             return
-        shapes = (settings.batch_size, settings.num_updates, settings.recipe.tail, settings.recipe.micro_batch)
+        recipe = settings.recipe
+        shapes = (settings.batch_size, settings.num_updates, recipe.tail, recipe.micro_batch, recipe.norm_batch)
         if shapes not in self._compiled:
             compile_for(self.state, settings, self.train_part, self._own)
             evaluate(self.state, self.validation_part, self.workload.task.kind)
