@@ -66,10 +66,15 @@ class Parameter:
             return int(min(self.low + math.floor(position * (self.high - self.low + 1)), self.high))
         return min(self.low + (self.high - self.low) * position, float(self.high))
 
+    @cached_property
+    def _places(self) -> dict[object, int]:
+        """Where each value stands in the list."""
+        return {_comparable(value): index for index, value in enumerate(self.values)}
+
     def encode(self, value: Value) -> float:
         """The code of `value`. Raises ValueError if this parameter cannot have it."""
         if self.values:
-            found = next((index for index, listed in enumerate(self.values) if _same(listed, value)), None)
+            found = self._places.get(_comparable(value))
             if found is not None:
                 return found
         elif _is_number(value) and self.low <= value <= self.high:
@@ -348,7 +353,16 @@ def _frozen(value: object) -> Value:
 
 def _same(value: Value, other: Value) -> bool:
     """Equality of values in a study file: 2 is 2.0, but `true` is not 1."""
-    return bool(value == other) and isinstance(value, bool) == isinstance(other, bool)
+    return _comparable(value) == _comparable(other)
+
+
+def _comparable(value: Value) -> object:
+    """Something hashable that is equal where values of a study file are."""
+    if isinstance(value, (list, tuple)):
+        return tuple(_comparable(item) for item in value)
+    if isinstance(value, dict):
+        return tuple(sorted((key, _comparable(item)) for key, item in value.items()))
+    return (value, True) if isinstance(value, bool) else value
 
 
 def _is_number(value: object) -> bool:
