@@ -36,6 +36,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("lrstudy.admission",),
     ("lrstudy.views",),
     ("lrstudy.ray_tune",),
+    ("lrstudy.retention",),
     ("lrstudy.run",),
     ("lrstudy.study", "lrstudy.display"),
     ("lrstudy.trace", "lrstudy.trace_chart"),

@@ -37,6 +37,20 @@ def test_compacted_records_are_found_by_a_memo_that_was_open_before(compacted):
     assert [before.find(record(number).lineage) for number in range(20)] == [record(n, "first") for n in range(20)]
 
 
+def test_a_finder_finds_what_was_there_when_it_was_made_loose_or_compacted(compacted):
+    folder, _ = compacted
+    Memo(folder).commit(record(20))
+    find = Memo(folder).finder()
+    Memo(folder).commit(record(21))
+    assert [find(record(number).lineage) is not None for number in (0, 19, 20, 21, 99)] == [
+        True,
+        True,
+        True,
+        False,
+        False,
+    ]
+
+
 def test_a_compacted_name_stays_taken(compacted):
     folder, stale = compacted
     assert stale.commit(record(3, "second")) == record(3, "first")

@@ -220,6 +220,7 @@ class _Walker:
     paths: dict[str, list[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self._find = self.memo.finder()
         self._found: dict[str, Record | None] = {}
         self._of_arm: dict[str, set[str]] = {}
         self._work_of: dict[str, list[list[tuple[int, int]]]] = {}
@@ -288,7 +289,7 @@ class _Walker:
         walked: list[Record] = []
         for name in names:
             if name not in self._found:
-                self._found[name] = self.memo.find(name)
+                self._found[name] = self._find(name)
             record = self._found[name]
             if record is None:
                 break

@@ -82,6 +82,17 @@ class Memo:
             return None
         return self.learn(record)
 
+    def finder(self) -> Callable[[str], Record | None]:
+        """`find` over what is there now: for thousands of names most of which are not, each of which would be asked for."""
+        loose = {_name(item["path"]) for item in self._list("records/")}
+        self._refresh_segments()  # after listing: what was compacted meanwhile is in them
+
+        def find(lineage: str) -> Record | None:
+            is_there = lineage in loose or lineage in self._known or self._compacted(lineage) is not None
+            return self.find(lineage) if is_there else None
+
+        return find
+
     def known(self, lineage: str) -> Record | None:
         """The record of an epoch if this process has seen it; does not look at the storage."""
         return self._known.get(lineage)

@@ -20,6 +20,7 @@ from lrstudy.journal import Journal
 from lrstudy.memo import Memo
 from lrstudy.plan import Plan
 from lrstudy.protocol import Trial
+from lrstudy.retention import needed_states
 from lrstudy.views import TableWriter
 
 TABLES_EVERY_S = 5.0
@@ -93,7 +94,7 @@ def run(plan: Plan, order: Order, notes: tuple[str, ...], display: Display | Non
             _close(admission, order, tables)
         memo.compact()
         if plan.study.storage.keep_gb is not None:
-            memo.evict(_needed_states(admission, memo), int(plan.study.storage.keep_gb * 1e9))
+            memo.evict(needed_states(admission, order.folder), int(plan.study.storage.keep_gb * 1e9))
         return _summary(admission, order.folder, notes)
     finally:
         lock.release()
@@ -224,16 +225,6 @@ class _Limits:
         for run_ in self._journal.of_kind("slots"):
             total += run_["count"] * run_["share"] * (ends.get(run_["run"], time.monotonic()) - run_["start"])
         return total
-
-
-def _needed_states(admission: Admission, memo: Memo) -> set[str]:
-    """States that retention keeps: ancestors of unfinished trials and ends of confirmed ones."""
-    kept: set[str] = set()
-    for trial in admission.trials.values():
-        is_unfinished = trial.status in ("waiting", "interrupted", "failed")
-        needed = trial.records if is_unfinished else trial.records[-1:] if trial.phase == "confirm" else []
-        kept.update(digest for record in needed for digest in memo.digests_of(record))
-    return kept
 
 
 def _summary(admission: Admission, folder: Path, notes: tuple[str, ...]) -> Summary:
