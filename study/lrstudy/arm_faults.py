@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from lrstudy import own
 from lrstudy.arms import COMMON, Arm, one_at_a_time, origin
-from lrstudy.faults import InputError
+from lrstudy.faults import InputError, raised
 from lrstudy.model_names import has_batchnorm
 from lrstudy.policies import build, contract, resolve
 from lrstudy.policies.base import Policy, Run, durations_of
@@ -99,7 +99,7 @@ def _beyond_the_budget(policy: Policy, run: Run) -> Iterator[str]:
 
 def _of_plateau(plan: Plan, arm: Arm, policy: PlateauPolicy) -> Iterator[str]:
     """A metric that is not there or goes the other way; a rule that the study file makes too patient to ever act."""
-    yield from _raised(lambda: policy.require_metric(_metrics(plan)))
+    yield from raised(lambda: policy.require_metric(_metrics(plan)))
     ways = "min" if policy.metric.endswith("loss") else "max"
     if policy.mode not in ("auto", ways):
         yield f"mode: expected auto or {ways} with {policy.metric}; got {policy.mode}."
@@ -214,12 +214,3 @@ def _three(parameter: Parameter) -> list[Value]:
     return [
         parameter.values[position] for position in sorted({0, len(parameter.values) // 2, len(parameter.values) - 1})
     ]
-
-
-def _raised(check: Callable[[], object]) -> list[str]:
-    """The faults that `check` raises."""
-    try:
-        check()
-    except InputError as error:
-        return list(error.faults)
-    return []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -16,6 +16,15 @@ class InputError(ValueError):
 
     def __reduce__(self) -> tuple[type[InputError], tuple[tuple[str, ...]]]:
         return type(self), (self.faults,)
+
+
+def raised(check: Callable[[], object]) -> list[str]:
+    """The faults that `check` raises."""
+    try:
+        check()
+    except InputError as error:
+        return list(error.faults)
+    return []
 
 
 class StorageError(RuntimeError):

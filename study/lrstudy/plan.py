@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
@@ -13,7 +13,7 @@ from lrstudy import config
 from lrstudy.arm_faults import faults_with_data, notes_with_data
 from lrstudy.arms import Arm, at_cohort_points, common_definition
 from lrstudy.config import StudyFile
-from lrstudy.faults import InputError
+from lrstudy.faults import InputError, raised
 from lrstudy.lineage import Root
 from lrstudy.model_names import NUM_SECTIONS
 from lrstudy.policies.base import Run
@@ -121,8 +121,8 @@ def read(text: str, overrides: Sequence[str] = (), base: Path = _HERE) -> StudyF
     """
     study, faults = config.examine(text, overrides)
     if study is not None:
-        faults += _raised(lambda: arms_module.resolve(study, base))
-        faults += [f"workload.{fault}" for fault in _raised(lambda: check_without_data(study, base))]
+        faults += raised(lambda: arms_module.resolve(study, base))
+        faults += [f"workload.{fault}" for fault in raised(lambda: check_without_data(study, base))]
     if faults or study is None:
         raise InputError(faults)
     return study
@@ -159,16 +159,7 @@ def with_store_points(spec: TrialSpec, depths: frozenset[int]) -> TrialSpec:
 
 def _check_against_data(plan: Plan) -> None:
     """A model that cannot take the images, batches larger than the training set, settings that do not fit."""
-    faults = [f"workload.{fault}" for fault in _raised(lambda: plan.root(0))]
+    faults = [f"workload.{fault}" for fault in raised(lambda: plan.root(0))]
     faults += [fault for arm in plan.arms.values() for fault in faults_with_data(plan, arm)]
     if faults:
         raise InputError(list(dict.fromkeys(faults)))
-
-
-def _raised(check: Callable[[], object]) -> list[str]:
-    """The faults that `check` raises."""
-    try:
-        check()
-    except InputError as error:
-        return list(error.faults)
-    return []

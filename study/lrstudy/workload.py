@@ -23,7 +23,7 @@ from lrstudy.data.sources import open_source
 from lrstudy.data.spec import AUGMENTATIONS, DataSpec
 from lrstudy.data.splits import Splits, split
 from lrstudy.data.statistics import Statistics
-from lrstudy.faults import InputError, choices, unknown
+from lrstudy.faults import InputError, choices, raised, unknown
 from lrstudy.lineage import Root
 from lrstudy.model_names import describe, family_of
 from lrstudy.numerics import PLAIN, Arithmetic
@@ -168,17 +168,13 @@ def load(spec: DataSpec, cache: Path) -> tuple[DataSet, Splits]:
 def check_without_data(study: StudyFile, base: Path) -> None:
     """What can be said of a workload before its data is looked at. Raises InputError with every fault."""
     config = study.workload
-    faults: list[str] = []
-    for check in (
+    checks = (
         lambda: open_source(config.data_spec(base)),
         lambda: own_code(config, base),
         lambda: family_of(config.model),
         lambda: _augmentation(config),
-    ):
-        try:
-            check()
-        except InputError as error:
-            faults += error.faults
+    )
+    faults = [fault for check in checks for fault in raised(check)]
     if faults:
         raise InputError(faults)
 
