@@ -60,6 +60,13 @@ def test_normalisation_is_not_part_of_the_entry_but_size_and_channels_are(image_
     assert len(entries(store)) == 3
 
 
+def test_what_is_to_happen_before_decoding_happens_when_there_is_something_to_decode(image_folder, tmp_path):
+    called = []
+    for _ in range(2):
+        prepare(DataSpec(f"folder:{image_folder}"), tmp_path / "store", before_decoding=lambda: called.append(1))
+    assert called == [1]
+
+
 def test_a_warm_start_imports_no_decoder(tmp_path):
     prepare(DataSpec("digits"), tmp_path)
     script = f"""

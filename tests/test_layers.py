@@ -24,6 +24,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("lrstudy.records", "lrstudy.ledger"),
     ("lrstudy.memo", "lrstudy.predictions"),
     ("lrstudy.data", "lrstudy.model_names", "lrstudy.models", "lrstudy.tasks", "lrstudy.numerics"),
+    ("lrstudy.devices",),
     ("lrstudy.workload",),
     ("lrstudy.training",),
     ("lrstudy.state_writer",),

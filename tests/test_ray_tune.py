@@ -254,6 +254,42 @@ def test_an_interrupted_study_keeps_everything_and_the_same_command_goes_on(star
     assert outcome(folder) == outcome(finished[0].parent / "runs" / "small")
 
 
+SLOW_DATA = """
+import pathlib, time
+
+def load():
+    pathlib.Path(__file__).with_name("begun").touch()
+    while not pathlib.Path(__file__).with_name("go").exists():
+        time.sleep(0.1)
+    raise RuntimeError("the disk of the camera is gone")
+"""
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, None])
+def test_ray_is_started_while_data_is_decoded_and_ended_if_that_fails(start, tmp_path, sent):
+    file = write(tmp_path)
+    (tmp_path / "mine.py").write_text(SLOW_DATA)
+    file.write_text(file.read_text().replace("data: digits", "data: ./mine.py:load"))
+    driver = start(file)
+    family: list[psutil.Process] = []
+
+    def ray_is_there() -> bool:
+        family[:] = psutil.Process(driver.pid).children(recursive=True)
+        return (tmp_path / "begun").exists() and any(child.name() == "raylet" for child in family)
+
+    wait_for(ray_is_there, driver)
+    if sent:
+        os.kill(driver.pid, sent)
+    else:
+        (tmp_path / "go").touch()
+    _, said = driver.communicate(timeout=60)
+    assert driver.returncode == (130 if sent else 2)
+    assert "Traceback" not in said
+    assert sent or "the disk of the camera is gone" in said
+    _, alive = psutil.wait_procs(family, timeout=30)
+    assert not alive
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_an_interrupt_that_was_swallowed_is_raised_again():
     """Once, a SIGINT arrived while a destructor ran: its exception was printed there, and the study went on to its end."""

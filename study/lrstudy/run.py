@@ -20,6 +20,7 @@ from lrstudy.journal import Journal
 from lrstudy.memo import Memo
 from lrstudy.plan import Plan
 from lrstudy.protocol import Trial
+from lrstudy.ray_tune.local_ray import LocalRay
 from lrstudy.retention import needed_states
 from lrstudy.views import TableWriter
 
@@ -61,7 +62,7 @@ class Order:
     """What a run needs to know beyond the plan.
 
     `folder` is the study's, `storage` holds memo and studies. `begun` (monotonic) is when somebody began to wait for
-    the run: devices count as allocated from then on. `slots` overrides how many trials run at once.
+    the run: devices count as allocated from then on. `local_ray` has as many slots as trials run at once.
     """
 
     text: str
@@ -69,7 +70,7 @@ class Order:
     folder: Path
     storage: Path
     begun: float
-    slots: int | None = None
+    local_ray: LocalRay
 
 
 def run(plan: Plan, order: Order, notes: tuple[str, ...], display: Display | None = None) -> Summary:
@@ -80,6 +81,8 @@ def run(plan: Plan, order: Order, notes: tuple[str, ...], display: Display | Non
     lock = DriverLock(order.folder)
     lock.acquire(run=0)
     try:
+        if not study_lock.read(order.folder).get("complete"):
+            order.local_ray.begin()  # searchers take seconds to import as well
         journal = _open_journal(order, lock)
         memo = Memo(order.storage / "memo")
         admission = Admission(plan, memo, journal)
@@ -123,7 +126,7 @@ def _train(
     from lrstudy.ray_tune.slots import Slots
 
     workload, journal = admission.plan.workload, admission.journal
-    slots = order.slots or workload.num_slots
+    slots = order.local_ray.slots
     journal.write(
         "slots", count=slots, start=order.begun, share=workload.share, device=workload.device, host=platform.node()
     )
@@ -145,7 +148,7 @@ def _train(
     if display:
         display.start(admission, slots)
     try:
-        runner.run(admission, workload, order.folder, slots, first, Slots(slots, journal), refresh)
+        runner.run(admission, workload, order.folder, order.local_ray, first, Slots(slots, journal), refresh)
     finally:
         if display:
             display.stop()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,11 @@ import pyarrow.parquet as pq
 
 from lrstudy import plan, run, study_lock
 from lrstudy.config import StudyFile
+from lrstudy.devices import Allotment
 from lrstudy.faults import InputError, user_path
 from lrstudy.plan import Plan
 from lrstudy.policies.spaces import search_spaces
+from lrstudy.ray_tune.local_ray import LocalRay
 from lrstudy.rehearsal import rehearse
 from lrstudy.run import Display, Summary
 from lrstudy.workload import resolve
@@ -77,14 +79,14 @@ class Study:
         """The study's own folder."""
         return self.storage / self.file.name
 
-    def plan(self) -> tuple[Plan, tuple[str, ...]]:
+    def plan(self, before_decoding: Callable[[], None] | None = None) -> tuple[Plan, tuple[str, ...]]:
         """Resolve the study against its data and against what ran before; also notes for the user.
 
-        Decodes the data, if that was not done before. Raises InputError.
+        Decodes the data, if that was not done before, and calls `before_decoding` then. Raises InputError.
         """
         lock = study_lock.read(self.folder)
         _require_writable(self.storage)
-        workload = resolve(self.file, self.base, self.storage)
+        workload = resolve(self.file, self.base, self.storage, before_decoding)
         cohort = lock.get("cohort", plan.default_cohort(self.file))
         outstanding = lock.get("outstanding", plan.default_outstanding(self.file, workload.num_slots))
         seed = lock.get("search_seed", self.file.search.seed)
@@ -99,10 +101,12 @@ class Study:
         Raises InputError for the user's mistakes, StorageError when the storage fails, KeyboardInterrupt
         when interrupted; in each case everything recorded stays, and the tables show it.
         """
-        made, notes = self.plan()
-        _require_writable(self.folder)
-        order = run.Order(self.text, self.overrides, self.folder, self.storage, self.begun, slots)
-        return run.run(made, order, notes, display)
+        allotment = Allotment.of(self.file.resources)
+        with LocalRay(allotment, slots or allotment.num_slots) as local_ray:
+            made, notes = self.plan(before_decoding=local_ray.begin)
+            _require_writable(self.folder)
+            order = run.Order(self.text, self.overrides, self.folder, self.storage, self.begun, local_ray)
+            return run.run(made, order, notes, display)
 
 
 @dataclass(frozen=True)

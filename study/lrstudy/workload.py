@@ -5,8 +5,7 @@ Nothing here imports torch, so a study whose training is all recorded never pays
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -23,6 +22,7 @@ from lrstudy.data.sources import open_source
 from lrstudy.data.spec import AUGMENTATIONS, DataSpec
 from lrstudy.data.splits import Splits, split
 from lrstudy.data.statistics import Statistics
+from lrstudy.devices import Allotment
 from lrstudy.faults import InputError, choices, raised, unknown
 from lrstudy.lineage import Root
 from lrstudy.model_names import describe, family_of
@@ -68,10 +68,7 @@ class Workload:
     @property
     def num_slots(self) -> int:
         """How many trials this machine can run at once; at least 1."""
-        cores = len(os.sched_getaffinity(0)) // self.threads
-        if self.device == "cuda":
-            return max(1, min(num_gpus() * int(1 / self.share + 1e-9), cores))
-        return max(1, cores)
+        return Allotment(self.device, self.threads, self.share).num_slots
 
     def root(self, seed: int) -> Root:
         """The root of a trial with this seed."""
@@ -89,19 +86,20 @@ class Workload:
         )
 
 
-def resolve(study: StudyFile, base: Path, storage: Path) -> Workload:
+def resolve(study: StudyFile, base: Path, storage: Path, before_decoding: Callable[[], None] | None = None) -> Workload:
     """Find, decode and split the data, and measure the numerics of the device that will train.
 
+    `before_decoding` is called if the data has to be decoded, which takes its time.
     Raises InputError if the data or the split does not do, or if the decoded data cannot be kept.
     """
     config = study.workload
     spec, owned = config.data_spec(base), own_code(config, base)
     cache = storage / "memo" / "data"
-    gpu = study.resources.gpu if study.resources.gpu is not None else float(num_gpus() > 0)
-    device, threads = "cuda" if gpu else "cpu", study.resources.cpu
+    allotment = Allotment.of(study.resources)
+    device, threads = allotment.device, allotment.threads
     with ThreadPoolExecutor(1) as pool:  # the first time both take seconds, each on a core of its own
         measuring = pool.submit(numerics.probe, device, threads, storage / "memo" / "numerics")
-        data, parts = load(spec, cache)
+        data, parts = load(spec, cache, before_decoding)
     task = _task(config, data)
     _check_metric(study, task, data, parts)
     arithmetic = _arithmetic(config.numerics, device, data.channels * data.size**2)
@@ -123,7 +121,7 @@ def resolve(study: StudyFile, base: Path, storage: Path) -> Workload:
         size=data.size,
         device=device,
         threads=threads,
-        share=gpu or float(threads),
+        share=allotment.share,
         numerics=numerics.describe(arithmetic, measuring.result()),
         arithmetic=arithmetic,
     )
@@ -159,9 +157,9 @@ def _arithmetic(config: NumericsConfig, device: str, image_elements: int) -> Ari
     )
 
 
-def load(spec: DataSpec, cache: Path) -> tuple[DataSet, Splits]:
+def load(spec: DataSpec, cache: Path, before_decoding: Callable[[], None] | None = None) -> tuple[DataSet, Splits]:
     """The data set and its parts: from the cache, or decoded into it. Raises InputError."""
-    data = prepare(spec, cache)
+    data = prepare(spec, cache, before_decoding=before_decoding)
     return data, split(data.labels, data.part, spec.split, spec.subset, data.classes, data.group, data.groups)
 
 
@@ -266,10 +264,3 @@ def _check_metric(study: StudyFile, task: Task, data: DataSet, parts: Splits) ->
             )
     if faults:
         raise InputError(faults)
-
-
-def num_gpus() -> int:
-    """How many NVIDIA GPUs this process may use, found without importing torch."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    found = len(list(Path("/dev").glob("nvidia[0-9]*")))
-    return found if visible is None else min(found, len([v for v in visible.split(",") if v.strip() not in ("", "-1")]))

@@ -25,8 +25,8 @@ def init(
 ) -> None:
     """Look at data and write a commented study file for it."""
     from lrstudy import plan
+    from lrstudy.devices import num_gpus
     from lrstudy.first_study import first_study
-    from lrstudy.workload import num_gpus
 
     if data is None:
         raise InputError("--data: expected what to look at, as in `lrstudy init --data DIR`; got nothing.")

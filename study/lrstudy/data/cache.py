@@ -11,6 +11,7 @@ import logging
 import os
 import shutil
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -61,11 +62,14 @@ class DamagedError(Exception):
     """A cache entry is incomplete or was altered."""
 
 
-def prepare(spec: DataSpec, folder: Path, *, verify: bool = False) -> DataSet:
+def prepare(
+    spec: DataSpec, folder: Path, *, verify: bool = False, before_decoding: Callable[[], None] | None = None
+) -> DataSet:
     """The data set that `spec` describes, from the cache in `folder`, decoded first if it is not there.
 
     An entry that is damaged is rebuilt. Sizes, labels and class names are checked always; the pixels if the file was
     touched since they were last read, or with `verify`. Safe to call from many processes at once: one decodes.
+    `before_decoding` is called if it is to be decoded, by this process or another one.
     Raises InputError for what is wrong with the data, or a cache that cannot be written, StorageError for a full disk.
     """
     source = open_source(spec)
@@ -78,6 +82,8 @@ def prepare(spec: DataSpec, folder: Path, *, verify: bool = False) -> DataSet:
             if entry.exists()
             else "it is to be decoded"
         )
+    if before_decoding:
+        before_decoding()
     from lrstudy.data import building  # needs Pillow, which a warm start does without
 
     with building.alone(entry, why) as place:

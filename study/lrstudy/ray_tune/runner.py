@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import logging
-import os
 import shutil
 import signal
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -16,45 +14,32 @@ from typing import Any
 
 from lrstudy.admission import Admission
 from lrstudy.protocol import Trial
+from lrstudy.ray_tune.local_ray import LocalRay
 from lrstudy.ray_tune.slots import Slots
 from lrstudy.workload import Workload
-
-_ENVIRONMENT = {
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # five files per trial, twice the driver's CPU time
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C reaches us as KeyboardInterrupt
-    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # admission reads results itself
-    "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # we resume from our own journal
-    "RAY_AIR_NEW_OUTPUT": "0",  # the new output prints a box even when silent
-    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
-    "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_DEDUP_LOGS": "0",
-    "RAY_USAGE_STATS_ENABLED": "0",
-}
 
 
 def run(
     admission: Admission,
     workload: Workload,
     folder: Path,
-    slots: int,
+    local_ray: LocalRay,
     first: Trial | None,
     board: Slots,
     refresh: Callable[[], None],
 ) -> None:
     """Run everything that admission hands out, beginning with `first` (None: only costs are left to
-    measure), on `slots` workers.
+    measure), on as many workers as Ray has slots.
 
     `board` notes who sits on which slot; `refresh` is called several times a second.
     """
-    os.environ.update({key: os.environ.get(key, value) for key, value in _ENVIRONMENT.items()})
-    import ray
+    local_ray.begin()
     from ray import tune
 
     from lrstudy.ray_tune.adapter import AdmissionSearcher, KeepingWorkers, Refresh
     from lrstudy.ray_tune.trainable import TuneTrial
 
-    with _ray(ray, workload, slots), Interrupts() as interrupts, _scratch() as scratch:
+    with local_ray, Interrupts() as interrupts, _scratch() as scratch:
 
         def turn() -> None:
             interrupts.check()
@@ -65,9 +50,9 @@ def run(
             tune.with_resources(TuneTrial, {"cpu": workload.threads, "gpu": gpu}),
             tune_config=tune.TuneConfig(
                 search_alg=AdmissionSearcher(admission, workload, str(folder), first, board),
-                scheduler=KeepingWorkers(slots),
+                scheduler=KeepingWorkers(local_ray.slots),
                 num_samples=-1,
-                max_concurrent_trials=slots,
+                max_concurrent_trials=local_ray.slots,
                 reuse_actors=True,
                 trial_dirname_creator=lambda trial: trial.trial_id,
             ),
@@ -79,32 +64,8 @@ def run(
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             ),
         )
+        local_ray.wait()
         tuner.fit()
-
-
-@contextmanager
-def _ray(ray: Any, workload: Workload, slots: int) -> Iterator[None]:
-    """A Ray of our own on this machine, shut down at the end; its logs stay in its own folder."""
-    for name in ("ray", "ray.tune", "ray.train"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)  # the death of a worker is our business, and handled
-    gpus: Mapping[str, Any] = {} if workload.device == "cuda" else {"num_gpus": 0}
-    ray._private.worker.print_to_stdstream = _say_nothing
-    on_sigterm = signal.getsignal(signal.SIGTERM)
-    ray.init(
-        address="local",
-        num_cpus=max(slots * workload.threads, 1),
-        include_dashboard=False,
-        logging_level=logging.CRITICAL,
-        log_to_driver=False,
-        object_store_memory=100 * 2**20,
-        **gpus,
-    )
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, on_sigterm)  # Ray puts one in its place that prints a stack and exits with 15
-    try:
-        yield
-    finally:
-        ray.shutdown()
 
 
 class Interrupts:
@@ -138,10 +99,6 @@ class Interrupts:
     def _note(self, number: int, frame: FrameType | None) -> None:
         self._received = True
         self._before[number](number, frame)
-
-
-def _say_nothing(*arguments: Any, **more: Any) -> None:
-    """In place of what Ray prints about workers that died: the display says so in five words, not in a page."""
 
 
 @contextmanager

@@ -1,0 +1,91 @@
+"""A Ray of our own on this machine, started while there is other work to do."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+from lrstudy.devices import Allotment
+
+_ENVIRONMENT = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # five files per trial, twice the driver's CPU time
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C reaches us as KeyboardInterrupt
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # admission reads results itself
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # we resume from our own journal
+    "RAY_AIR_NEW_OUTPUT": "0",  # the new output prints a box even when silent
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_DEDUP_LOGS": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+
+
+class LocalRay:
+    """A Ray for `slots` trials of an allotment at once.
+
+    `begin` starts it in the background and `wait` waits for it; as a context it is stopped at the end, if it was begun.
+    It is started by a thread that lives until then, since the system ends Ray's processes together with the thread that
+    started them. A thread also leaves SIGTERM to us, where Ray would print a stack and exit with 15.
+    """
+
+    def __init__(self, allotment: Allotment, slots: int) -> None:
+        self.slots, self._allotment = slots, allotment
+        self._thread: threading.Thread | None = None
+        self._settled, self._unwanted = threading.Event(), threading.Event()
+        self._error: BaseException | None = None
+
+    def __enter__(self) -> LocalRay:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._unwanted.set()
+        if self._thread:
+            self._thread.join()
+
+    def begin(self) -> None:
+        """Start it in the background, unless that was done before."""
+        if self._thread:
+            return
+        os.environ.update({key: os.environ.get(key, value) for key, value in _ENVIRONMENT.items()})
+        import ray  # here, as two threads that import what imports each other may see half of it
+
+        for name in ("ray", "ray.tune", "ray.train"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # a worker's death is our business, and handled
+        ray._private.worker.print_to_stdstream = _say_nothing
+        self._thread = threading.Thread(target=self._live, name="ray", daemon=True)
+        self._thread.start()
+
+    def wait(self) -> None:
+        """Return when it is up, started now if need be. Raises what starting it raised."""
+        self.begin()
+        self._settled.wait()
+        if self._error:
+            raise self._error
+
+    def _live(self) -> None:
+        import ray
+
+        gpus: Mapping[str, Any] = {} if self._allotment.device == "cuda" else {"num_gpus": 0}
+        try:
+            ray.init(
+                address="local",
+                num_cpus=self.slots * self._allotment.threads,
+                include_dashboard=False,
+                logging_level=logging.CRITICAL,
+                log_to_driver=False,
+                object_store_memory=100 * 2**20,
+                **gpus,
+            )
+        except BaseException as error:
+            self._error = error
+        self._settled.set()
+        self._unwanted.wait()
+        ray.shutdown()
+
+
+def _say_nothing(*arguments: Any, **more: Any) -> None:
+    """In place of what Ray prints about workers that died: the display says so in five words, not in a page."""
