@@ -126,6 +126,8 @@ def test_the_ends_of_a_range_belong_to_it(kind):
 def test_a_value_outside_its_parameter_has_no_code():
     with pytest.raises(ValueError, match=r"p: expected one of \[1, 2\]; got True"):
         parse_parameter("p", {"choice": [1, 2]}, "p").encode(True)
+    with pytest.raises(ValueError, match="expected"):
+        parse_parameter("p", {"choice": [[1, 1], 2]}, "p").encode(True)
     with pytest.raises(ValueError, match=r"p: expected a number in \[0, 1\]; got 1.5"):
         parse_parameter("p", {"uniform": [0, 1]}, "p").encode(1.5)
 

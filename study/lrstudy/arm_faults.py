@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from lrstudy import own
 from lrstudy.arms import COMMON, Arm, one_at_a_time, origin
 from lrstudy.faults import InputError, raised
-from lrstudy.model_names import has_batchnorm
 from lrstudy.policies import build, contract, resolve
 from lrstudy.policies.base import Policy, Run, durations_of
 from lrstudy.policies.batch_increase import GrowingPolicy
@@ -119,9 +118,9 @@ def _of_batchnorm(plan: Plan, arm: Arm) -> Iterator[str]:
     ones = [name for name, p in given.items() if 1 in (p.values or (p.low,))]
     if not ones and given.keys() == {"batch_size"}:
         return
-    model, normalises = plan.workload.model, _normalises(plan)
+    model = plan.workload.model
     named = "your model" if own.is_reference(model) else model
-    if not normalises:
+    if not plan.has_batchnorm:
         if "norm_batch" in given:
             where = origin(plan.study, arm.name, "norm_batch")
             yield f"{where}: expected it only with a model that has BatchNorm, which {named} has not."
@@ -138,15 +137,6 @@ def _of_batchnorm(plan: Plan, arm: Arm) -> Iterator[str]:
                 f"{origin(plan.study, arm.name, 'micro_batch')}: expected a multiple of norm_batch with {named}, whose BatchNorm "
                 f"else sees other pieces than those of the whole batch; got {got}."
             )
-
-
-def _normalises(plan: Plan) -> bool:
-    known = has_batchnorm(plan.workload.model)
-    if known is not None:
-        return known
-    from lrstudy import rehearsal
-
-    return rehearsal.has_batchnorm(plan.workload)
 
 
 def _cap_below_the_batch(plan: Plan, arm: Arm) -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +16,7 @@ from lrstudy.arms import Arm, at_cohort_points, common_definition
 from lrstudy.config import StudyFile
 from lrstudy.faults import InputError, raised
 from lrstudy.lineage import Root
-from lrstudy.model_names import NUM_SECTIONS
+from lrstudy.model_names import NUM_SECTIONS, has_batchnorm
 from lrstudy.policies.base import Run
 from lrstudy.settings import canonical_json
 from lrstudy.space import Configuration
@@ -69,6 +70,16 @@ class Plan:
     def control(self) -> str:
         """The arm that others are compared with, under the name that it runs as now (`clr` may be `clr@2`)."""
         return dict(zip(self.study.arms, self.arms, strict=False))[self.study.control]
+
+    @cached_property
+    def has_batchnorm(self) -> bool:
+        """Whether the model normalises over the batch; one of the user's own is built to find out."""
+        known = has_batchnorm(self.workload.model)
+        if known is not None:
+            return known
+        from lrstudy import rehearsal
+
+        return rehearsal.has_batchnorm(self.workload)
 
     def run(self, arm: Arm, configuration: Configuration) -> Run:
         """What the policy of a trial may know."""

@@ -360,9 +360,7 @@ def _comparable(value: Value) -> object:
     """Something hashable that is equal where values of a study file are."""
     if isinstance(value, (list, tuple)):
         return tuple(_comparable(item) for item in value)
-    if isinstance(value, dict):
-        return tuple(sorted((key, _comparable(item)) for key, item in value.items()))
-    return (value, True) if isinstance(value, bool) else value
+    return (bool, value) if isinstance(value, bool) else value
 
 
 def _is_number(value: object) -> bool:

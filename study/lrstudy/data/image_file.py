@@ -104,9 +104,8 @@ class ImageFile:
                 whole.append(text)
             count, shape = _shape_in(file) if end else (0, ())
             fits = file.tell() + self.written * math.prod(shape) == end
-        if (
-            count != self._num_images or not fits
-        ):  # nothing there yet, or a function gives other data than it gave before
+        # Nothing there yet, or a function gives other data than it gave before.
+        if count != self._num_images or not fits:
             self.written = 0
             return 0
         self.shape = shape
