@@ -8,7 +8,19 @@ from importlib import import_module
 
 from benchmarks import harness
 
-NAMES = ("loop", "sharing", "scheduling", "memo", "tables", "report", "streaming", "study", "short", "controller")
+NAMES = (
+    "loop",
+    "sharing",
+    "scheduling",
+    "memo",
+    "tables",
+    "report",
+    "streaming",
+    "freed_memory",
+    "study",
+    "short",
+    "controller",
+)
 
 
 def main() -> int:

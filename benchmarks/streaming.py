@@ -59,11 +59,13 @@ from lrstudy.data import reading
 from lrstudy.data.batches import part_of
 from lrstudy.numerics import Arithmetic
 from lrstudy.settings import Recipe, Settings
+from lrstudy.training import host_memory
 from lrstudy.training.epoch import train_epoch
 from lrstudy.training.state import State
 
 path, count, how, model = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4]
 torch.set_num_threads(1)
+host_memory.keep_freed()
 arithmetic = Arithmetic(memory_format="channels_last")
 images = np.load(path, mmap_mode="r")
 reading.memory_bytes = lambda: images.nbytes if how == "ahead" else 1 << 60

@@ -15,7 +15,7 @@ from lrstudy import models, numerics, own
 from lrstudy.data.batches import Part, part_of
 from lrstudy.data.reading import fits
 from lrstudy.settings import Settings
-from lrstudy.training import device_memory
+from lrstudy.training import device_memory, host_memory
 from lrstudy.training.compiling import compile_for
 from lrstudy.training.epoch import Evaluation, Own, evaluate, train_epoch
 from lrstudy.training.randomness import seed_for
@@ -49,6 +49,7 @@ class Trainer:
             )
             raise RuntimeError(f"this worker computes with other numerics than its study was named with ({detail})")
         numerics.configure(workload.device, workload.threads, arithmetic)
+        host_memory.keep_freed()
         self.workload = workload
         self.device = device_memory.device_of(workload.device)
         device_memory.keep_to_share(self.device, workload.share)
