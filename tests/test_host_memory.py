@@ -14,10 +14,16 @@ from lrstudy.training import host_memory
 
 if sys.argv[1] == "kept":
     host_memory.keep_freed()
-torch.ones(2**24)
+
+
+def epoch():
+    for _ in range(20):
+        torch.ones(2**22) * 2
+
+
+epoch()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(4):
-    torch.ones(2**24)
+epoch()
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
@@ -29,6 +35,6 @@ def faults(how: str) -> int:
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have no such setting")
 def test_large_tensors_are_allocated_from_what_was_freed():
-    pages = 4 * 2**26 // 2**16  # of the largest size that a kernel commonly has
+    pages = 20 * 2**24 // 2**16  # of the largest size that a kernel commonly has
     assert faults("returned") >= pages, "else this test could not fail"
     assert faults("kept") < pages // 8
