@@ -20,11 +20,11 @@ NOTES = (
     "with crop and flip, 1,000 for validation, two slots on two cores; whole processes, from start to exit. Device-seconds are those in",
     "which trials train, evaluate and handle states (in the plain script also read their data). The plain script is written as in",
     "Ray's tutorial; the well-written one reuses workers, keeps tensors in memory and writes no logs (peer_reusing.py). Set",
-    "LRSTUDY_CIFAR10 (a folder with train.parquet) and LRSTUDY_PLAIN_SCRIPT. Where ours goes, by its ledger: 14 to 15 s before training",
-    "begins (decoding all 50,000 images of the file, of which the others read 6,000 only, 4.7 s, Ray 3.3 s, workers with torch 5 s, the rest",
-    "imports and the machine's numerics), 37 s of training 104 distinct epochs on both cores, 3.4 s of evaluation, 1.4 s of shutting down.",
-    "The floor is 41 s, what training and evaluation take alone: 6.0 times the plain script, which on another machine was slower (443 s,",
-    "where a bare loop of all 144 epochs took 77 s).",
+    "LRSTUDY_CIFAR10 (a folder with train.parquet) and LRSTUDY_PLAIN_SCRIPT. Where ours goes, by its ledger: 12.7 s before training",
+    "begins (7.6 s in which decoding, the machine's numerics and the start of Ray share two cores: all 50,000 images of the file are decoded,",
+    "of which the others read 6,000 only; 5.1 s in which workers import torch), 35 s of training 104 distinct epochs on both cores, 3 s of",
+    "evaluation, 1.2 s of shutting down. The floor is 39 s, what training and evaluation take alone: 6.1 times the plain script, which on",
+    "another machine was slower (443 s, where a bare loop of all 144 epochs took 77 s).",
 )
 TRAIN, VALIDATION, EPOCHS = 5000, 1000, 6
 _STUDY = """
