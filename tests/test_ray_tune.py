@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import random
 import re
 import shutil
 import signal
@@ -233,6 +234,32 @@ def test_a_driver_killed_at_any_moment_then_the_same_command(start, finished, tm
     for process in family:  # Ray's own orphans may live for a minute; they are ours to end
         if process.is_running():
             process.kill()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(6))
+def test_drivers_and_workers_killed_at_random_moments(start, finished, tmp_path, seed):
+    """Whatever a moment is chosen from: start of Ray, decoding, training, the last tables."""
+    rng = random.Random(seed)
+    file = write(tmp_path)
+    folder = tmp_path / "runs" / "small"
+    for sent in rng.choices([signal.SIGKILL, signal.SIGTERM, signal.SIGINT], k=3):
+        driver = start(file)
+        time.sleep(rng.uniform(0, 15))
+        if driver.poll() is None and rng.random() < 0.5:
+            for worker in workers(driver)[:1]:
+                worker.kill()
+            time.sleep(rng.uniform(0, 2))
+        family = psutil.Process(driver.pid).children(recursive=True) if driver.poll() is None else []
+        driver.send_signal(sent)
+        driver.communicate(timeout=60)
+        for process in psutil.wait_procs(family, timeout=10)[1]:
+            process.kill()
+    done = run("run", str(file), "--json")
+    assert done.returncode == 0, done.stderr
+    assert outcome(folder) == outcome(finished[0].parent / "runs" / "small")
+    checked = run("run", str(file), "--json")
+    assert json.loads(checked.stdout)["epochs_trained"] == 0
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
