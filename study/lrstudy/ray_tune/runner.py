@@ -33,12 +33,13 @@ def run(
 
     `board` notes who sits on which slot; `refresh` is called several times a second.
     """
-    local_ray.begin()
+    local_ray.begin()  # which also sets Tune's environment
     from ray import tune
 
     from lrstudy.ray_tune.adapter import AdmissionSearcher, KeepingWorkers, Refresh
     from lrstudy.ray_tune.trainable import TuneTrial
 
+    # Ray is stopped here, before the run notes its end: until then devices count as allocated.
     with local_ray, Interrupts() as interrupts, _scratch() as scratch:
 
         def turn() -> None:
