@@ -15,7 +15,7 @@ def keep_freed() -> None:
 
     By default glibc returns them to the system as they are freed, which then gives every page of the next ones anew,
     zeroed: a fault for each 4 KB. How often depends on where a small block happens to lie, so that the same epoch
-    took 2.2 s or 3.2 s. See benchmarks/freed_memory.py.
+    took 2.2 s or 3.2 s on one core. See benchmarks/freed_memory.py.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
