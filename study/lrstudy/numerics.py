@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import subprocess
 import sys
 from dataclasses import asdict, dataclass
 from hashlib import blake2b
@@ -17,10 +16,13 @@ from importlib.metadata import distribution, version
 from pathlib import Path
 from typing import Any
 
+from lrstudy import child_process
+
 EVALUATION = 2
 """Version of what an evaluation records: raised with new metrics, so that whatever is recalled has them all."""
 _LAYOUT = 2
 """Version of what `measure` returns: raised with new fields, so that nothing older is taken from a cache."""
+_PROBE_TIMEOUT_S = 300.0
 _ENVIRONMENT = ("ATEN_", "MKL_", "DNNL_", "ONEDNN_", "CUBLAS_", "NVIDIA_TF32", "TORCH_ALLOW_TF32")
 
 
@@ -90,10 +92,12 @@ def probe(device: str, threads: int, cache: Path | None = None) -> dict[str, obj
             return dict(json.loads(remembered.read_text()))
         except ValueError:
             pass  # torn by a crash: measured again and replaced below
-    command = [sys.executable, "-m", "lrstudy.numerics", device, str(threads)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    done = child_process.run(
+        [sys.executable, "-m", "lrstudy.numerics", device, str(threads)], timeout_s=_PROBE_TIMEOUT_S
+    )
     if done.returncode != 0:
-        last = [f"it ended with {done.returncode}", *done.stderr.strip().splitlines()][-1]
+        stderr = done.stderr.decode(errors="replace").strip()
+        last = [f"it ended with {done.returncode}", *stderr.splitlines()][-1]
         raise RuntimeError(f"torch cannot use device {device!r}: {last}")
     measured: dict[str, object] = json.loads(done.stdout)
     if remembered:
@@ -128,9 +132,11 @@ def _compiler() -> str:
     """The C++ compiler that torch.compile uses on a CPU, with its version."""
     name = os.environ.get("CXX", "g++")
     try:
-        return subprocess.run([name, "--version"], capture_output=True, text=True, check=True).stdout.splitlines()[0]
-    except (OSError, subprocess.CalledProcessError, IndexError):
+        done = child_process.run([name, "--version"])
+    except OSError:
         return "none"
+    lines = done.stdout.decode(errors="replace").splitlines()
+    return lines[0] if done.returncode == 0 and lines else "none"
 
 
 def _cpu_model() -> str:

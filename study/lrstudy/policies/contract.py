@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pickle
 import random
-import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
@@ -15,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from lrstudy import own
+from lrstudy import child_process, own
 from lrstudy.faults import InputError
 from lrstudy.policies import build_from, resolve
 from lrstudy.policies.base import History, Policy, Run, parameter_names
@@ -196,13 +195,11 @@ def _copies(policy: Policy, run: Run) -> Iterator[str]:
 
 def _in_a_fresh_process(policy: Policy, runs: Sequence[Run]) -> Iterator[str]:
     """Another process, with another hash seed and a little later, answers alike."""
-    child = subprocess.run(
+    child = child_process.run(
         [sys.executable, "-c", _CHILD],
-        input=pickle.dumps((policy, tuple(runs))),
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONHASHSEED": "4242"},
-        capture_output=True,
-        timeout=_FRESH_S,
-        check=False,
+        stdin=pickle.dumps((policy, tuple(runs))),
+        variables={"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONHASHSEED": "4242"},
+        timeout_s=_FRESH_S,
     )
     if child.returncode:
         last = child.stderr.decode(errors="replace").strip().splitlines()[-1:]

@@ -27,9 +27,11 @@ _ENVIRONMENT = {
 class LocalRay:
     """A Ray for `slots` trials of an allotment at once.
 
-    `begin` starts it in the background and `wait` waits for it; as a context it is stopped at the end, if it was begun.
-    It is started by a thread that lives until then, since the system ends Ray's processes together with the thread that
-    started them. A thread also leaves SIGTERM to us, where Ray would print a stack and exit with 15.
+    As a context it sets Tune's environment variables when it is entered, before any thread of ours runs: a program that
+    starts meanwhile would read freed memory. `begin` starts Ray in the background, `wait` waits for it, and leaving the
+    context stops it, if it was begun. It is started by a thread that lives until then, since the system ends Ray's
+    processes together with the thread that started them. A thread also leaves SIGTERM to us, where Ray would print a
+    stack and exit with 15.
     """
 
     def __init__(self, allotment: Allotment, slots: int) -> None:
@@ -39,6 +41,8 @@ class LocalRay:
         self._error: BaseException | None = None
 
     def __enter__(self) -> LocalRay:
+        for name, value in _ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
         return self
 
     def __exit__(self, *raised: object) -> None:
@@ -50,7 +54,6 @@ class LocalRay:
         """Start it in the background, unless that was done before."""
         if self._thread:
             return
-        os.environ.update({key: os.environ.get(key, value) for key, value in _ENVIRONMENT.items()})
         import ray  # here, as two threads that import what imports each other may see half of it
 
         for name in ("ray", "ray.tune", "ray.train"):

@@ -33,7 +33,7 @@ def run(
 
     `board` notes who sits on which slot; `refresh` is called several times a second.
     """
-    local_ray.begin()  # which also sets Tune's environment
+    local_ray.begin()
     from ray import tune
 
     from lrstudy.ray_tune.adapter import AdmissionSearcher, KeepingWorkers, Refresh
