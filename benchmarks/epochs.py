@@ -15,14 +15,14 @@ import numpy as np
 import torch
 
 from benchmarks.study import last_json
-from lrstudy import models
 from lrstudy.data import reading
 from lrstudy.data.batches import part_of
-from lrstudy.numerics import Arithmetic
+from lrstudy.models.build import Model, build_model, sections
 from lrstudy.settings import Recipe, Settings
 from lrstudy.training import host_memory
 from lrstudy.training.epoch import train_epoch
 from lrstudy.training.state import State
+from lrstudy.workload.numerics import Arithmetic
 
 CPU = torch.device("cpu")
 _WARM_UP = 4
@@ -71,7 +71,7 @@ def _train(given: argparse.Namespace) -> Measured:
         source, np.arange(len(images)) % 2, np.arange(given.count), CPU, constants, memory_format="channels_last"
     )
     network = (
-        _linear(images.shape[-1]) if given.model == "linear" else models.build(given.model, 2, *images.shape[1:3], 0)
+        _linear(images.shape[-1]) if given.model == "linear" else build_model(given.model, 2, *images.shape[1:3], 0)
     )
     state = State.of(network, CPU, Arithmetic(memory_format="channels_last"))
 
@@ -88,13 +88,13 @@ def _train(given: argparse.Namespace) -> Measured:
     return Measured(seconds / given.epochs, watch.most_bytes / 1e6)
 
 
-def _linear(side: int) -> models.Model:
+def _linear(side: int) -> Model:
     """A model that computes next to nothing."""
     pool = side // 7
     module = torch.nn.Sequential(
         torch.nn.AvgPool2d(pool), torch.nn.Flatten(), torch.nn.Linear(3 * (side // pool) ** 2, 2)
     )
-    return models.Model(module, models.sections(module), {})
+    return Model(module, sections(module), {})
 
 
 class _Watch:

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.harness import Row, compared, in_turn, timed
-from lrstudy import models
 from lrstudy.data.batches import Part, part_of
-from lrstudy.numerics import Arithmetic
+from lrstudy.models.build import build_model
 from lrstudy.settings import Recipe, Settings
 from lrstudy.training.epoch import evaluate, train_epoch
 from lrstudy.training.state import State
+from lrstudy.workload.numerics import Arithmetic
 
 TITLE = "an epoch, against a bare PyTorch loop"
 NOTES = (
@@ -97,7 +97,7 @@ class _Data:
 
 
 def _state(model: str, arithmetic: Arithmetic = PLAIN) -> State:
-    return State.of(models.build(model, 10, 3, 32, 0), CPU, arithmetic)
+    return State.of(build_model(model, 10, 3, 32, 0), CPU, arithmetic)
 
 
 def _ours(model: str, data: _Data, augment: str, arithmetic: Arithmetic) -> Callable[[], object]:

@@ -21,8 +21,8 @@ import obstore
 from obstore.store import from_url
 
 from benchmarks.harness import Row, compared
-from lrstudy.memo import Memo
-from lrstudy.records import Record
+from lrstudy.memo.memo import Memo
+from lrstudy.memo.records import Record
 
 TITLE = "the memo as it grows"
 NOTES = (

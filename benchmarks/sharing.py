@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 from benchmarks.harness import HERE, Row, compared, in_turn
-from lrstudy.memo import Memo
+from lrstudy.memo.memo import Memo
 from lrstudy.study import Study
 from lrstudy.training.trainer import Trainer
 from lrstudy.trial import TrialSpec, Walk

@@ -12,15 +12,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lrstudy.admission import Admission
-from lrstudy.journal import Journal
 from lrstudy.lineage import extend
-from lrstudy.memo import Memo
-from lrstudy.plan import Plan
+from lrstudy.memo.memo import Memo
+from lrstudy.memo.records import Record
+from lrstudy.planning.plan import Plan
 from lrstudy.policies.base import Policy
-from lrstudy.protocol import Trial
-from lrstudy.records import Record
+from lrstudy.running.admission import Admission
+from lrstudy.running.protocol import Trial
 from lrstudy.settings import Settings
+from lrstudy.study_folder.journal import Journal
 
 BOOT_S = 5.0
 

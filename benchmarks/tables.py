@@ -7,11 +7,11 @@ import time
 from pathlib import Path
 
 from benchmarks.harness import HERE, Row, in_turn, shown, timed
-from lrstudy.forecast import forecast
-from lrstudy.journal import Journal
-from lrstudy.memo import Memo
-from lrstudy.plan import Plan
+from lrstudy.memo.memo import Memo
+from lrstudy.planning.forecast import forecast
+from lrstudy.planning.plan import Plan
 from lrstudy.study import Study
+from lrstudy.study_folder.journal import Journal
 from lrstudy.training.trainer import Trainer
 from lrstudy.trial import Walk
 

@@ -7,7 +7,7 @@ from PIL import Image
 
 from lrstudy.data.cache import prepare
 from lrstudy.data.spec import DataSpec, ImageSpec
-from lrstudy.faults import InputError
+from lrstudy.errors import InputError
 
 
 def image(path, pixels, **options):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hashlib import blake2b
 from pathlib import Path
 
-from lrstudy.records import Record
+from lrstudy.memo.records import Record
 
 
 def record(number: int, by: str = "", **changes: object) -> Record:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from lrstudy.admission import Admission
-from lrstudy.journal import Journal
-from lrstudy.memo import Memo
-from lrstudy.plan import Plan
-from lrstudy.protocol import Trial
+from lrstudy.memo.memo import Memo
+from lrstudy.planning.plan import Plan
+from lrstudy.running.admission import Admission
+from lrstudy.running.protocol import Trial
 from lrstudy.study import Study
+from lrstudy.study_folder.journal import Journal
 from lrstudy.training.trainer import Trainer
 from lrstudy.trial import Step, Walk
 

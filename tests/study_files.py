@@ -9,10 +9,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from unittest import mock
 
-from lrstudy import plan as plan_module
-from lrstudy import study_lock
-from lrstudy.plan import Plan, default_cohort, default_outstanding, make_plan
-from lrstudy.workload import resolve
+from lrstudy.planning import plan as plan_module
+from lrstudy.planning import study_lock
+from lrstudy.planning.arm_checks import check_against_data
+from lrstudy.planning.plan import Plan, default_cohort, default_outstanding, make_plan
+from lrstudy.workload.workload import resolve
 
 SMALL = """
 lrstudy: 1
@@ -30,12 +31,14 @@ def plan_of(*overrides: str, text: str = SMALL, lock: Mapping[str, object] | Non
     """The plan of a study file as a run makes it; `lock` is what an earlier run left."""
     study = plan_module.read(text, overrides)
     lock = lock or {}
-    with mock.patch("lrstudy.numerics.probe", return_value=NUMERICS):
+    with mock.patch("lrstudy.workload.numerics.probe", return_value=NUMERICS):
         workload = resolve(study, _storage(), _storage())
     cohort, outstanding = lock.get("cohort", default_cohort(study)), default_outstanding(study, slots)
-    return make_plan(
+    plan = make_plan(
         study, workload, cohort, lock.get("outstanding", outstanding), lock.get("search_seed", study.search.seed)
     )  # type: ignore[arg-type]
+    check_against_data(plan)
+    return plan
 
 
 def lock_of(plan: Plan) -> dict[str, object]:

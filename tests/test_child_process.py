@@ -11,8 +11,8 @@ import textwrap
 import pytest
 
 from lrstudy import child_process
-from lrstudy.devices import Allotment
 from lrstudy.ray_tune.local_ray import LocalRay
+from lrstudy.workload.devices import Allotment
 from test_layers import OURS, REPORTS
 
 CHILDREN = 60

@@ -10,7 +10,7 @@ import pytest
 
 from lrstudy.lineage import Root, chain, extend
 from lrstudy.policies import build
-from lrstudy.policies.base import Run
+from lrstudy.policies.run import Run
 from lrstudy.settings import Recipe, Settings
 
 ROOT = Root(

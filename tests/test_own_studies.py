@@ -8,8 +8,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from lrstudy import study_lock, views
-from lrstudy.faults import InputError
+from lrstudy.errors import InputError
+from lrstudy.planning import study_lock
+from lrstudy.running.tables import TableWriter
 from serial import Serial, study
 
 HEAD = """
@@ -117,7 +118,7 @@ def test_a_users_policy_model_augmentation_and_train_step_make_a_study(tmp_path:
     assert {t.configuration["hold"] for t in trials.values() if t.arm == "mine"} == {"40%", "60%"}
     shared = [trials[f"{arm}-random-0-0"].records[0].lineage for arm in ("constant", "mine")]
     assert shared[0] == shared[1], "they are the same until the knee"
-    tables = views.TableWriter(serial.admission, tmp_path)
+    tables = TableWriter(serial.admission, tmp_path)
     tables.write(0.0)
     assert set(pq.read_table(tmp_path / "trials.parquet")["policy"].to_pylist()) == {"constant", "./mine.py:knee"}
 
@@ -148,8 +149,8 @@ def test_a_changed_model_or_train_step_is_another_study(tmp_path: Path) -> None:
 
 
 def test_an_old_arm_is_rebuilt_from_the_source_that_was_kept(tmp_path: Path) -> None:
-    from lrstudy import own
     from lrstudy import run as run_module
+    from lrstudy import user_code
 
     mine(tmp_path)
     arms = "arms: {mine: {policy: './mine.py:knee'}}\n"
@@ -161,7 +162,7 @@ def test_an_old_arm_is_rebuilt_from_the_source_that_was_kept(tmp_path: Path) -> 
     after, notes = study(tmp_path, HEAD + arms).plan()
     assert list(after.arms) == ["mine@2", "mine"]
     assert after.retired == {"mine"}
-    assert own.digest(after.arms["mine"].policy) == before.arms["mine"].definition["source"]
+    assert user_code.digest(after.arms["mine"].policy) == before.arms["mine"].definition["source"]
     assert any("it runs as mine@2" in note for note in notes)
 
 

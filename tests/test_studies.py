@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from lrstudy import plan
-from lrstudy.arms import one_at_a_time, resolve
 from lrstudy.config import load
+from lrstudy.planning import plan
+from lrstudy.planning.arms import one_at_a_time, resolve
 from lrstudy.policies import build, registry
 from lrstudy.policies.base import parameter_names
 from lrstudy.policies.spaces import default_space, search_spaces

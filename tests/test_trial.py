@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 import serial
-from lrstudy import state_writer
 from lrstudy import trial as trial_module
-from lrstudy.faults import StorageError
-from lrstudy.memo import Memo
+from lrstudy.errors import StorageError
+from lrstudy.memo import state_writer
+from lrstudy.memo.memo import Memo
 from lrstudy.training.trainer import Trainer
 from lrstudy.trial import RecomputedDifferentlyError, TrialSpec, Walk
 
@@ -307,7 +307,7 @@ def test_another_process_gives_the_same_numbers(plan, trainer, memo, tmp_path):
         import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})
         from pathlib import Path
         import serial, test_trial
-        from lrstudy.memo import Memo
+        from lrstudy.memo.memo import Memo
         from lrstudy.training.trainer import Trainer
         plan = serial.study(Path({str(tmp_path)!r})).plan()[0]
         steps = test_trial.walk(test_trial.spec(plan, "clr"), Memo({str(tmp_path / "other")!r}), Trainer(plan.workload))

@@ -11,18 +11,19 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
-from lrstudy import own, study_lock
-from lrstudy.admission import Admission
+from lrstudy import user_code
 from lrstudy.config import StudyFile
-from lrstudy.driver_lock import DriverLock
-from lrstudy.faults import StorageError
-from lrstudy.journal import Journal
-from lrstudy.memo import Memo
-from lrstudy.plan import Plan
-from lrstudy.protocol import Trial
+from lrstudy.errors import StorageError
+from lrstudy.memo.memo import Memo
+from lrstudy.planning import study_lock
+from lrstudy.planning.plan import Plan
 from lrstudy.ray_tune.local_ray import LocalRay
-from lrstudy.retention import needed_states
-from lrstudy.views import TableWriter
+from lrstudy.running.admission import Admission
+from lrstudy.running.protocol import Trial
+from lrstudy.running.retention import needed_states
+from lrstudy.running.tables import TableWriter
+from lrstudy.study_folder.driver_lock import DriverLock
+from lrstudy.study_folder.journal import Journal
 
 TABLES_EVERY_S = 5.0
 _LIMITS_EVERY_S = 1.0
@@ -171,8 +172,8 @@ def _keep_sources(plan: Plan, folder: Path) -> None:
     """Copy the source of the user's policies into the study's folder."""
     try:
         for arm in plan.arms.values():
-            if own.is_reference(arm.policy) and arm.name not in plan.retired:
-                own.keep(arm.policy, folder / study_lock.SOURCES)
+            if user_code.is_reference(arm.policy) and arm.name not in plan.retired:
+                user_code.keep(arm.policy, folder / study_lock.SOURCES)
     except OSError as error:
         raise StorageError(f"storage.path: cannot write in {folder}: {error.strerror}.") from error
 

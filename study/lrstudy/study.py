@@ -13,16 +13,18 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lrstudy import plan, run, study_lock
+from lrstudy import run
 from lrstudy.config import StudyFile
-from lrstudy.devices import Allotment
-from lrstudy.faults import InputError, user_path
-from lrstudy.plan import Plan
+from lrstudy.errors import InputError, user_path
+from lrstudy.planning import plan, study_lock
+from lrstudy.planning.arm_checks import check_against_data
+from lrstudy.planning.plan import Plan
 from lrstudy.policies.spaces import search_spaces
 from lrstudy.ray_tune.local_ray import LocalRay
-from lrstudy.rehearsal import rehearse
 from lrstudy.run import Display, Summary
-from lrstudy.workload import resolve
+from lrstudy.training.rehearsal import rehearse
+from lrstudy.workload.devices import Allotment
+from lrstudy.workload.workload import resolve
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,11 @@ class Study:
         return (self.base / user_path(self.file.storage.path, "storage.path")).resolve()
 
     @property
+    def data_cache(self) -> Path:
+        """Where decoded data lies, for all studies of the storage."""
+        return self.storage / "memo" / "data"
+
+    @property
     def folder(self) -> Path:
         """The study's own folder."""
         return self.storage / self.file.name
@@ -91,6 +98,7 @@ class Study:
         outstanding = lock.get("outstanding", plan.default_outstanding(self.file, workload.num_slots))
         seed = lock.get("search_seed", self.file.search.seed)
         made = plan.make_plan(self.file, workload, cohort, outstanding, seed, self.base)
+        check_against_data(made)
         if not lock:
             rehearse(workload)
         return study_lock.reconcile(made, lock, self.folder)

@@ -14,14 +14,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from lrstudy.ledger import Category, Span
 from lrstudy.lineage import Root, chain, extend
-from lrstudy.memo import Memo
+from lrstudy.memo.memo import Memo
+from lrstudy.memo.records import Record
+from lrstudy.memo.state_writer import StateWriter
 from lrstudy.policies import build
-from lrstudy.policies.base import History, Policy, Run
-from lrstudy.records import Record
+from lrstudy.policies.base import Policy
+from lrstudy.policies.run import History, Run
 from lrstudy.settings import Settings
-from lrstudy.state_writer import StateWriter
+from lrstudy.study_folder.ledger import Category, Span
 
 _HOST = platform.node()
 _NOTICEABLE_S = 1e-3

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from lrstudy.faults import InputError
+from lrstudy.errors import InputError
 from lrstudy.policies import build
-from lrstudy.policies.base import Policy, Run
+from lrstudy.policies.base import Policy
+from lrstudy.policies.run import Run
 from lrstudy.settings import Recipe
 
 NUM_EXAMPLES, EPOCHS = 99, 5

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from lrstudy.policies import build
-from lrstudy.policies.base import Run
-from lrstudy.policies.batch_increase import BatchIncrease
-from lrstudy.policies.step import Step
+from lrstudy.policies.families.batch_increase import BatchIncrease
+from lrstudy.policies.families.step import Step
+from lrstudy.policies.run import Run
 
 
 def test_batch_increase_is_the_twin_of_step() -> None:

@@ -13,13 +13,13 @@ from hypothesis import given
 from hypothesis import settings as tried
 from hypothesis import strategies as st
 
-import lrstudy.policies
-from lrstudy.policies import build, registry
-from lrstudy.policies.base import Policy, Run, parameter_names
+from lrstudy.policies import build, families, registry
+from lrstudy.policies.base import Policy, parameter_names
 from lrstudy.policies.contract import check
-from lrstudy.policies.sgdr import SgdrDlr
+from lrstudy.policies.families.sgdr import SgdrDlr
+from lrstudy.policies.run import Run
 from lrstudy.policies.spaces import default_space
-from lrstudy.space import Space, parse_parameter
+from lrstudy.search.space import Space, parse_parameter
 
 COMMON: dict[str, object] = {"lr": 0.1, "batch_size": 32}
 
@@ -64,7 +64,7 @@ def test_a_new_family_is_one_new_file(tmp_path: Path, monkeypatch: pytest.Monkey
         "    def rates(self, epoch, run):\n"
         "        return np.full(self.initial_updates(run), self.lr * 0.5**epoch)\n"
     )
-    monkeypatch.setattr(lrstudy.policies, "__path__", [*lrstudy.policies.__path__, str(tmp_path)])
+    monkeypatch.setattr(families, "__path__", [*families.__path__, str(tmp_path)])
     registry.cache_clear()
     try:
         assert build("halving", COMMON).settings(2, (), RUN).lr[0, 0] == 0.025

@@ -9,12 +9,13 @@ from itertools import accumulate, islice
 import numpy as np
 import pytest
 
-from lrstudy.faults import InputError
+from lrstudy.errors import InputError
 from lrstudy.policies import build
-from lrstudy.policies.base import Run, Ticks, phase
-from lrstudy.policies.clr import triangular
+from lrstudy.policies.base import Ticks, phase
 from lrstudy.policies.durations import in_epochs
-from lrstudy.policies.sgdr import Sgdr, SgdrDlr, cosine_restarts
+from lrstudy.policies.families.clr import triangular
+from lrstudy.policies.families.sgdr import Sgdr, SgdrDlr, cosine_restarts
+from lrstudy.policies.run import Run
 
 RUN = Run(num_examples=301, num_epochs=7, num_sections=3)
 

@@ -7,9 +7,9 @@ from fractions import Fraction
 
 import pytest
 
-from lrstudy.faults import InputError
-from lrstudy.policies.base import count_updates
+from lrstudy.errors import InputError
 from lrstudy.policies.durations import count_passed, in_epochs, to_whole_epoch
+from lrstudy.policies.run import count_updates
 
 
 @pytest.mark.parametrize(

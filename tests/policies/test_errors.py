@@ -7,11 +7,11 @@ import math
 import numpy as np
 import pytest
 
-from lrstudy.faults import InputError
+from lrstudy.errors import InputError
 from lrstudy.policies import build
-from lrstudy.policies.base import Run
-from lrstudy.policies.sgdr import SgdrDlr
-from lrstudy.policies.step import Step
+from lrstudy.policies.families.sgdr import SgdrDlr
+from lrstudy.policies.families.step import Step
+from lrstudy.policies.run import Run
 
 COMMON: dict[str, object] = {"lr": 0.1, "batch_size": 32}
 

@@ -7,7 +7,7 @@ import pytest
 
 from golden_cases import CASES, LEFT_OUT, canonical, canonical_words, rows
 from lrstudy.policies import build
-from lrstudy.policies.base import Run
+from lrstudy.policies.run import Run
 from lrstudy.settings import Recipe
 
 TABLE = canonical()

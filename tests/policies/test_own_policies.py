@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from lrstudy.faults import InputError
+from lrstudy.errors import InputError
 from lrstudy.policies import build, resolve
-from lrstudy.policies.base import Run
 from lrstudy.policies.contract import check, validate_policy
+from lrstudy.policies.run import Run
 
 MINE = """
 import random, time

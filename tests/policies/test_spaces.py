@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lrstudy.faults import InputError
+from lrstudy.errors import InputError
 from lrstudy.policies import spaces
 from lrstudy.policies.spaces import default_space
 

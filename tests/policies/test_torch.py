@@ -12,12 +12,13 @@ from hypothesis import settings as tried
 from hypothesis import strategies as st
 from torch.optim import lr_scheduler
 
-from lrstudy.faults import InputError
+from lrstudy.errors import InputError
 from lrstudy.policies import build
-from lrstudy.policies.base import RatePolicy, Run
-from lrstudy.policies.clr import Clr
-from lrstudy.policies.sgdr import Sgdr
-from lrstudy.policies.step import Step
+from lrstudy.policies.base import RatePolicy
+from lrstudy.policies.families.clr import Clr
+from lrstudy.policies.families.sgdr import Sgdr
+from lrstudy.policies.families.step import Step
+from lrstudy.policies.run import Run
 from lrstudy.settings import FloatArray
 
 

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import lrstudy_reports
-from lrstudy import records
+from lrstudy.study_folder import schemas
 
 EFFECTS = {"constant": 0.0, "step": 0.006, "batch_increase": -0.001, "clr": 0.0, "sgdr_dlr": 0.021}
 RATES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
@@ -77,11 +77,11 @@ def write_study(folder: Path, plan: Plan) -> Path:
     trials = _with_results(trials, epochs, rng)
     trials, epochs = plan.edit_trials(trials), plan.edit_epochs(epochs)
     extra = [pa.field("p_lr", pa.float64()), pa.field("p_factor", pa.float64())]
-    _write(trials, pa.schema([*records.TRIALS, *extra]), folder / "trials.parquet")
-    _write(epochs, records.EPOCHS.append(pa.field("val_accuracy", pa.float64())), folder / "epochs.parquet")
-    pq.write_table(pa.Table.from_pylist(settings, records.SETTINGS), folder / "settings.parquet")
-    _write(_ledger(trials, epochs), records.LEDGER, folder / "ledger.parquet")
-    _write(_predictions(trials, rng), records.PREDICTIONS, folder / "predictions.parquet")
+    _write(trials, pa.schema([*schemas.TRIALS, *extra]), folder / "trials.parquet")
+    _write(epochs, schemas.EPOCHS.append(pa.field("val_accuracy", pa.float64())), folder / "epochs.parquet")
+    pq.write_table(pa.Table.from_pylist(settings, schemas.SETTINGS), folder / "settings.parquet")
+    _write(_ledger(trials, epochs), schemas.LEDGER, folder / "ledger.parquet")
+    _write(_predictions(trials, rng), schemas.PREDICTIONS, folder / "predictions.parquet")
     (folder / "study.lock.json").write_text(json.dumps(_lock(plan) | plan.lock))
     (folder / "study.yaml").write_text("lrstudy: 1\nname: digits\n")
     return folder

@@ -16,7 +16,7 @@ from hypothesis import settings as tried
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from lrstudy import records
+from lrstudy.study_folder import schemas
 from lrstudy_reports import build
 from lrstudy_reports.classes import UNDEFINED, auroc_by_class, by_class
 from lrstudy_reports.tables import load
@@ -61,7 +61,7 @@ def with_classes(folder: Path, several: bool, edit_lock: Callable[[dict], None] 
         }
         for trial, arm in zip(confirm["trial_id"], confirm["arm"], strict=True) for k in range(30)
     ]  # fmt: skip
-    pq.write_table(pa.Table.from_pylist(rows, records.PREDICTIONS), folder / "predictions.parquet")
+    pq.write_table(pa.Table.from_pylist(rows, schemas.PREDICTIONS), folder / "predictions.parquet")
     return pd.DataFrame(rows)
 
 

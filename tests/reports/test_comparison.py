@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from scipy import stats
 
-from lrstudy import records
+from lrstudy.study_folder import schemas
 from lrstudy_reports import answer, build, summary
 from lrstudy_reports.comparison import COLUMNS
 
@@ -84,7 +84,7 @@ def write_prices(folder, prices):
         }
         for batch, seconds in prices.items()
     ]  # fmt: skip
-    pq.write_table(pa.Table.from_pylist(rows, records.CALIBRATION), folder / "calibration.parquet")
+    pq.write_table(pa.Table.from_pylist(rows, schemas.CALIBRATION), folder / "calibration.parquet")
     return folder
 
 

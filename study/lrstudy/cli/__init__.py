@@ -14,7 +14,7 @@ from typer.exceptions import TyperException
 from lrstudy import __version__
 from lrstudy.cli import forecasts, new_study, studies, traces  # noqa: F401  # they add their commands to the application
 from lrstudy.cli.options import app
-from lrstudy.faults import InputError, StorageError
+from lrstudy.errors import InputError, StorageError
 
 _LATER = ("prepare", "lr-find", "score", "replay", "merge", "check", "export", "launch", "doctor")
 _INTERRUPTED = 130

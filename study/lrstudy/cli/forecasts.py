@@ -27,10 +27,10 @@ def plan(
     as_json: Json = False,
 ) -> None:
     """Forecast trials, shared epochs, device-hours, money and the smallest detectable difference; trains nothing."""
-    from lrstudy import forecast, forecast_cost, study_lock
-    from lrstudy.journal import Journal
-    from lrstudy.memo import Memo
+    from lrstudy.memo.memo import Memo
+    from lrstudy.planning import forecast, forecast_cost, study_lock
     from lrstudy.study import Study
+    from lrstudy.study_folder.journal import Journal
 
     found = Study.from_yaml(*split(study))
     made, notes = found.plan()

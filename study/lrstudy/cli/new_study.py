@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from lrstudy.cli.options import app
-from lrstudy.faults import InputError
+from lrstudy.errors import InputError
 
 
 @app.command()
@@ -24,9 +24,9 @@ def init(
     force: Annotated[bool, typer.Option("--force", help="Overwrite the file if it exists.")] = False,
 ) -> None:
     """Look at data and write a commented study file for it."""
-    from lrstudy import plan
-    from lrstudy.devices import num_gpus
-    from lrstudy.first_study import first_study
+    from lrstudy.first_study.write import first_study
+    from lrstudy.planning import plan
+    from lrstudy.workload.devices import num_gpus
 
     if data is None:
         raise InputError("--data: expected what to look at, as in `lrstudy init --data DIR`; got nothing.")

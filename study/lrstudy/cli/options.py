@@ -57,11 +57,11 @@ def names_and_overrides(arguments: list[str] | None) -> tuple[list[str], list[st
 
 def is_policy(name: str) -> bool:
     """Whether an argument means a policy: one of a user's file, of torch or of the catalogue."""
-    from lrstudy import own, policies
+    from lrstudy import policies, user_code
 
     if is_study_file(name) or "=" in name:
         return False
-    return own.is_reference(name) or name.startswith(policies.TORCH) or name in policies.registry()
+    return user_code.is_reference(name) or name.startswith(policies.TORCH) or name in policies.registry()
 
 
 def is_study_file(name: str) -> bool:

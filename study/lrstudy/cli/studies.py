@@ -24,17 +24,17 @@ from lrstudy.cli.options import (
     names_and_overrides,
     split,
 )
-from lrstudy.faults import InputError
+from lrstudy.errors import InputError
 
 if TYPE_CHECKING:
     from lrstudy.data.statistics import Statistics
-    from lrstudy.workload import Workload
+    from lrstudy.workload.workload import Workload
 
 
 @app.command()
 def run(study: StudyAndOverrides = None, name: As = None, as_json: Json = False) -> None:
     """Run a study; running the same command again recalls what is recorded and goes on."""
-    from lrstudy.display import Progress, duration
+    from lrstudy.running.display import Progress, duration
     from lrstudy.study import Study
 
     console = Console(stderr=as_json, highlight=False)
@@ -69,6 +69,7 @@ def run(study: StudyAndOverrides = None, name: As = None, as_json: Json = False)
 @app.command()
 def validate(what: StudyPolicyAndOverrides = None, as_json: Json = False) -> None:
     """Check a study file and its data, or a policy of your own, without training anything."""
+    from lrstudy.planning import arm_checks
     from lrstudy.study import Study
 
     if what and is_policy(what[0]):
@@ -87,7 +88,7 @@ def validate(what: StudyPolicyAndOverrides = None, as_json: Json = False) -> Non
         "task": plan.workload.task.kind,
         "device": plan.workload.device,
         "statistics": statistics.to_json(),
-        "notes": [*notes, *plan.notes()],
+        "notes": [*notes, *arm_checks.notes(plan)],
     }
     if as_json:
         print(json.dumps(facts))
@@ -201,7 +202,7 @@ def _summary_dict(summary: Any) -> dict[str, Any]:
 
 def _statistics(workload: Workload) -> Statistics:
     """What the examples of each part look like, copies of training examples in the test part counted."""
-    from lrstudy.workload import load
+    from lrstudy.workload.workload import load
 
     return workload.statistics.with_copies(*load(workload.data, Path(workload.cache)))
 

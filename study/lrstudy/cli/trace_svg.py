@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, NullLocator, StrMethodFormatter
 
-from lrstudy.trace import By, Trace
-from lrstudy.trace_chart import OTHERS, Line, Panel, panels
+from lrstudy.tracing.trace import By, Trace
+from lrstudy.tracing.trace_chart import OTHERS, Line, Panel, panels
 from lrstudy_reports.style import SOFT, WIDTH, Look, canvas, label_ends, looks, plot_area, settings, svg, text_width
 from lrstudy_reports.traces import decimated
 

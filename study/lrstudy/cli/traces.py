@@ -12,8 +12,8 @@ import typer
 from rich.console import Console
 
 from lrstudy.cli.options import Json, app, is_study_file, names_and_overrides
-from lrstudy.faults import InputError
-from lrstudy.trace import By, Trace, trace_policies, trace_study
+from lrstudy.errors import InputError
+from lrstudy.tracing.trace import By, Trace, trace_policies, trace_study
 
 WIDTH_OF_A_PIPE = 100
 
@@ -53,7 +53,10 @@ def trace(
     if is_study_file(names[0]):
         if updates_per_epoch is not None:
             raise InputError("--updates-per-epoch: expected it only with policies: a study says its batch size.")
-        traces = trace_study(names[0], overrides, names[1:], epochs, examples, sections, metrics or ())
+        from lrstudy.study import Study
+
+        study = Study.from_yaml(names[0], [*overrides, *([f"budget.epochs={epochs}"] if epochs is not None else [])])
+        traces = trace_study(study.file, study.base, study.data_cache, names[1:], examples, sections, metrics or ())
     else:
         traces = trace_policies(
             names, overrides, Path.cwd(), epochs, updates_per_epoch, examples, sections, metrics or ()
@@ -79,7 +82,7 @@ def _draw(traces: list[Trace], path: Path, by: By) -> None:
 
 
 def _show(traces: list[Trace], by: By, as_table: bool) -> None:
-    from lrstudy.trace_chart import chart
+    from lrstudy.tracing.trace_chart import chart
 
     console = Console(highlight=False)
     is_unicode = (sys.stdout.encoding or "ascii").lower().replace("-", "").startswith("utf")

@@ -9,10 +9,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from lrstudy.config.explain import KEY, Path, explain
+from lrstudy.config.not_yet import refuse_later
 from lrstudy.config.sections import Common, StudyFile
 from lrstudy.config.text import apply_overrides, parse_yaml
-from lrstudy.faults import InputError, unknown
-from lrstudy.later import refuse_later
+from lrstudy.errors import InputError, unknown
 
 __all__ = ["Common", "StudyFile", "examine", "load"]
 

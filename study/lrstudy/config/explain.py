@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from lrstudy.config.sections import StudyFile, shown
-from lrstudy.faults import InputError, choices
+from lrstudy.errors import InputError, choices
 
 Path = tuple[str | int, ...]
 KEY = "[key]"

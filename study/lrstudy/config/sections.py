@@ -8,10 +8,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from lrstudy import own
+from lrstudy import user_code
 from lrstudy.data import spec as data_spec
 from lrstudy.data.spec import DataSpec, ImageSpec, SplitSpec
-from lrstudy.faults import InputError, unknown, user_path
+from lrstudy.errors import InputError, unknown, user_path
 from lrstudy.search import METHODS
 
 Positive = Annotated[float, Field(gt=0, description="a number above 0")]
@@ -118,8 +118,8 @@ class WorkloadConfig(Section):
         kind, colon, path = given.source.partition(":")
         kind = kind if colon else kind.lower()
         source = given.source if colon else kind
-        if own.is_reference(source):
-            source = own.resolve(source, base, "data")
+        if user_code.is_reference(source):
+            source = user_code.resolve(source, base, "data")
         elif colon:
             source = f"{kind}:{(base / user_path(path, 'data')).resolve()}"
         has_parts = kind not in ("digits", "eurosat")

@@ -11,9 +11,9 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from lrstudy import own
+from lrstudy import user_code
 from lrstudy.config.sections import shown
-from lrstudy.faults import InputError, unknown, user_path
+from lrstudy.errors import InputError, unknown, user_path
 
 
 def parse_yaml(text: str) -> dict[str, Any]:
@@ -80,8 +80,8 @@ def _from_here(path: str, value: Any) -> Any:
         return {key: _from_here(f"{path}.{key}", item) for key, item in value.items()}
     if path in ("storage.path", "workload.data.root") and isinstance(value, str) and "://" not in value:
         return str(user_path(value, path).resolve())
-    if own.is_reference(value):
-        return str(own.Reference.parse(value, Path.cwd(), path))
+    if user_code.is_reference(value):
+        return str(user_code.Reference.parse(value, Path.cwd(), path))
     if path in ("workload.data", "workload.data.source") and isinstance(value, str):
         kind, colon, where = value.partition(":")
         if where and not kind.endswith(".py"):

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lrstudy.faults import InputError, unknown
+from lrstudy.errors import InputError, unknown
 from lrstudy.settings import canonical_json
 
 Transform = Callable[[Tensor, torch.Generator], Tensor]

@@ -23,12 +23,12 @@ import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from lrstudy import faults
+from lrstudy import errors
 from lrstudy.data.cells import POOL, TEST, VALIDATION
 from lrstudy.data.decoding import decoded
 from lrstudy.data.image_file import PROGRESS, ImageFile
 from lrstudy.data.labels import encode
-from lrstudy.data.sources import Source
+from lrstudy.data.sources.base import Source
 from lrstudy.data.spec import ByColumn, DataSpec, SplitSpec
 
 log = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ def alone(entry: Path, why: str) -> Iterator[Path]:
             log.info("Another process is decoding this data; waiting for it.")
             lock.acquire()
     except OSError as error:
-        raise faults.InputError(
+        raise errors.InputError(
             f"data: {why}, but the cache folder {entry.parent} cannot be written ({error.strerror})."
         ) from None
     try:
@@ -79,22 +79,22 @@ def build(source: Source, spec: DataSpec, building: Path, entry: Path, describe:
         os.rename(building, entry)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise faults.StorageError(
+            raise errors.StorageError(
                 f"storage.path: cannot keep the decoded data in {entry.parent}: {error.strerror}. What is decoded stays; free space, "
                 "then run the same command again."
             ) from error
         if error.errno:
             raise  # the machine's fault; what has no number is pyarrow's, and the data's
         raise _unreadable(spec, error) from error
-    except (faults.InputError, faults.StorageError, MemoryError):
+    except (errors.InputError, errors.StorageError, MemoryError):
         raise
     except Exception as error:
         raise _unreadable(spec, error) from error
 
 
-def _unreadable(spec: DataSpec, error: Exception) -> faults.InputError:
+def _unreadable(spec: DataSpec, error: Exception) -> errors.InputError:
     reason = " ".join(str(error).split())[:200]
-    return faults.InputError(f"data: {spec.source} cannot be read ({type(error).__name__}: {reason}).")
+    return errors.InputError(f"data: {spec.source} cannot be read ({type(error).__name__}: {reason}).")
 
 
 def _write_arrays(source: Source, spec: DataSpec, folder: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -134,7 +134,7 @@ def _write_images(source: Source, spec: DataSpec, folder: Path, count: int) -> N
         file.close()
     try:
         check.finish()
-    except faults.InputError:
+    except errors.InputError:
         shutil.rmtree(folder)  # whatever mends the data also gives it another name
         raise
 
@@ -178,7 +178,7 @@ class _Check:
         elif any(height != width for _, height, width in self._shapes):
             found.append(f"data: images are not square but {sizes[0]}; set image.size to make them square.")
         if found:
-            raise faults.InputError(found)
+            raise errors.InputError(found)
 
 
 def parts_by_column(source: Source, split: SplitSpec, parts: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -195,12 +195,12 @@ def parts_by_column(source: Source, split: SplitSpec, parts: NDArray[np.uint8]) 
         values = np.array(source.column(share.column))
         chosen = values == share.value
         if not chosen.any():
-            raise faults.InputError(
-                faults.unknown(f"split.{field_name}", f"value of {share.column}", share.value, sorted(set(values))[:20])
+            raise errors.InputError(
+                errors.unknown(f"split.{field_name}", f"value of {share.column}", share.value, sorted(set(values))[:20])
             )
         if taken := int((parts[chosen] != POOL).sum()):
             other = "test" if part == VALIDATION else "validation"
-            raise faults.InputError(
+            raise errors.InputError(
                 f"split.{field_name}: {taken} of the {int(chosen.sum())} examples whose {share.column} is {share.value} are in the "
                 f"{other} part as well."
             )
@@ -214,7 +214,7 @@ def _groups(source: Source, spec: DataSpec, count: int) -> tuple[NDArray[np.int6
         return np.full(count, -1, dtype="<i8"), ()
     values = source.column(spec.group_column)
     if missing := values.count(""):
-        raise faults.InputError(
+        raise errors.InputError(
             f"data: {missing} of {count} rows have no {spec.group_column} (the first is row {values.index('')}); give each a group of its "
             "own, or leave these rows out."
         )

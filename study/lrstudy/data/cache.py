@@ -23,7 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lrstudy.data.labels import Labels, class_counts
-from lrstudy.data.sources import Source, open_source
+from lrstudy.data.open_source import open_source
+from lrstudy.data.sources.base import Source
 from lrstudy.data.spec import ByColumn, DataSpec
 from lrstudy.settings import canonical_json
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from lrstudy.data.sources import Encoded
+from lrstudy.data.sources.base import Encoded
 from lrstudy.data.spec import ImageSpec
 
 Pixels = NDArray[np.uint8]

@@ -19,7 +19,7 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
-from lrstudy.faults import StorageError
+from lrstudy.errors import StorageError
 
 BLOCK_BYTES = 64 * 2**20
 BLOCK_S = 10.0

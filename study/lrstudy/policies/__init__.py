@@ -1,6 +1,6 @@
 """The catalogue: every policy of this package by name, torch's schedulers and a user's own policies.
 
-A family is one module here and one YAML per policy in search_spaces/; nothing has to be registered. The classes are
+A family is one module in families/ and one YAML per policy in search_spaces/; nothing has to be registered. The classes are
 also names of this package, as they are written and in capitals: `lrstudy.policies.Sgdr`, `lrstudy.policies.SGDR`.
 """
 
@@ -14,12 +14,14 @@ from inspect import getmembers, isclass
 from pkgutil import iter_modules
 from types import MappingProxyType
 
-from lrstudy.faults import InputError, choices, unknown
-from lrstudy.own import is_reference
-from lrstudy.policies.base import History, Policy, RatePolicy, Run, parameter_names
+from lrstudy.errors import InputError, choices, unknown
+from lrstudy.policies import families
+from lrstudy.policies.base import Policy, RatePolicy, parameter_names
 from lrstudy.policies.durations import Duration
 from lrstudy.policies.parameters import Rule, checked, expected
+from lrstudy.policies.run import History, Run
 from lrstudy.settings import Settings
+from lrstudy.user_code import is_reference
 
 __all__ = [
     "Duration", "History", "Policy", "RatePolicy", "Rule", "Run", "Settings", "build", "registry", "resolve",
@@ -33,7 +35,7 @@ TORCH = "torch:"
 def registry() -> Mapping[str, type[Policy]]:
     """All policies by name, sorted: the Policy subclasses with a `name` in the package's modules."""
     found: dict[str, type[Policy]] = {}
-    for info in iter_modules(__path__, f"{__name__}."):
+    for info in iter_modules(families.__path__, f"{families.__name__}."):
         for _, policy in getmembers(import_module(info.name), isclass):
             if issubclass(policy, Policy) and policy.__module__ == info.name and "name" in vars(policy):
                 assert policy.name not in found, f"two policies are called {policy.name}"

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
-from lrstudy.faults import InputError
-from lrstudy.policies.base import Policy, Run
+from lrstudy.errors import InputError
 from lrstudy.policies.parameters import require
-from lrstudy.policies.plateau import PlateauPolicy
+from lrstudy.policies.run import History, Run
 from lrstudy.settings import Recipe, Settings
 
 
@@ -27,8 +26,22 @@ class OptimizerLike(Protocol):
         """Groups of parameters, each with `lr`, and `momentum` or `betas` if the optimizer has such a thing."""
 
 
+class PolicyLike(Protocol):
+    """What a schedule needs of a policy, which is a dataclass (policies/base.py says what each does)."""
+
+    name: ClassVar[str]
+    reactive: ClassVar[bool]
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    def settings(self, epoch: int, history: History, run: Run) -> Settings:
+        """Settings of an epoch."""
+
+    def require_metrics(self, names: Iterable[str]) -> None:
+        """Raise InputError if it reacts to a metric that is not among `names`."""
+
+
 def attach(
-    policy: Policy,
+    policy: PolicyLike,
     optimizer: OptimizerLike,
     *,
     num_examples: int,
@@ -71,7 +84,7 @@ class Schedule:
     metrics before its next epoch; for others the call only checks that the epoch had as many updates as it should.
     """
 
-    def __init__(self, policy: Policy, optimizer: OptimizerLike, run: Run) -> None:
+    def __init__(self, policy: PolicyLike, optimizer: OptimizerLike, run: Run) -> None:
         self._policy, self._optimizer, self._run = policy, optimizer, run
         self._history: list[dict[str, float]] = []
         self._epoch, self._update = 0, 0
@@ -133,8 +146,8 @@ class Schedule:
             )
         if len(self._history) > ended:
             raise RuntimeError(f"epoch {ended} has been ended before, or epoch {self._epoch} made no update.")
-        if isinstance(self._policy, PlateauPolicy) and metrics:
-            self._policy.require_metric(metrics)
+        if metrics:
+            self._policy.require_metrics(metrics)
         if self._policy.reactive and not metrics:
             raise InputError(f"metrics: expected the metrics of epoch {ended}, which {self._name} looks at; got none")
         self._history += [{} for _ in range(ended - len(self._history))]  # epochs that nobody ended

@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from lrstudy import child_process, own
-from lrstudy.faults import InputError
+from lrstudy import child_process, user_code
+from lrstudy.errors import InputError
 from lrstudy.policies import build_from, resolve
-from lrstudy.policies.base import History, Policy, Run, parameter_names
+from lrstudy.policies.base import Policy, parameter_names
+from lrstudy.policies.run import History, Run
 from lrstudy.settings import Settings
 
 RUNS = (Run(3200, 20, 3), Run(301, 7, 3), Run(97, 4, 3))
@@ -85,16 +86,16 @@ def validate_policy(text: str, base: Path, parameters: Mapping[str, object] | No
 
     Raises InputError with every fault.
     """
-    name = own.resolve(text, base) if own.is_reference(text) else text
+    name = user_code.resolve(text, base) if user_code.is_reference(text) else text
     policy = resolve(name)
     if faults := check(policy, parameters):
         raise InputError([fault if fault.startswith("policy: ") else f"{text}: {fault}" for fault in faults])
     made = build_from(policy, {**COMMON, **(parameters or {})})
     kind = "reactive: it looks at results" if policy.reactive else "not reactive: its settings are known beforehand"
     lines = [f"{text} is a valid policy ({kind}).", f"  parameters: {', '.join(_parameters(made))}"]
-    if own.is_reference(name):
-        names = ", ".join(str(file.relative_to(Path(name).parent)) for file in own.files(name))
-        lines.append(f"  source: {own.digest(name)} ({names})")
+    if user_code.is_reference(name):
+        names = ", ".join(str(file.relative_to(Path(name).parent)) for file in user_code.files(name))
+        lines.append(f"  source: {user_code.digest(name)} ({names})")
     refused = {run: found for run in RUNS if (found := refusal(made, run))}
     asked = [_words(run) for run in RUNS if run not in refused]
     lines.append(f"  asked for {', '.join(asked)}: pure, in any order, alike in another process.")
@@ -226,7 +227,7 @@ def _outcome(ask: Callable[[], str]) -> str:
 
 def _said(error: Exception, policy: Policy | None = None) -> str:
     file = getattr(sys.modules.get(type(policy).__module__), "__file__", None) if policy is not None else None
-    return f"{type(error).__name__}: {error}{own.line_in(error, Path(file).parent) if file else ''}"
+    return f"{type(error).__name__}: {error}{user_code.line_in(error, Path(file).parent) if file else ''}"
 
 
 def _generators() -> dict[str, Any]:

@@ -18,11 +18,12 @@ from typing import Annotated, Any, ClassVar, get_args, get_origin, get_type_hint
 
 import numpy as np
 
-from lrstudy import own
-from lrstudy.faults import InputError
-from lrstudy.policies.base import Policy, RatePolicy, Run
+from lrstudy import user_code
+from lrstudy.errors import InputError
+from lrstudy.policies.base import Policy, RatePolicy
 from lrstudy.policies.durations import Duration
 from lrstudy.policies.parameters import is_duration
+from lrstudy.policies.run import Run
 from lrstudy.settings import FloatArray
 
 _FORM = "def {name}(p: float, E: float, *, lr: float, ...) -> float"
@@ -34,7 +35,7 @@ def policy_of(reference: str) -> type[Policy]:
 
     Raises InputError if it cannot be loaded or is neither a function of the simple form nor a policy class.
     """
-    return _policy(reference, own.digest(reference))
+    return _policy(reference, user_code.digest(reference))
 
 
 def values_of(policy: Policy) -> dict[str, Any]:
@@ -68,7 +69,7 @@ class FunctionPolicy(RatePolicy):
             try:
                 answer = type(self).function(p, budget, **arriving)
             except (Exception, SystemExit) as error:
-                line = own.line_in(error, self.file.parent)
+                line = user_code.line_in(error, self.file.parent)
                 raise InputError(f"policy: {self.name} raised {type(error).__name__}: {error}{line} {where}") from error
             answers.append(_rates(answer, self.name, run.num_sections, where))
         if len({len(rates) for rates in answers}) > 1:
@@ -114,8 +115,8 @@ def _short(value: object) -> str:
 
 @cache
 def _policy(reference: str, source: str) -> type[Policy]:
-    parsed = own.Reference.parse(reference)
-    found = own.load(reference, source=source)
+    parsed = user_code.Reference.parse(reference)
+    found = user_code.load(reference, source=source)
     if isinstance(found, type) and issubclass(found, Policy):
         policy = _of_class(found)
     elif inspect.isfunction(found):
@@ -150,7 +151,7 @@ def _of_class(policy: type[Policy]) -> type[Policy]:
     return policy
 
 
-def _of_function(function: Callable[..., Any], reference: own.Reference) -> type[Policy]:
+def _of_function(function: Callable[..., Any], reference: user_code.Reference) -> type[Policy]:
     """A policy class whose parameters are the function's keyword-only ones. Raises InputError with every fault."""
     parameters = inspect.signature(function).parameters.values()
     parsed = [p for p in parameters if p.kind is p.KEYWORD_ONLY]

@@ -11,7 +11,7 @@ from numbers import Integral, Real
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from lrstudy.faults import InputError
+from lrstudy.errors import InputError
 from lrstudy.policies.durations import Duration, in_epochs
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
-from lrstudy.faults import InputError, unknown
+from lrstudy.errors import InputError, unknown
 
 
 def default_space(policy_name: str) -> dict[str, object]:

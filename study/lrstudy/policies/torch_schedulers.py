@@ -18,9 +18,10 @@ from typing import Any, ClassVar, Literal, Union, get_args, get_origin, get_type
 
 import numpy as np
 
-from lrstudy.faults import InputError, unknown
-from lrstudy.policies.base import Policy, RatePolicy, Run
+from lrstudy.errors import InputError, unknown
+from lrstudy.policies.base import Policy, RatePolicy
 from lrstudy.policies.parameters import require
+from lrstudy.policies.run import Run
 from lrstudy.settings import FloatArray
 
 StepPer = Literal["epoch", "update"]

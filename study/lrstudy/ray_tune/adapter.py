@@ -16,14 +16,14 @@ from ray.tune import Callback
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
-from lrstudy.admission import Admission
-from lrstudy.calibration import UpdateKind
-from lrstudy.faults import StorageError
-from lrstudy.protocol import Trial
+from lrstudy.errors import StorageError
+from lrstudy.memo.records import Record
 from lrstudy.ray_tune.slots import Slots
 from lrstudy.ray_tune.trainable import CalibrationOrder, Order
-from lrstudy.records import Record
-from lrstudy.workload import Workload
+from lrstudy.running.admission import Admission
+from lrstudy.running.calibration import UpdateKind
+from lrstudy.running.protocol import Trial
+from lrstudy.workload.workload import Workload
 
 MAX_WORKER_DEATHS = 3
 """A trial whose worker died more often than this has failed."""

@@ -12,11 +12,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from lrstudy.admission import Admission
-from lrstudy.protocol import Trial
 from lrstudy.ray_tune.local_ray import LocalRay
 from lrstudy.ray_tune.slots import Slots
-from lrstudy.workload import Workload
+from lrstudy.running.admission import Admission
+from lrstudy.running.protocol import Trial
+from lrstudy.workload.workload import Workload
 
 
 def run(

@@ -9,7 +9,7 @@ from typing import Any
 
 import psutil
 
-from lrstudy.journal import Journal
+from lrstudy.study_folder.journal import Journal
 
 
 @dataclass

@@ -15,13 +15,14 @@ from typing import Any
 import psutil
 from ray.tune import Trainable
 
-from lrstudy import calibration, predictions
-from lrstudy.calibration import UpdateKind
-from lrstudy.faults import StorageError
-from lrstudy.ledger import Category, Span
-from lrstudy.memo import Memo
+from lrstudy.errors import StorageError
+from lrstudy.memo.memo import Memo
+from lrstudy.running import calibration
+from lrstudy.running.calibration import UpdateKind
+from lrstudy.study_folder import predictions
+from lrstudy.study_folder.ledger import Category, Span
 from lrstudy.trial import Step, TrialSpec, Walk
-from lrstudy.workload import Workload
+from lrstudy.workload.workload import Workload
 
 REPORT_EVERY_S = 0.5
 """Epochs are gathered for so long before they are reported: a report costs the driver milliseconds."""

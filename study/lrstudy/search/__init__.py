@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from lrstudy.faults import InputError, not_yet, unknown
+from lrstudy.errors import InputError, not_yet, unknown
 from lrstudy.search.base import Searcher, Told
-from lrstudy.space import Space
+from lrstudy.search.space import Space
 
 __all__ = ["METHODS", "Searcher", "Told", "make"]
 

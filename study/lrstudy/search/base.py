@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lrstudy.search.space import Configuration, Space
 from lrstudy.settings import canonical_json
-from lrstudy.space import Configuration, Space
 
 START_UP = 4
 """Results told before a model-based searcher uses its model. Until then it asks what random search would.

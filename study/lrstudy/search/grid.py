@@ -7,7 +7,7 @@ from itertools import islice
 from typing import Any
 
 from lrstudy.search.base import Searcher
-from lrstudy.space import Configuration, Space
+from lrstudy.search.space import Configuration, Space
 
 
 class GridSearcher(Searcher):

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from lrstudy.search import make
 from lrstudy.search.base import Searcher, Told
-from lrstudy.space import Configuration, Space
+from lrstudy.search.space import Configuration, Space
 
 
 class Stream:

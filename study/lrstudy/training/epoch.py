@@ -12,12 +12,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from lrstudy import tasks
 from lrstudy.data.augment import PerExample, Transform, compose
 from lrstudy.data.batches import Augmentation, Part
-from lrstudy.faults import InputError
+from lrstudy.errors import InputError
 from lrstudy.settings import Recipe, Settings
-from lrstudy.task_names import Kind
+from lrstudy.tasks import metrics as task_metrics
+from lrstudy.tasks.kinds import Kind
 from lrstudy.training.ghost_norm import chunks, ghost_norm
 from lrstudy.training.randomness import generator, seed_for
 from lrstudy.training.state import State, set_rates
@@ -103,7 +103,7 @@ def losses(
         with state.autocast():
             if own.train_step is not None:
                 return _stepped(own.train_step, model, part.normalised(images), labels, recipe)
-            return tasks.loss(model(part.normalised(images)), labels, weights)
+            return task_metrics.loss(model(part.normalised(images)), labels, weights)
 
     if recipe.micro_batch is None or len(labels) <= recipe.micro_batch:
         yield mean(images, labels), len(labels)
@@ -111,12 +111,15 @@ def losses(
     sizes = chunks(len(labels), recipe.micro_batch)
     for piece, of_piece in zip(torch.split(images, sizes), torch.split(labels, sizes), strict=True):
         loss = mean(piece, of_piece)
-        yield loss * torch.as_tensor(tasks.share_of_mean(of_piece, labels, weights), dtype=loss.dtype), len(labels)
+        yield (
+            loss * torch.as_tensor(task_metrics.share_of_mean(of_piece, labels, weights), dtype=loss.dtype),
+            len(labels),
+        )
 
 
 def _stepped(step: TrainStep, model: nn.Module, images: Tensor, labels: Tensor, recipe: Recipe) -> Tensor:
     """What a user's train step gives. Raises InputError unless that is a loss."""
-    loss = step(model, images, labels, lambda logits, of: tasks.loss(logits, of, recipe.class_weights))
+    loss = step(model, images, labels, lambda logits, of: task_metrics.loss(logits, of, recipe.class_weights))
     if not isinstance(loss, Tensor) or loss.shape != () or not loss.requires_grad:
         got = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
         raise InputError(
@@ -144,13 +147,13 @@ def evaluate(state: State, part: Part, kind: Kind, keep_logits: bool = False) ->
     bounds = [(start, min(start + batch_size, len(part))) for start in range(0, len(part), batch_size)]
     for chosen, images, labels in part.batches(None, bounds):
         with state.autocast():
-            found = tasks.precise(state.network(part.normalised(images)))
-        total += tasks.loss(found, labels, None).double() * len(labels)
+            found = task_metrics.precise(state.network(part.normalised(images)))
+        total += task_metrics.loss(found, labels, None).double() * len(labels)
         if len(logits) == 0:
             # One tensor for all: small ones, kept between the large ones of every batch, let the heap grow by 1 GB here.
             logits = found.new_empty((len(part), *found.shape[1:]))
         logits[chosen] = found
     state.network.train(was_training)
     loss = float(total) / len(part)
-    metrics = tasks.metrics(logits, part.labels, kind) if torch.isfinite(logits).all() else {}
+    metrics = task_metrics.metrics(logits, part.labels, kind) if torch.isfinite(logits).all() else {}
     return Evaluation(loss, metrics, logits.cpu() if keep_logits else None)

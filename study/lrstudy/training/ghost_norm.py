@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from lrstudy.policies.base import count_updates
+from lrstudy.policies.run import count_updates
 
 
 def chunks(num_examples: int, size: int) -> list[int]:

@@ -13,9 +13,9 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from lrstudy.data.batches import MEMORY_FORMATS
-from lrstudy.models import Model
-from lrstudy.numerics import PLAIN, Arithmetic
+from lrstudy.models.build import Model
 from lrstudy.settings import Recipe
+from lrstudy.workload.numerics import PLAIN, Arithmetic
 
 _MOST_SHAPES = 10_000
 """Batch sizes that may be compiled; torch's own limit is 8, after which it goes on uncompiled, with other numbers."""

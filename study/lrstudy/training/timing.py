@@ -10,7 +10,7 @@ from statistics import median
 
 import numpy as np
 
-from lrstudy.model_names import NUM_SECTIONS
+from lrstudy.models.catalogue import NUM_SECTIONS
 from lrstudy.settings import Recipe, Settings
 from lrstudy.training.trainer import Trainer
 

@@ -11,16 +11,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from lrstudy import models, numerics, own
+from lrstudy import user_code
 from lrstudy.data.batches import Part, part_of
 from lrstudy.data.reading import fits
+from lrstudy.models.build import build_model
 from lrstudy.settings import Settings
 from lrstudy.training import device_memory, host_memory
 from lrstudy.training.compiling import compile_for
 from lrstudy.training.epoch import Evaluation, Own, evaluate, train_epoch
 from lrstudy.training.randomness import seed_for
 from lrstudy.training.state import State
-from lrstudy.workload import Workload, load
+from lrstudy.workload import numerics
+from lrstudy.workload.workload import Workload, load
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ class Trainer:
     def _owned(self, role: str) -> Any:
         """The user's function for a role, if the study names one."""
         reference = self.workload.own.get(role)
-        return None if reference is None else own.load(reference, role)
+        return None if reference is None else user_code.load(reference, role)
 
     def _part(self, index: np.ndarray) -> Part:
         w = self.workload
@@ -93,7 +95,7 @@ class Trainer:
         """Hold the state before the first epoch: weights drawn from `seed`."""
         w = self.workload
         builder = self._owned("model")
-        model = models.build(w.model, len(w.classes), w.channels, w.size, seed_for(seed, "init"), builder)
+        model = build_model(w.model, len(w.classes), w.channels, w.size, seed_for(seed, "init"), builder)
         if self._state is not None and w.arithmetic.compile:
             self._state.begin_again(model.module)  # what is compiled belongs to a module
         else:

@@ -1,0 +1,118 @@
+"""What the design has and this version does not: refused with a clear 'not yet', never silently ignored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from typing import Any
+
+from lrstudy.errors import not_yet
+
+_POLICIES = "Use sgdr_dlr for the whole budget."
+_OPTIMIZERS = ("lars", "lamb", "schedule_free")
+
+
+@dataclass(frozen=True)
+class _Later:
+    """A part of the study file that is refused where `applies`; of a list that does not, each such item."""
+
+    path: str
+    applies: Callable[[Any], bool]
+    what: str
+    instead: str
+
+
+def _given(value: Any) -> bool:
+    return value is not None
+
+
+def _is_map(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+def _one_of(*names: str) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, str) and value in names
+
+
+def _begins(*prefixes: str) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, str) and value.startswith(prefixes)
+
+
+def _is_own(value: Any) -> bool:
+    return isinstance(value, str) and ".py:" in value
+
+
+_LATER = (
+    _Later("workloads", _given, "a map of workloads", "Write one study per workload; they share the memo."),
+    _Later("workload.model", _begins("timm:"), "this model", "Use a torchvision name, or a model of your own."),
+    _Later("workload.weights", lambda v: isinstance(v, str) and v != "random", "this kind of weights", "Use random."),
+    _Later("workload.task.loss", _is_own, "a loss of your own", "Use workload.train_step, which computes the loss."),
+    _Later("select", _one_of("last_cycle"), "selection at the ends of cycles", "Use final or best."),
+    _Later("common.optimizer", _one_of(*_OPTIMIZERS), "this optimizer", "Use sgd, adam, adamw or rmsprop."),
+    _Later("search.method", lambda v: v == "optuna" or _is_own(v), "this searcher", "Use random, grid, hyperopt or smac."),
+    _Later("early_stopping", lambda v: _is_map(v) or v in ("asha", "hyperband", "median"), "early stopping",
+           "Use none: every trial trains the whole budget."),
+    _Later("limits.money", _given, "a limit in money", "Use limits.gpu_hours or limits.wall."),
+    _Later("storage.path", _begins("s3://", "gs://", "az://"), "object storage", "Use a folder."),
+)  # fmt: skip
+
+POLICIES = ("two_stage",)
+"""Policies that the catalogue will have."""
+
+
+def refuse_later(raw: dict[str, Any]) -> tuple[list[str], dict[str, Any]]:
+    """One fault for every part of a raw study file that belongs to a later version, and the study without them."""
+    raw = deepcopy(raw)
+    faults = _refuse_arms(raw)
+    for later in _LATER:
+        *above, last = later.path.split(".")
+        node: Any = raw
+        for key in above:
+            node = node.get(key) if isinstance(node, dict) else None
+        if isinstance(node, dict) and last in node:
+            faults += _refuse(later, node, last)
+    return faults, raw
+
+
+def _refuse(later: _Later, node: dict[str, Any], key: str) -> list[str]:
+    """Remove `node[key]`, or those of its items that belong to a later version."""
+    value = node[key]
+    if later.applies(value):
+        del node[key]
+        shown = "" if isinstance(value, (dict, list)) else f" ({value!r})"
+        return [_text(later.path, later.what + shown, later.instead)]
+    if not isinstance(value, list):
+        return []
+    refused = [item for item in value if later.applies(item)]
+    if refused:
+        node[key] = [item for item in value if item not in refused]
+        if not node[key]:
+            del node[key]
+    return [_text(later.path, f"{later.what} ({item!r})", later.instead) for item in refused]
+
+
+def _refuse_arms(raw: dict[str, Any]) -> list[str]:
+    """Arms whose policy comes later give way to `constant`, so that what else names them stays right."""
+    arms = raw.get("arms")
+    if isinstance(arms, list) and arms and all(isinstance(name, str) for name in arms) and len(set(arms)) == len(arms):
+        arms = raw["arms"] = dict.fromkeys(arms)
+    if not isinstance(arms, dict):
+        return []
+    faults = []
+    for name, body in arms.items():
+        own = body if isinstance(body, dict) else {}
+        policy = own.get("policy", name)
+        if policy in POLICIES:
+            where = f"arms.{name}.policy" if "policy" in own else f"arms.{name}"
+            faults.append(_text(where, f"the policy {policy!r}", _POLICIES))
+            arms[name] = {"policy": "constant"}
+            continue
+        if "optimizer" in own:
+            later = next(later for later in _LATER if later.path == "common.optimizer")
+            faults += _refuse(replace(later, path=f"arms.{name}.optimizer"), own, "optimizer")
+    return faults
+
+
+def _text(where: str, what: str, instead: str) -> str:
+    return str(not_yet(where, what, instead))

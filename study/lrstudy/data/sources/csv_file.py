@@ -1,0 +1,103 @@
+"""``csv:PATH``: a table with a row per image: its path, its label or labels, and any further columns."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from lrstudy import errors
+from lrstudy.data.cells import POOL, Label, labels_of, parts_of
+from lrstudy.data.sources.base import PART_COLUMNS, Encoded
+
+
+@dataclass(frozen=True)
+class CsvFile:
+    """A CSV file with a header. Paths of images start at `root`, by default the folder of the file.
+
+    The label column holds one label; or several joined by ``|``, if `multilabel` is true, or None and any cell has a ``|``.
+    Where the default column `label` is missing, `labels` is read. A column `split` or `part` that holds nothing
+    but train, val (validation) and test gives the parts.
+    """
+
+    path: Path
+    image_column: str
+    label_column: str
+    root: str | None
+    multilabel: bool | None
+
+    def fingerprint(self) -> dict[str, object]:
+        """Size and time of the file and of the images that it names, and the columns read."""
+        files = []
+        for file in [self.path, *self._images]:
+            try:
+                status = file.stat()
+            except OSError as error:
+                raise errors.InputError(f"data: {self.path.name} names {file}: {error.strerror}.") from None
+            files.append([str(file), status.st_size, status.st_mtime_ns])
+        columns = {"image": self.image_column, "label": self._label}
+        return {"source": "csv", "columns": columns, "multilabel": self.multilabel, "files": files}
+
+    def labels(self) -> tuple[list[Label], list[int]]:
+        """Labels as text or tuples, and the parts that the file gives."""
+        cells, where = self.column(self._label), f"data: {self.path.name}, column {self._label!r}"
+        labels = labels_of(cells, where, self.multilabel)
+        if "" in labels:
+            raise errors.InputError(f"data: {self.path.name} has no {self._label} in row {labels.index('') + 2}.")
+        return labels, self._parts()
+
+    def column(self, name: str) -> list[str]:
+        """A column, surrounding spaces removed."""
+        header, rows = self._table
+        if name not in header:
+            raise errors.InputError(errors.unknown(f"data: {self.path.name}", "column", name, header))
+        position = header.index(name)
+        return [row[position].strip() for row in rows]
+
+    def images(self) -> Iterator[tuple[str, Encoded]]:
+        """The path of each row's image."""
+        return ((path.name, path) for path in self._images)
+
+    @property
+    def _label(self) -> str:
+        header = self._table[0]
+        return (
+            "labels"
+            if self.label_column == "label" and "label" not in header and "labels" in header
+            else self.label_column
+        )
+
+    @cached_property
+    def _images(self) -> list[Path]:
+        folder = self.path.parent if self.root is None else Path(self.root)
+        names = self.column(self.image_column)
+        repeated = [name for name, count in Counter(names).items() if count > 1]
+        if repeated:
+            shown = ", ".join(repeated[:5]) + (", ..." if len(repeated) > 5 else "")
+            raise errors.InputError(f"data: {self.path.name} lists {len(repeated)} images more than once ({shown}).")
+        return [folder / name for name in names]
+
+    def _parts(self) -> list[int]:
+        for name in PART_COLUMNS:
+            if name in self._table[0]:
+                found = parts_of(self.column(name), f"data: {self.path.name}, column {name!r}")
+                if found is not None:
+                    return found
+        return [POOL] * len(self._table[1])
+
+    @cached_property
+    def _table(self) -> tuple[list[str], list[list[str]]]:
+        try:
+            with self.path.open(newline="", encoding="utf-8-sig") as file:
+                header, *rows = [row for row in csv.reader(file) if row] or [[]]
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
+            raise errors.InputError(f"data: {self.path} cannot be read as CSV ({error}).") from None
+        ragged = next((number for number, row in enumerate(rows, start=2) if len(row) != len(header)), None)
+        if ragged is not None:
+            raise errors.InputError(
+                f"data: {self.path.name} has {len(header)} columns, but line {ragged} has {len(rows[ragged - 2])}."
+            )
+        return [name.strip() for name in header], rows

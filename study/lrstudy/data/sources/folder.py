@@ -1,0 +1,97 @@
+"""``folder:PATH``: image files in one folder per class, or in folders of parts that hold such folders."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from lrstudy import errors
+from lrstudy.data.cells import POOL, Label
+from lrstudy.data.sources.base import Encoded, WithoutColumns
+from lrstudy.data.sources.files import given_parts, listing, stat
+
+EXTENSIONS = frozenset(
+    [
+        ".jpg",
+        ".jpeg",
+        ".png",
+        ".bmp",
+        ".gif",
+        ".tif",
+        ".tiff",
+        ".webp",
+        ".ppm",
+        ".pgm",
+        ".pbm",
+        ".pnm",
+        ".jp2",
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Folder(WithoutColumns):
+    """Image files in one folder per class: PATH/CLASS/*, or PATH/{train,val,test}/CLASS/* (also valid, validation, dev, ...).
+
+    The second layout is meant if PATH/train exists; other folders beside it are then not read. Hidden
+    files and files without an image's extension are passed over, as torchvision's ImageFolder does.
+    """
+
+    path: Path
+
+    def fingerprint(self) -> dict[str, object]:
+        """Relative path, size and modification time of every image."""
+        return {
+            "source": "folder",
+            "path": str(self.path),
+            "files": stat(self.path, [file for _, _, file in self._files()]),
+        }
+
+    def labels(self) -> tuple[list[Label], list[int]]:
+        """The names of the class folders."""
+        files = self._files()
+        return [label for label, _, _ in files], [part for _, part, _ in files]
+
+    def images(self) -> Iterator[tuple[str, Encoded]]:
+        """Paths, sorted by part, class and file name."""
+        return ((str(file.relative_to(self.path)), file) for _, _, file in self._files())
+
+    def _files(self) -> list[tuple[str, int, Path]]:
+        parts = self._parts()
+        found = []
+        for folder, part in parts:
+            classes = [entry for entry in listing(folder) if entry.is_dir()]
+            if not classes:
+                expected = "one folder of images per class, or train/ and test/ with such folders"
+                raise errors.InputError(f"data: the folder {folder} has no class folders; expected {expected}.")
+            for entry in classes:
+                images = _images_in(Path(entry.path))
+                if part == POOL and not images:
+                    endings = ", ".join(sorted(EXTENSIONS))
+                    raise errors.InputError(
+                        f"data: the class folder {entry.path} has no images (files ending in {endings})."
+                    )
+                found += [(entry.name, part, image) for image in images]
+        return found
+
+    def _parts(self) -> list[tuple[Path, int]]:
+        names = [entry.name for entry in listing(self.path) if entry.is_dir()]
+        if "train" not in names:
+            return [(self.path, POOL)]
+        return [(self.path / name, part) for name, part in given_parts(self.path, names, "/")]
+
+
+def _images_in(folder: Path) -> list[Path]:
+    """Image files directly in a class folder, sorted by name; a folder within it is a fault."""
+    images = []
+    for entry in listing(folder):
+        if entry.is_dir():
+            raise errors.InputError(
+                f"data: {folder} holds the folder {entry.name!r}; expected image files, as each folder in "
+                f"{folder.parent} is a class. (Parts are called train, validation and test.)"
+            )
+        if os.path.splitext(entry.name)[1].lower() in EXTENSIONS:
+            images.append(Path(entry.path))
+    return images

@@ -1,0 +1,67 @@
+"""Records of trained epochs: metrics, costs, digests.
+
+A record lies in the memo under its lineage and belongs to no study. Times are in seconds; `created_at` is Unix time.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, fields
+from hashlib import blake2b
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """One trained epoch. `state` is the digest of the stored state's bytes, or None if none was stored.
+
+    `epoch` counts from 0: this epoch leads from state `parent` (name(epoch)) to state `lineage`
+    (name(epoch + 1)). `metrics` holds finite numbers: those of a diverged epoch that are not are absent.
+    `device_s` is the allocated device time: `device_share` x (train + evaluate + state).
+    `origin` says which study, run and trial trained it.
+    """
+
+    lineage: str
+    parent: str
+    root: str
+    epoch: int
+    settings: str
+    state: str | None
+    diverged: bool
+    metrics: dict[str, float]
+    batch_size: int
+    updates: int
+    examples: int
+    train_s: float
+    eval_s: float
+    state_s: float
+    device_kind: str
+    device_share: float
+    device_s: float
+    host: str
+    created_at: float
+    origin: dict[str, Any] = field(default_factory=dict)
+    kind: str = "train"
+
+    def to_bytes(self) -> bytes:
+        """JSON with a digest of itself, so that damage is noticed."""
+        text = json.dumps(asdict(self), sort_keys=True, allow_nan=False)
+        return json.dumps({"record": text, "digest": _digest(text)}).encode()
+
+    @staticmethod
+    def from_bytes(data: bytes) -> Record | None:
+        """The record, or None if the bytes are torn, damaged or not a record."""
+        try:
+            envelope = json.loads(data)
+            text = envelope["record"]
+            if envelope["digest"] != _digest(text):
+                return None
+            body = json.loads(text)
+            known = {f.name for f in fields(Record)}
+            return Record(**{key: value for key, value in body.items() if key in known})
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            return None
+
+
+def _digest(text: str) -> str:
+    return blake2b(text.encode(), digest_size=8).hexdigest()

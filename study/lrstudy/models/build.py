@@ -1,0 +1,243 @@
+"""Models: networks by name, with their parameters in sections and weights drawn from a seed alone.
+
+A section is a group of parameters that a policy may give a learning rate of its own; every model has
+three, from input to head. What is built, for which names and sizes, is decided in model_names.py.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from itertools import accumulate, count, groupby
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lrstudy.errors import InputError
+from lrstudy.models.catalogue import NUM_SECTIONS, describe
+
+Names = tuple[str, ...]
+
+_RESNET_CUT = ("conv1", "bn1", "layer1", "layer2")
+_DENSENET_CUT = ("conv0", "norm0", "denseblock1", "transition1", "denseblock2")
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A network, its sections (names of parameters, input to head, each parameter once), its description."""
+
+    module: nn.Module
+    sections: tuple[Names, ...]
+    description: dict[str, object]
+
+
+Builder = Callable[[int, int, int], nn.Module]
+"""A user's model: from the number of logits, channels and image size (pixels) to a module."""
+
+
+def build_model(
+    name: str, num_classes: int, channels: int, size: int, generator_seed: int, builder: Builder | None = None
+) -> Model:
+    """The model `name` on the CPU, in training mode, with weights that depend on the arguments alone.
+
+    It takes images of shape (B, `channels`, `size`, `size`) and returns logits of shape (B, num_classes).
+    `builder` is the function that a reference to a user's model names. The global generators stay untouched.
+    Raises InputError as `describe` does, and for a user's model that gives something else than such logits.
+    """
+    description = describe(name, num_classes, channels, size)
+    entropy = blake2b(f"weights/{description['name']}/{generator_seed}".encode(), digest_size=7).digest()
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        # Not torch.manual_seed, which would also seed every GPU's generator.
+        torch.default_generator.manual_seed(int.from_bytes(entropy, "little"))
+        if builder is not None:
+            return _of_user(builder, name, num_classes, channels, size, description)
+        if name == "small_cnn":
+            module: nn.Module = SmallCNN(channels, size, num_classes)
+        elif name == "lenet":
+            module = LeNet(channels, size, num_classes)
+        else:
+            module = _torchvision(name, num_classes, channels, size, str(description["stem"]))
+    return Model(module, sections(module), description)
+
+
+def sections(module: nn.Module) -> tuple[Names, Names, Names]:
+    """The three sections of a network: the backbone in two, and the head, its last child with parameters.
+
+    ResNets are cut after layer2 and DenseNets after denseblock2, as in fastai's splitters; any other
+    backbone at the border between blocks that is nearest to half of its parameter tensors. A network with fewer than
+    three parts that have parameters leaves the first sections empty.
+    """
+    head = [child for child, part in module.named_children() if any(True for _ in part.parameters())][-1]
+    backbone = [name for name, _ in module.named_parameters() if not _within(name, [head])]
+    if hasattr(module, "layer4"):
+        early: Names = _RESNET_CUT
+    elif hasattr(module, "features") and hasattr(module.features, "denseblock4"):
+        early = tuple(f"features.{block}" for block in _DENSENET_CUT)
+    else:
+        early = tuple(backbone[: _middle(backbone)])
+    return (
+        tuple(name for name in backbone if _within(name, early)),
+        tuple(name for name in backbone if not _within(name, early)),
+        tuple(name for name, _ in module.named_parameters() if _within(name, [head])),
+    )
+
+
+def _of_user(
+    builder: Builder, name: str, num_classes: int, channels: int, size: int, description: dict[str, object]
+) -> Model:
+    """A user's model, checked: a module, logits of the right shape, sections that hold each parameter once."""
+    try:
+        module = builder(num_classes, channels, size)
+    except Exception as error:
+        raise InputError(
+            f"model: {name} failed when called with ({num_classes}, {channels}, {size}): {type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(module, nn.Module) or not any(True for _ in module.parameters()):
+        raise InputError(f"model: {name} must return a torch.nn.Module with parameters; got {type(module).__name__}.")
+    try:
+        with torch.no_grad():
+            shape = tuple(module.eval()(torch.zeros(2, channels, size, size)).shape)
+    except Exception as error:
+        raise InputError(
+            f"model: {name} cannot take images of shape (2, {channels}, {size}, {size}): {type(error).__name__}: {error}"
+        ) from error
+    if shape != (2, num_classes):
+        raise InputError(f"model: {name} must give logits of shape (2, {num_classes}) for two images; got {shape}.")
+    return Model(module.train(), _sections_of_user(module, name), description)
+
+
+def _sections_of_user(module: nn.Module, name: str) -> tuple[Names, ...]:
+    """What the module's own `sections()` says, else the usual cut; a model too small for that is one section."""
+    names = [parameter for parameter, _ in module.named_parameters()]
+    given = getattr(module, "sections", None)
+    if callable(given):
+        parts = tuple(tuple(part) for part in given())
+        if len(parts) != NUM_SECTIONS or sorted(n for part in parts for n in part) != sorted(names):
+            raise InputError(
+                f"model: sections() of {name} must give {NUM_SECTIONS} lists, input to head, that hold the name of every "
+                f"parameter once; got {[len(part) for part in parts]} names of {len(names)} parameters."
+            )
+        return parts
+    children = [child for child, part in module.named_children() if any(True for _ in part.parameters())]
+    backbone = [parameter for parameter in names if children and not _within(parameter, children[-1:])]
+    return sections(module) if len(backbone) > 1 else ((), (), tuple(names))
+
+
+class SmallCNN(nn.Module):
+    """Three stages of 3 x 3 convolution, pooling, BatchNorm and ReLU (16, 32, 64 channels), and a linear head.
+
+    Made for 8 to 64 pixels: above 32 the first convolution has stride 2. About 24,000 parameters. Pooling
+    before BatchNorm, as in airbench, takes a fifth off the time on a CPU and costs no accuracy.
+    """
+
+    def __init__(self, channels: int, size: int, num_classes: int) -> None:
+        super().__init__()
+        self.stage1 = _stage(channels, 16, nn.MaxPool2d(2), stride=1 if size <= 32 else 2)
+        self.stage2 = _stage(16, 32, nn.MaxPool2d(2))
+        self.stage3 = _stage(32, 64, nn.Identity())
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.head = nn.Linear(64, num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, K) of images (B, C, H, W)."""
+        features = self.pool(self.stage3(self.stage2(self.stage1(images)))).flatten(1)
+        logits: Tensor = self.head(features)
+        return logits
+
+
+class LeNet(nn.Module):
+    """The network of PyTorch's CIFAR tutorial: LeNet-5 (LeCun et al. 1998) with ReLU and max pooling."""
+
+    def __init__(self, channels: int, size: int, num_classes: int) -> None:
+        super().__init__()
+        width = ((size - 4) // 2 - 4) // 2
+        self.features = nn.Sequential(
+            OrderedDict(
+                conv1=nn.Conv2d(channels, 6, 5),
+                relu1=nn.ReLU(inplace=True),
+                pool1=nn.MaxPool2d(2),
+                conv2=nn.Conv2d(6, 16, 5),
+                relu2=nn.ReLU(inplace=True),
+                pool2=nn.MaxPool2d(2),
+            )
+        )
+        self.classifier = nn.Sequential(
+            nn.Flatten(),
+            nn.Linear(16 * width * width, 120),
+            nn.ReLU(inplace=True),
+            nn.Linear(120, 84),
+            nn.ReLU(inplace=True),
+            nn.Linear(84, num_classes),
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, K) of images (B, C, H, W)."""
+        logits: Tensor = self.classifier(self.features(images))
+        return logits
+
+
+def _stage(inputs: int, outputs: int, pool: nn.Module, stride: int = 1) -> nn.Sequential:
+    convolution = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
+    return nn.Sequential(convolution, pool, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
+
+
+def _torchvision(name: str, num_classes: int, channels: int, size: int, stem: str) -> nn.Module:
+    from torchvision.models import get_model
+
+    arguments: dict[str, Any] = {"weights": None, "num_classes": num_classes}
+    if name in ("googlenet", "inception_v3"):
+        arguments |= {"aux_logits": False, "init_weights": True}
+    elif name.startswith("vit_"):
+        arguments |= {"image_size": size}
+    elif name.startswith("maxvit_"):
+        arguments |= {"input_size": (size, size)}
+    module: nn.Module = get_model(name, **arguments)
+    if stem == "3x3":
+        _replace_stem(module)
+    elif stem == "stride1":
+        _first_convolution(module).stride = (1, 1)
+    if channels == 1:
+        _take_grey(_first_convolution(module))
+    return module
+
+
+def _replace_stem(module: Any) -> None:
+    """ResNet or DenseNet: first convolution 3 x 3, stride 1, no pooling after it (He et al. 2016, 4.2)."""
+    first = _first_convolution(module)
+    convolution = nn.Conv2d(first.in_channels, first.out_channels, 3, padding=1, bias=False)
+    nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
+    if hasattr(module, "conv1"):
+        module.conv1, module.maxpool = convolution, nn.Identity()
+    else:
+        module.features.conv0, module.features.pool0 = convolution, nn.Identity()
+
+
+def _take_grey(convolution: nn.Conv2d) -> None:
+    """Let the first convolution take one channel, and give what it gave for three equal ones."""
+    convolution.weight = nn.Parameter(convolution.weight.detach().sum(dim=1, keepdim=True))
+    convolution.in_channels = 1
+
+
+def _first_convolution(module: nn.Module) -> nn.Conv2d:
+    return next(part for part in module.modules() if isinstance(part, nn.Conv2d))
+
+
+def _within(name: str, modules: Iterable[str]) -> bool:
+    """Whether the parameter `name` belongs to one of the modules (or parameters) named."""
+    return any(name == module or name.startswith(f"{module}.") for module in modules)
+
+
+def _middle(names: Sequence[str]) -> int:
+    """Where to cut parameters in two: at the border of blocks nearest to the middle, the later one of two."""
+    if len(names) < 2:
+        return 0
+    for depth in count(1):  # finer, until no block holds the majority
+        prefixes = [name.split(".")[:depth] for name in names]
+        blocks = [len(list(block)) for _, block in groupby(prefixes)]
+        if len(blocks) > 1 and 2 * max(blocks) <= len(names):
+            break
+    borders = list(accumulate(blocks))[:-1]
+    return min(borders, key=lambda border: (abs(2 * border - len(names)), -border))

@@ -1,0 +1,223 @@
+"""What only data, model and budget show of an arm: values that do not fit or have no effect, and batches that cannot grow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
+from lrstudy import user_code
+from lrstudy.errors import InputError, raised
+from lrstudy.planning.arms import COMMON, Arm, one_at_a_time, origin
+from lrstudy.planning.plan import Plan
+from lrstudy.policies import build, contract, resolve
+from lrstudy.policies.base import Policy, durations_of
+from lrstudy.policies.families.batch_increase import GrowingPolicy
+from lrstudy.policies.families.plateau import PlateauPolicy
+from lrstudy.policies.run import Run
+from lrstudy.search.space import Configuration, Parameter, Value, spread
+
+_POINTS = 8
+"""A parameter without effect at so many points of an arm's space has none."""
+
+
+def check_against_data(plan: Plan) -> None:
+    """Whether the arms fit the data, the model and the budget.
+
+    Raises InputError with every fault: a model that cannot take the images, batches larger than the training set,
+    settings that do not fit or have no effect.
+    """
+    faults = [f"workload.{fault}" for fault in raised(lambda: plan.root(0))]
+    faults += [fault for arm in plan.arms.values() for fault in _faults(plan, arm)]
+    if faults:
+        raise InputError(list(dict.fromkeys(faults)))
+
+
+def notes(plan: Plan) -> list[str]:
+    """What somebody should know of data and arms before training, a sentence each."""
+    workload = plan.workload
+    of_data = list(workload.statistics.notes(plan.study.metric, workload.recipe.class_weights is not None))
+    return of_data + [note for name, arm in plan.arms.items() if name not in plan.retired for note in _notes(plan, arm)]
+
+
+def _faults(plan: Plan, arm: Arm) -> Iterator[str]:
+    """A sentence for each fault of an arm, led by where the study file has it."""
+    num_train, batch = plan.workload.counts[0], arm.space["batch_size"]
+    sizes = batch.values or (batch.low, batch.high)
+    if max(sizes) > num_train:
+        where = origin(plan.study, arm.name, "batch_size")
+        yield f"{where}: expected at most the {num_train} examples of the training part; got {max(sizes)}."
+        return
+    configurations = list(one_at_a_time(arm.space))
+    if user_code.is_reference(arm.policy):
+        run, parameters = plan.run(arm, configurations[0]), arm.parameters(configurations[0])
+        found = contract.check(resolve(arm.policy), parameters, (run,))
+        yield from (f"arms.{arm.name}: {fault}" for fault in found)
+        if found:
+            return  # what follows would say the same in other words
+    yield from _of_batchnorm(plan, arm)
+    refused = [fault for configuration in configurations for fault in _of_values(plan, arm, configuration)]
+    yield from refused
+    if not refused:
+        yield from _cap_below_the_batch(plan, arm)
+        yield from _without_effect(plan, arm, configurations)
+
+
+def _notes(plan: Plan, arm: Arm) -> Iterator[str]:
+    """A batch that cannot grow any further, which the study file does not show."""
+    configuration = arm.space.default()
+    policy, run = build(arm.policy, arm.parameters(configuration)), plan.run(arm, configuration)
+    if policy.reactive:
+        return
+    sizes = [policy.settings(epoch, (), run).batch_size for epoch in range(run.num_epochs)]
+    if sizes[0] < max(sizes) == run.num_examples:
+        first = sizes.index(run.num_examples)
+        yield (
+            f"arms.{arm.name}: from epoch {first} the batch is the whole training part, {run.num_examples} examples; what does not fit "
+            "is taken from the rate."
+        )
+
+
+def _of_values(plan: Plan, arm: Arm, configuration: Configuration) -> Iterator[str]:
+    """What the policy with these values does not take of the run."""
+    run, policy = plan.run(arm, configuration), build(arm.policy, arm.parameters(configuration))
+    beyond = list(_beyond_the_budget(policy, run))
+    if isinstance(policy, PlateauPolicy):
+        beyond += _of_plateau(plan, arm, policy)
+    yield from (f"arms.{arm.name}.{fault}" for fault in beyond)
+    if beyond:
+        return
+    is_default = configuration == arm.space.default()
+    try:
+        for epoch in range(run.num_epochs) if is_default else _some_epochs(run):
+            policy.settings(epoch, (), run)
+    except InputError as error:
+        yield from (f"arms.{arm.name}.{fault.removesuffix('.')}." for fault in error.faults)
+    except Exception as error:  # a user's policy may raise anything
+        yield f"arms.{arm.name}: {type(error).__name__}: {error}, with {configuration}."
+
+
+def _some_epochs(run: Run) -> list[int]:
+    return sorted({0, run.num_epochs // 2, run.num_epochs - 1})
+
+
+def _metrics(plan: Plan) -> list[str]:
+    """What a reactive policy may look at."""
+    return ["val_loss", "train_loss", *(f"val_{name}" for name in plan.workload.task.metrics)]
+
+
+def _beyond_the_budget(policy: Policy, run: Run) -> Iterator[str]:
+    """Durations that no epoch of the run reaches: a list of milestones may go on beyond the end, but not begin there."""
+    for name, durations in durations_of(policy):
+        if durations and all(policy.epochs(duration, run) > run.num_epochs for duration in durations):
+            shown = ", ".join(map(str, durations))
+            yield f"{name}: expected a duration within the budget of {run.num_epochs} epochs; got {shown}."
+
+
+def _of_plateau(plan: Plan, arm: Arm, policy: PlateauPolicy) -> Iterator[str]:
+    """A metric that is not there or goes the other way; a rule that the study file makes too patient to ever act."""
+    yield from raised(lambda: policy.require_metrics(_metrics(plan)))
+    ways = "min" if policy.metric.endswith("loss") else "max"
+    if policy.mode not in ("auto", ways):
+        yield f"mode: expected auto or {ways} with {policy.metric}; got {policy.mode}."
+    num_epochs = plan.study.budget.epochs
+    unchanging = [{policy.metric: 1.0}] * (num_epochs - 1)  # the last epoch's metric acts on nothing
+    if "patience" in plan.study.arms.get(arm.name, {}) and not any(policy.triggers(unchanging)):
+        yield f"patience: expected a rule that can act within the budget of {num_epochs} epochs; got {policy.patience}."
+
+
+def _of_batchnorm(plan: Plan, arm: Arm) -> Iterator[str]:
+    """What does not fit a model with BatchNorm: single examples, micro-batches that are other pieces; or one without.
+
+    One example has no statistics. Micro-batches give the whole batch's update only if BatchNorm takes its statistics over
+    the same pieces in both.
+    """
+    given = {p.name: p for p in arm.space.parameters if p.name in ("batch_size", "norm_batch", "micro_batch")}
+    ones = [name for name, p in given.items() if 1 in (p.values or (p.low,))]
+    if not ones and given.keys() == {"batch_size"}:
+        return
+    model = plan.workload.model
+    named = "your model" if user_code.is_reference(model) else model
+    if not plan.has_batchnorm:
+        if "norm_batch" in given:
+            where = origin(plan.study, arm.name, "norm_batch")
+            yield f"{where}: expected it only with a model that has BatchNorm, which {named} has not."
+        return
+    for name in ones:
+        where = origin(plan.study, arm.name, name)
+        yield f"{where}: expected at least 2 with {named}, whose BatchNorm needs more than one example; got 1."
+    for configuration in one_at_a_time(arm.space):
+        recipe = plan.run(arm, configuration).recipe
+        micro, norm = recipe.micro_batch, recipe.norm_batch
+        if micro is not None and (norm is None or micro % norm):
+            got = f"{micro} without norm_batch" if norm is None else f"{micro} with norm_batch {norm}"
+            yield (
+                f"{origin(plan.study, arm.name, 'micro_batch')}: expected a multiple of norm_batch with {named}, whose BatchNorm "
+                f"else sees other pieces than those of the whole batch; got {got}."
+            )
+
+
+def _cap_below_the_batch(plan: Plan, arm: Arm) -> Iterator[str]:
+    """A cap that the study file sets below every batch: nothing could grow."""
+    if not issubclass(resolve(arm.policy), GrowingPolicy) or "cap" not in plan.study.arms.get(arm.name, {}):
+        return
+    caps = [value for value in arm.space["cap"].values or (arm.space["cap"].high,) if value is not None]
+    batch = arm.space["batch_size"]
+    least = min(batch.values or (batch.low,))
+    if caps and max(caps) < least:
+        yield f"arms.{arm.name}.cap: expected at least the batch_size {least}; got {max(caps)}."
+
+
+def _without_effect(plan: Plan, arm: Arm, configurations: Sequence[Configuration]) -> Iterator[str]:
+    """Parameters that the study file gives and that change nothing; of reactive policies nothing is known beforehand."""
+    if resolve(arm.policy).reactive:
+        return
+    written = plan.study.arms.get(arm.name, {})
+    for name in ("norm_batch", "micro_batch"):
+        if name in written and name in arm.space and not _is_effective(plan, arm, configurations, name):
+            values = ", ".join(str(value) for value in arm.space[name].values)
+            yield f"arms.{arm.name}.{name}: expected fewer examples than a batch has; got {values}, with batches that are no larger."
+    points = spread(arm.space.searched, _POINTS)
+    for parameter in arm.space.searched:
+        is_given = parameter.name in written or parameter.name in COMMON
+        if is_given and not any(_matters(plan, arm, parameter, point) for point in points):
+            caveats = {c for one in configurations for c in build(arm.policy, arm.parameters(one)).caveats()}
+            why = "".join(f" {caveat}" for caveat in sorted(caveats) if parameter.name in caveat)
+            yield (
+                f"arms.{arm.name}.{parameter.name}: expected a single value, as the values searched make no difference to what is "
+                f"trained.{why}"
+            )
+
+
+def _is_effective(plan: Plan, arm: Arm, configurations: Sequence[Configuration], name: str) -> bool:
+    """Whether some epoch has pieces that are smaller than its batch."""
+    for configuration in configurations:
+        policy, run = build(arm.policy, arm.parameters(configuration)), plan.run(arm, configuration)
+        for epoch in range(run.num_epochs):
+            if getattr(policy.settings(epoch, (), run).recipe, name) is not None:
+                return True
+    return False
+
+
+def _matters(plan: Plan, arm: Arm, parameter: Parameter, point: Configuration) -> bool:
+    """Whether the parameter's values (first, middle, last) train differently where the others are as in `point`."""
+    needed = arm.space.requirements(parameter.name) or {}
+    made = []
+    try:
+        for value in _three(parameter):
+            configuration = arm.space.complete({**point, **needed, parameter.name: value})
+            made.append((build(arm.policy, arm.parameters(configuration)), plan.run(arm, configuration)))
+        for epoch in range(plan.study.budget.epochs):
+            digests = [policy.settings(epoch, (), run).digest for policy, run in made]
+            if any(one != other for one, other in pairwise(digests)):
+                return True
+    except Exception:  # values that do not go together: the trial will say so, if it is ever suggested
+        return True
+    return False
+
+
+def _three(parameter: Parameter) -> list[Value]:
+    if not parameter.values:
+        return [parameter.at(position) for position in (0.0, 0.5, 1.0)]
+    return [
+        parameter.values[position] for position in sorted({0, len(parameter.values) // 2, len(parameter.values) - 1})
+    ]

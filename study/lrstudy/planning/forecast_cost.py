@@ -1,0 +1,199 @@
+"""What a forecast costs: seconds per update and evaluation from earlier epochs of the same workload, or from a probe.
+
+Also the noise of confirmed results, from which follows what difference a study could detect.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+from typing import Any, Literal
+
+import numpy as np
+
+from lrstudy.memo.records import Record
+from lrstudy.planning import study_lock
+from lrstudy.planning.forecast import Work
+from lrstudy.planning.plan import Plan
+
+_ROOT_FAMILY = ("data", "split", "preprocessing", "model", "augment")
+"""What of a study's identity makes its epochs as long as another's, if the numerics are the same as well."""
+_MOST_PROBED = 6
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of one trial: per update by batch size, per epoch beyond its updates, and per evaluation.
+
+    `source` says whether these are medians over recorded epochs or measured by a probe; `count` over how many.
+    """
+
+    per_update_s: Mapping[int, float]
+    evaluation_s: float
+    source: Literal["recorded", "measured"]
+    count: int
+    epoch_s: float = 0.0
+
+    def update_s(self, batch_size: int) -> float:
+        """Seconds per update: as timed, else on the line between the nearest batch sizes that were.
+
+        Beyond the largest one an update grows with its examples; below the smallest it is taken to be no faster.
+        """
+        known = sorted(self.per_update_s)
+        if batch_size > known[-1]:
+            return self.per_update_s[known[-1]] * batch_size / known[-1]
+        return float(np.interp(batch_size, known, [self.per_update_s[size] for size in known]))
+
+    def seconds(self, work: Work) -> float:
+        """Seconds that one trial after the other would take for `work`, start-up aside."""
+        return sum(
+            count * (updates * self.update_s(batch) + self.epoch_s + self.evaluation_s)
+            for (batch, updates), count in work.items()
+        )
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Standard deviation of an arm's difference to the control over seeds, on the test part.
+
+    `low` and `high` are the same where it was measured, over `pairs` pairs; else the range that is assumed.
+    """
+
+    low: float
+    high: float
+    pairs: int
+    assumption: str = ""
+
+
+def recorded_timing(plan: Plan, storage: Path, records: Sequence[Record]) -> Timing | None:
+    """The timing of epochs that this storage has of the same workload on the same kind of device; None if there are none.
+
+    `records` are those of the study itself; the tables of other studies of the storage add theirs.
+    """
+    rows = {record.lineage: (record.batch_size, record.updates, record.train_s, record.eval_s) for record in records}
+    for folder, lock in _relatives(plan, storage):
+        if lock.get("numerics") == plan.workload.numerics:
+            rows |= _epoch_rows(folder / "epochs.parquet")
+    by_batch: dict[int, list[float]] = {}
+    for batch, updates, train_s, _ in rows.values():
+        by_batch.setdefault(batch, []).append(train_s / max(1, updates))
+    if not by_batch:
+        return None
+    evaluation = median(eval_s for *_, eval_s in rows.values())
+    return Timing({batch: median(times) for batch, times in by_batch.items()}, evaluation, "recorded", len(rows))
+
+
+def probe(plan: Plan, work: Work) -> Timing:
+    """Time a few updates of the batch sizes of `work` on the study's device and data, after a warm-up of each.
+
+    At most six batch sizes are timed, those of most epochs. Imports torch; takes a few seconds.
+    """
+    from lrstudy.training.timing import time_updates
+    from lrstudy.training.trainer import Trainer
+
+    trainer = Trainer(plan.workload)
+    trainer.start(seed=0)
+    sizes: dict[int, int] = {}
+    for (batch, updates), count in work.items():
+        sizes[batch] = sizes.get(batch, 0) + updates * count
+    arm = next(iter(plan.arms.values()))
+    recipe = replace(plan.run(arm, arm.space.default()).recipe, norm_batch=None, micro_batch=None)
+    most = sorted(sizes, key=lambda size: -sizes[size])[:_MOST_PROBED]
+    timed = {batch: time_updates(trainer, batch, recipe) for batch in most}
+    return Timing(
+        {batch: found.update_s for batch, found in timed.items()},
+        median(found.evaluation_s for found in timed.values()),
+        "measured",
+        len(timed),
+        median(found.epoch_s for found in timed.values()),
+    )
+
+
+def noise(plan: Plan, storage: Path) -> Noise:
+    """How much results differ by seed: from confirmed trials of this workload in the storage, or assumed."""
+    spreads = [
+        spread
+        for folder, lock in _relatives(plan, storage)
+        if lock.get("metric") == plan.study.metric
+        for spread in _spreads(folder / "trials.parquet", lock.get("control"))
+    ]
+    if spreads:
+        freedom = sum(df for df, _ in spreads)
+        sd = math.sqrt(sum(df * variance for df, variance in spreads) / freedom)
+        return Noise(sd, sd, freedom + len(spreads))
+    return _assumed(plan)
+
+
+def _assumed(plan: Plan) -> Noise:
+    """Noise in proportion to that of counting the test examples.
+
+    Seeds alone scatter by about 0.6 of the binomial deviation on CIFAR-10 (Jordan 2023, arXiv 2304.01910: 0.15 points
+    at 94% of 10,000); small training sets and averages over rare classes scatter more.
+    """
+    num_test = plan.workload.counts[2]
+    share = plan.study.target.value or 0.9
+    binomial = math.sqrt(share * (1 - share) / num_test)
+    low, high = (factor * binomial * math.sqrt(2) for factor in (0.5, 1.5))
+    words = (
+        f"nothing is recorded to measure the noise with; assumed: {plan.study.metric} near {share:g}, whose counting noise "
+        f"over {num_test} test examples is sqrt(p(1-p)/n) = {binomial:.4f}, seeds that scatter by 0.5 to 1.5 of that, and "
+        "arms that do so independently"
+    )
+    return Noise(low, high, 0, words)
+
+
+def _relatives(plan: Plan, storage: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """The studies of a storage with this workload, and their locks."""
+    mine = study_lock.identity(plan)
+    for path in sorted(storage.glob("*/study.lock.json")):
+        try:
+            lock = json.loads(path.read_text(encoding="utf-8"))
+            identity = lock["identity"]
+            if all(identity[name] == mine[name] for name in _ROOT_FAMILY):
+                yield path.parent, lock
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # of another version, or being written
+
+
+def _epoch_rows(path: Path) -> dict[str, tuple[int, int, float, float]]:
+    columns = _columns(path, ("lineage", "batch_size", "updates", "train_s", "eval_s", "kind"))
+    if columns is None:
+        return {}
+    return {
+        lineage: (batch, updates, train_s, eval_s)
+        for lineage, batch, updates, train_s, eval_s, kind in zip(*columns, strict=True)
+        if kind == "train" and None not in (lineage, batch, updates, train_s, eval_s)
+    }
+
+
+def _spreads(path: Path, control: object) -> list[tuple[int, float]]:
+    """For each arm's best configuration: degrees of freedom and variance of its differences to the control by seed."""
+    columns = _columns(path, ("trial_id", "arm", "phase", "seed", "test_metric"))
+    if columns is None:
+        return []
+    by_arm: dict[str, dict[int, float]] = {}
+    for trial_id, arm, phase, seed, value in zip(*columns, strict=True):
+        if phase == "confirm" and value is not None and f"{arm}-confirm-1-" in trial_id:
+            by_arm.setdefault(arm, {})[seed] = value
+    base = by_arm.pop(str(control), {})
+    found = []
+    for values in by_arm.values():
+        differences = [value - base[seed] for seed, value in values.items() if seed in base]
+        if len(differences) >= 2:
+            found.append((len(differences) - 1, float(np.var(differences, ddof=1))))
+    return found if any(variance > 0 for _, variance in found) else []
+
+
+def _columns(path: Path, names: Sequence[str]) -> list[list[Any]] | None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(path, columns=list(names))
+        return [table[name].to_pylist() for name in names]
+    except (OSError, pa.ArrowException, KeyError):
+        return None

@@ -1,0 +1,157 @@
+"""The plan of a study: its arms, workload, cohort and the specification of every trial."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, Literal
+
+from lrstudy import config
+from lrstudy.config import StudyFile
+from lrstudy.errors import InputError, raised
+from lrstudy.lineage import Root
+from lrstudy.models.catalogue import NUM_SECTIONS, has_batchnorm
+from lrstudy.planning import arms as arms_module
+from lrstudy.planning.arms import Arm, at_cohort_points, common_definition
+from lrstudy.policies.run import Run
+from lrstudy.search.space import Configuration
+from lrstudy.settings import canonical_json
+from lrstudy.trial import TrialSpec
+from lrstudy.workload.workload import Workload, check_without_data
+
+Phase = Literal["cohort", "tune", "confirm"]
+CONFIRM_SEED = 1000
+_HERE = Path()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A study, resolved. `cohort` holds one configuration per arm and cohort index; `outstanding` is W.
+
+    `arms` are those of the study file in its order, then the `retired` ones: of earlier runs and no longer in
+    the study file, shown, recalled, never trained on.
+    """
+
+    study: StudyFile
+    arms: Mapping[str, Arm]
+    workload: Workload
+    cohort: Mapping[str, list[Configuration]]
+    outstanding: int
+    cohort_size: int
+    search_seed: int
+    retired: frozenset[str] = frozenset()
+
+    @property
+    def methods(self) -> list[str]:
+        """The searchers, the ranking one first."""
+        return self.study.search.method
+
+    @property
+    def num_trials(self) -> int:
+        """How many trials the whole study has, retired arms aside."""
+        search, confirm = self.study.search, self.study.confirm
+        total = 0
+        for arm in self.arms.keys() - self.retired:
+            suggestions = self.num_suggestions(arm)
+            total += len(self.methods) * suggestions * len(search.seeds) + min(confirm.top, suggestions) * confirm.seeds
+        return total
+
+    def num_suggestions(self, arm: str) -> int:
+        """How many configurations each searcher suggests for an arm: fewer than asked for where its space holds no more."""
+        cohort = self.cohort.get(arm, [])[: self.study.search.trials]
+        new = self.arms[arm].space.size - len({canonical_json(point) for point in cohort})
+        return int(min(self.study.search.trials, len(cohort) + max(0, new)))
+
+    @property
+    def control(self) -> str:
+        """The arm that others are compared with, under the name that it runs as now (`clr` may be `clr@2`)."""
+        return dict(zip(self.study.arms, self.arms, strict=False))[self.study.control]
+
+    @cached_property
+    def has_batchnorm(self) -> bool:
+        """Whether the model normalises over the batch; one of the user's own is built to find out."""
+        known = has_batchnorm(self.workload.model)
+        if known is not None:
+            return known
+        from lrstudy.training import rehearsal
+
+        return rehearsal.has_batchnorm(self.workload)
+
+    def run(self, arm: Arm, configuration: Configuration) -> Run:
+        """What the policy of a trial may know."""
+        recipe = arm.recipe(configuration, self.workload.recipe)
+        return Run(self.workload.counts[0], self.study.budget.epochs, NUM_SECTIONS, recipe)
+
+    def spec(
+        self,
+        trial_id: str,
+        arm: Arm,
+        configuration: Configuration,
+        seed: int,
+        confirm: bool,
+        origin: Mapping[str, Any],
+    ) -> TrialSpec:
+        """The specification of one trial."""
+        return TrialSpec(
+            trial_id=trial_id,
+            policy=arm.policy,
+            parameters=arm.parameters(configuration),
+            run=self.run(arm, configuration),
+            root=self.root(seed),
+            share=self.workload.share,
+            read_test=confirm,
+            origin=origin,
+        )
+
+    def root(self, seed: int) -> Root:
+        """The root of trials with this seed."""
+        return self.workload.root(seed)
+
+    def searcher_seed(self, arm: str, method: str) -> int:
+        """A seed of its own for every searcher, from the study's."""
+        digest = blake2b(f"{self.search_seed}/{arm}/{method}".encode(), digest_size=4).digest()
+        return int.from_bytes(digest, "little") >> 1
+
+
+def read(text: str, overrides: Sequence[str] = (), base: Path = _HERE) -> StudyFile:
+    """Read and check a study file: every fault that shows without its data, at once. Raises InputError.
+
+    References to a user's own code start at the folder `base`.
+    """
+    study, faults = config.examine(text, overrides)
+    if study is not None:
+        faults += raised(lambda: arms_module.resolve(study, base))
+        faults += [f"workload.{fault}" for fault in raised(lambda: check_without_data(study, base))]
+    if faults or study is None:
+        raise InputError(faults)
+    return study
+
+
+def make_plan(
+    study: StudyFile, workload: Workload, cohort_size: int, outstanding: int, search_seed: int = 0, base: Path = _HERE
+) -> Plan:
+    """Resolve a study against its workload; whether the two fit together is for arm_checks to say."""
+    arms = arms_module.resolve(study, base)
+    points = arms_module.cohort(study, cohort_size)
+    common = common_definition(study)
+    placed = {name: at_cohort_points(arm, points, common) for name, arm in arms.items()}
+    return Plan(study, arms, workload, placed, outstanding, cohort_size, search_seed)
+
+
+def default_cohort(study: StudyFile) -> int:
+    """Half of an arm's trials, unless the study says otherwise."""
+    return study.search.cohort if study.search.cohort is not None else (study.search.trials + 1) // 2
+
+
+def default_outstanding(study: StudyFile, slots: int) -> int:
+    """W: how many results of an arm may be missing when its next configuration is asked for."""
+    streams = len(study.arms) * len(study.search.method)
+    return study.search.outstanding or max(4, -(-2 * slots // streams))
+
+
+def with_store_points(spec: TrialSpec, depths: frozenset[int]) -> TrialSpec:
+    """The specification, with the epochs whose state other trials wait for."""
+    return replace(spec, store_at=depths)

@@ -1,0 +1,251 @@
+"""The study lock: what a study was when it ran, and what of it may change when it runs again.
+
+Resources, limits, price and storage may change freely; more trials, seeds and arms extend. A changed arm
+becomes `clr@2` and the old one is kept. Changed data, split, model, metric, selection or budget would
+mix what cannot be compared: refused, with the way out.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from lrstudy.errors import InputError
+from lrstudy.planning.arms import Arm, from_definition, one_at_a_time
+from lrstudy.planning.plan import Plan
+from lrstudy.policies import build
+from lrstudy.settings import canonical_json
+
+FORMAT = 1
+SOURCES = "source"
+"""The folder of a study where the source of the user's policies is kept, so that a changed arm's old one stays."""
+_NEEDED = ("identity", "arms", "cohort", "outstanding", "seeds", "searchers", "numerics")
+_WAY_OUT = "Choose another name with --as NAME, or another storage.path."
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """The lock of an earlier run, or an empty map. Raises InputError if `folder` is somebody else's."""
+    path = folder / "study.lock.json"
+    if not path.exists():
+        if folder.is_dir() and any(not _is_begun_by_us(child.name) for child in folder.iterdir()):
+            raise InputError(
+                f"storage.path: {folder} exists and is no study's folder (it has no study.lock.json). {_WAY_OUT}"
+            )
+        return {}
+    try:
+        lock = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"storage.path: {path} cannot be read ({error}). {_WAY_OUT}") from None
+    found = lock.get("lock_format") if isinstance(lock, dict) else None
+    if found != FORMAT:
+        raise InputError(f"storage.path: {path} has lock format {found!r}; expected {FORMAT}. {_WAY_OUT}")
+    if missing := [key for key in _NEEDED if key not in lock]:
+        raise InputError(f"storage.path: {path} is incomplete (no {', '.join(missing)}). {_WAY_OUT}")
+    return dict(lock)
+
+
+def reconcile(plan: Plan, lock: Mapping[str, Any], folder: Path) -> tuple[Plan, tuple[str, ...]]:
+    """The plan with changed arms renamed and earlier arms kept; also notes for the user. Raises InputError."""
+    if not lock:
+        return plan, ()
+    _refuse_changed_identity(plan, lock["identity"], folder)
+    notes = list(_notes(plan, lock))
+    known: dict[str, dict[str, Any]] = lock["arms"]
+    arms: dict[str, Arm] = {}
+    for name, arm in plan.arms.items():
+        placed = _place(name, arm, known)
+        if placed != name:
+            now = "goes on as" if placed in known else "has changed since the last run: it runs as"
+            notes.append(f"arms.{name} {now} {placed}, and what ran before is kept.")
+        arms[placed] = replace(arm, name=placed)
+    gone = [name for name in known if name not in arms]
+    retired = {name: from_definition(name, known[name]["definition"], folder / SOURCES) for name in gone}
+    cohort = {placed: plan.cohort[name] for placed, name in zip(arms, plan.arms, strict=True)}
+    return replace(plan, arms=arms | retired, cohort=cohort, retired=frozenset(retired)), tuple(notes)
+
+
+def render(
+    plan: Plan,
+    overrides: Sequence[str],
+    is_complete: bool,
+    versions: Mapping[str, str],
+    deviations: Sequence[str] = (),
+) -> str:
+    """The text of study.lock.json; `deviations` are departures from the protocol that a report must show."""
+    study, workload = plan.study, plan.workload
+    train, validation, test = workload.counts
+    lock = {
+        "lock_format": FORMAT,
+        "name": study.name,
+        "identity": identity(plan),
+        "metric": study.metric,
+        "report_metrics": study.report_metrics,
+        "task": {"kind": workload.task.kind},
+        "mode": "max",
+        "select": study.select,
+        "budget_epochs": study.budget.epochs,
+        "control": plan.control,
+        "margin": study.compare.margin,
+        "target": study.target.model_dump(),
+        "searchers": plan.methods,
+        "arms": {
+            name: {
+                "policy": arm.definition["policy"],
+                "parameters": [p.name for p in arm.space.searched],
+                "definition": dict(arm.definition),
+                "retired": name in plan.retired,
+                "caveats": list(_caveats(arm)),
+            }
+            for name, arm in plan.arms.items()
+        },
+        "trials_per_arm": study.search.trials,
+        "cohort": plan.cohort_size,
+        "outstanding": plan.outstanding,
+        "search_seed": plan.search_seed,
+        "seeds": study.search.seeds,
+        "confirm": study.confirm.model_dump(),
+        "device_kind": workload.device,
+        "unit": "GPU-hours" if workload.device == "cuda" else "CPU-core-hours",
+        "price": price(plan),
+        "data": {
+            "source": workload.data.source,
+            "classes": list(workload.classes),
+            "train": train,
+            "validation": validation,
+            "test": test,
+            "statistics": workload.statistics.to_json(),
+        },
+        "model": plan.root(0).model,
+        "numerics": workload.numerics,
+        "overrides": list(overrides),
+        "deviations": list(deviations),
+        "complete": is_complete,
+        "versions": dict(versions),
+    }
+    return json.dumps(lock, indent=1, ensure_ascii=False)
+
+
+def identity(plan: Plan) -> dict[str, Any]:
+    """What must not change between runs of one study."""
+    study, root = plan.study, plan.root(0)
+    found = {
+        "data": root.data,
+        "split": root.split,
+        "preprocessing": root.preprocessing,
+        "model": root.model,
+        "augment": plan.workload.recipe.augment,
+        "source": dict(plan.workload.sources),
+        "numerics": study.workload.numerics.model_dump(),
+        "task": {"kind": root.task, "class_weights": study.workload.task.class_weights},
+        "metric": study.metric,
+        "select": study.select,
+        "budget": study.budget.epochs,
+    }
+    return {name: json.loads(canonical_json(value)) for name, value in found.items()}
+
+
+def price(plan: Plan) -> dict[str, Any] | None:
+    """Money per device-hour, if the study states a price that fits its device."""
+    given, workload = plan.study.price, plan.workload
+    per_hour: float | None = given.cpu_core_hour
+    if workload.device == "cuda":
+        model = str(workload.numerics.get("device_model", ""))
+        by_model = given.gpu_hour if isinstance(given.gpu_hour, dict) else {}
+        flat = None if isinstance(given.gpu_hour, dict) else given.gpu_hour
+        per_hour = next((value for name, value in by_model.items() if name.lower() in model.lower()), flat)
+    return None if per_hour is None else {"device_hour": per_hour, "currency": given.currency}
+
+
+def _caveats(arm: Arm) -> Iterator[str]:
+    """What reports must say of an arm: of its policy at any value that it may take."""
+    found: dict[str, None] = {}
+    for configuration in one_at_a_time(arm.space):
+        found.update(dict.fromkeys(build(arm.policy, arm.parameters(configuration)).caveats()))
+    yield from found
+
+
+def _is_begun_by_us(name: str) -> bool:
+    """Whether a run that was killed before it wrote its lock may have left this file."""
+    return name in ("driver.lock", "journal", "study.yaml") or name.startswith(".")
+
+
+def _notes(plan: Plan, lock: Mapping[str, Any]) -> Iterator[str]:
+    """What the user should know of changes that are neither taken up nor refused."""
+    search = plan.study.search
+    if lock["numerics"] != plan.workload.numerics:
+        yield (
+            "This machine or its settings compute differently from the last run: "
+            "what was recorded there is not recalled."
+        )
+    for name, wanted, kept in (
+        ("cohort", search.cohort, plan.cohort_size),
+        ("outstanding", search.outstanding, plan.outstanding),
+        ("seed", search.seed, plan.search_seed),
+    ):
+        if wanted is not None and wanted != kept:
+            yield f"search.{name} stays {kept}, as in the first run, whatever the file says now ({wanted})."
+    for name, before, now in (
+        ("method", lock["searchers"], search.method),
+        ("seeds", lock["seeds"], search.seeds),
+    ):
+        if gone := [value for value in before if value not in now]:
+            shown = ", ".join(map(str, gone))
+            yield f"search.{name} no longer has {shown}: trials with it stay recorded but leave the tables."
+
+
+def _refuse_changed_identity(plan: Plan, before: Mapping[str, Any], folder: Path) -> None:
+    now = identity(plan)
+    changed = [name for name in now if now[name] != before.get(name)]
+    details = [detail for name in changed for detail in _differences(name, before.get(name), now[name])]
+    shown_preprocessing = any(detail.startswith("preprocessing") for detail in details)
+    if "preprocessing" in changed and len(changed) > 1 and not shown_preprocessing:
+        changed.remove("preprocessing")  # only its constants, which follow from data and split
+    if changed:
+        what = " and ".join(filter(None, (", ".join(changed[:-1]), changed[-1])))
+        shown = f" ({'; '.join(details)})" if details else ""
+        raise InputError(
+            f"{folder} holds a study with other {what}{shown}. Results would not be comparable. "
+            "Give this one a name of its own with --as NAME (training they share is still recalled), or "
+            "restore the old value."
+        )
+
+
+def _differences(name: str, before: Any, now: Any) -> Iterator[str]:
+    """``metric: accuracy before, balanced_accuracy now``; nothing for digests, which tell a reader nothing."""
+    if name == "source":
+        yield from (
+            f"the code behind workload.{role} has changed" for role in now if now[role] != (before or {}).get(role)
+        )
+    elif isinstance(before, dict) and isinstance(now, dict):
+        for key in now:
+            if key != "constants":
+                yield from _differences(f"{name}.{key}", before.get(key), now[key])
+    elif name not in ("data", "split") and now != before:
+        yield f"{name}: {before} before, {now} now"
+
+
+def _place(name: str, arm: Arm, known: Mapping[str, Mapping[str, Any]]) -> str:
+    """The name under which an arm runs: its own, or `name@k` if `name` was something else before."""
+    definition, number, placed = _comparable(arm.definition), 1, name
+    while placed in known and _comparable(known[placed]["definition"]) != definition:
+        number += 1
+        placed = f"{name}@{number}"
+    return placed
+
+
+def _comparable(definition: Mapping[str, Any]) -> Any:
+    """A definition by value; of a user's policy, whose source it has the digest of, without the folder."""
+    policy = str(definition["policy"])
+    return _by_value({**definition, "policy": policy.rpartition("/")[2] if "source" in definition else policy})
+
+
+def _by_value(definition: Any) -> Any:
+    """A definition in which 0 and 0.0 are the same, lists are tuples' equals, and truth values are no numbers."""
+    if isinstance(definition, Mapping):
+        return {key: _by_value(value) for key, value in definition.items()}
+    if isinstance(definition, (list, tuple)):
+        return [_by_value(value) for value in definition]
+    return ("truth", definition) if isinstance(definition, bool) else definition

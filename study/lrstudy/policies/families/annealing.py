@@ -1,0 +1,166 @@
+"""Baselines that anneal once over the budget: cosine, linear, warm-up-stable-decay and one cycle."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import numpy as np
+
+from lrstudy.policies.base import RatePolicy, require_absent
+from lrstudy.policies.durations import Duration, in_epochs
+from lrstudy.policies.parameters import Floor, PositiveDuration, Ratio, Rule, require
+from lrstudy.policies.run import Run
+from lrstudy.settings import FloatArray
+
+Warmup = Annotated[Duration, Rule("a duration, like 5 or '5%'", lambda value: True)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnnealingPolicy(RatePolicy):
+    """A rate that may warm up, and is annealed over what is left of the budget.
+
+    At update k of a warm-up of w updates the rate is lr * (k + 1) / w (Goyal et al. 2017), or, given a `warmup_start`,
+    lr * (start + (1 - start) * k / w) as in torch's LinearLR. The anneal begins at update w with its full rate.
+    """
+
+    horizon_free = False
+
+    warmup: Warmup = 0
+    warmup_start: Ratio | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if in_epochs(self.warmup, 1, 1) == 0:
+            require_absent(self, ["warmup_start"], "a warmup")
+
+    @abstractmethod
+    def factor(self, done: FloatArray, length: float) -> FloatArray:
+        """The share of lr at updates `done` (0, 1, ..., after the warm-up) of `length` updates in all."""
+
+    def rates(self, epoch: int, run: Run) -> FloatArray:
+        """The rate at each update."""
+        updates = self.initial_updates(run)
+        total, warmup = updates * run.num_epochs, float(self.epochs(self.warmup, run) * updates)
+        require(warmup < total, "warmup", f"a duration below the budget of {run.num_epochs} epochs", self.warmup)
+        k = np.arange(epoch * updates, (epoch + 1) * updates, dtype=float)
+        rates = self.factor(np.maximum(k - warmup, 0.0), total - warmup)
+        if warmup:
+            start = self.warmup_start
+            rising = np.minimum((k + 1) / warmup, 1.0) if start is None else start + (1 - start) * k / warmup
+            rates = np.where(k < warmup, rising, rates)
+        return self.lr * rates
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cosine(AnnealingPolicy):
+    """Half a cosine from lr to `min_ratio` * lr at the end of the budget (torch: CosineAnnealingLR, SGDR's one cycle)."""
+
+    name = "cosine"
+
+    min_ratio: Floor = 0.0
+
+    def factor(self, done: FloatArray, length: float) -> FloatArray:
+        """cos^2 between 1 and the floor; the form does not cancel near the end."""
+        falling: FloatArray = self.min_ratio + (1 - self.min_ratio) * np.cos(np.pi / 2 * (done / length)) ** 2
+        return falling
+
+
+@dataclass(frozen=True, kw_only=True)
+class Linear(AnnealingPolicy):
+    """A line from lr to `min_ratio` * lr at the end of the budget: budgeted training (Li et al. 2020, arXiv 1905.04753)."""
+
+    name = "linear"
+
+    min_ratio: Floor = 0.0
+
+    def factor(self, done: FloatArray, length: float) -> FloatArray:
+        """1 - done / length, between 1 and the floor."""
+        return 1 - (1 - self.min_ratio) * (done / length)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wsd(AnnealingPolicy):
+    """Warm-up, stable, decay: constant, then over the last `cooldown` of the budget down to 0.
+
+    Hu et al. 2024 (arXiv 2404.06395) and Haegele et al. 2024 (arXiv 2405.18392), whose code rounds the cooldown down
+    to whole updates: at its update j of n the rate is lr * (1 - u) or lr * (1 - sqrt(u)), u = j / n. Runs with other
+    budgets or shapes are the same training until the earliest cooldown begins.
+    """
+
+    name = "wsd"
+
+    cooldown: PositiveDuration = "20%"
+    shape: Literal["linear", "1-sqrt"] = "linear"
+
+    def rates(self, epoch: int, run: Run) -> FloatArray:
+        """The rate at each update. Raises InputError if warm-up and cooldown do not fit the budget together."""
+        both = self.epochs(self.warmup, run) + self.epochs(self.cooldown, run)
+        words = f"warmup and cooldown of {run.num_epochs} epochs at most, the budget"
+        require(both <= run.num_epochs, "cooldown", words, self.cooldown)
+        updates = self.initial_updates(run)
+        length = int(self.epochs(self.cooldown, run) * updates)
+        begin = updates * run.num_epochs - length
+        done = np.arange(epoch * updates, (epoch + 1) * updates) - begin
+        u = np.maximum(done, 0) / max(1, length)
+        return super().rates(epoch, run) * (1 - (u if self.shape == "linear" else np.sqrt(u)))
+
+    def factor(self, done: FloatArray, length: float) -> FloatArray:
+        """The stable part."""
+        return np.ones(len(done))
+
+
+@dataclass(frozen=True, kw_only=True)
+class OneCycle(RatePolicy):
+    """One cycle up to lr and down again, the momentum the other way (Smith and Topin 2018, arXiv 1708.07120).
+
+    As torch's OneCycleLR: from `initial_ratio` * lr to lr at update `peak_at` * total - 1, down to `final_ratio` * lr at
+    the last one; with `three_phase` back to the initial rate first, as far as it went up. `momentum_low`, if given, is
+    the momentum at the peak, `momentum` that at both ends. (torch changes it unasked, from 0.95 to 0.85.)
+    """
+
+    name = "one_cycle"
+    horizon_free = False
+
+    peak_at: Annotated[float, Rule("a number above 0 and below 1", lambda value: 0 < value < 1)] = 0.3
+    initial_ratio: Ratio = 1 / 25
+    final_ratio: Floor = 1 / 250_000
+    anneal: Literal["cos", "linear"] = "cos"
+    three_phase: bool = False
+    momentum_low: Floor | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.three_phase:
+            require(self.peak_at <= 0.5, "peak_at", "at most 0.5 with three_phase", self.peak_at)
+        if self.momentum_low is not None:
+            words = f"at most the momentum ({self.momentum:g})"
+            require(self.momentum_low <= self.momentum, "momentum_low", words, self.momentum_low)
+
+    def rates(self, epoch: int, run: Run) -> FloatArray:
+        """The rate at each update."""
+        levels = [self.initial_ratio, 1.0, *([self.initial_ratio] if self.three_phase else []), self.final_ratio]
+        return self.lr * self._between(levels, epoch, run)
+
+    def momenta(self, epoch: int, run: Run) -> float | FloatArray:
+        """The momentum at each update."""
+        if self.momentum_low is None:
+            return self.momentum
+        levels = [self.momentum, self.momentum_low, self.momentum, *([self.momentum] if self.three_phase else [])]
+        return self._between(levels, epoch, run)
+
+    def _between(self, levels: list[float], epoch: int, run: Run) -> FloatArray:
+        """`levels` at the ends of the phases, annealed between them."""
+        updates = self.initial_updates(run)
+        total = updates * run.num_epochs
+        ends = [0.0, self.peak_at * total - 1, *([2 * self.peak_at * total - 2] if self.three_phase else []), total - 1]
+        ends = [max(end, 0.0) for end in ends]  # a run of a few updates may have no way up
+        k = np.arange(epoch * updates, (epoch + 1) * updates, dtype=float)
+        number = np.clip(np.searchsorted(ends[1:], k, side="left"), 0, len(ends) - 2)
+        begin, end = np.array(ends)[number], np.array(ends)[number + 1]
+        low, high = np.array(levels)[number], np.array(levels)[number + 1]
+        done = np.where(end > begin, (k - begin) / np.maximum(end - begin, 1e-12), 1.0)
+        part = done if self.anneal == "linear" else np.sin(np.pi / 2 * done) ** 2
+        between: FloatArray = low + (high - low) * part
+        return between

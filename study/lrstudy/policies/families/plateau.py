@@ -1,0 +1,103 @@
+"""When a metric has stopped improving: the rule, as a pure replay of the recorded history, and the rate that obeys it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import numpy as np
+
+from lrstudy.errors import InputError, choices
+from lrstudy.policies.base import Policy
+from lrstudy.policies.parameters import Floor, Rule
+from lrstudy.policies.run import History, Run
+from lrstudy.settings import Settings
+
+Natural = Annotated[int, Rule("a whole number of at least 0", lambda value: value >= 0)]
+Margin = Annotated[float, Rule("a number of at least 0", lambda value: value >= 0)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlateauPolicy(Policy):
+    """A policy that acts when `metric` has not improved for more than `patience` epochs.
+
+    `metric` is a key of the history: ``val_loss``, ``train_loss`` or ``val_<metric>``; losses are to fall and all else
+    to rise, unless `mode` says otherwise. An epoch improves on the best if it is better by more than `threshold` of the
+    best (``rel``) or by more than `threshold` itself (``abs``): an exact gain of the threshold does not count, nor
+    does a metric that is missing or not finite. After acting, `cooldown` epochs are not counted.
+
+    `semantics` ``torch`` acts when more than `patience` epochs in a row were bad (ReduceLROnPlateau, torch 2.14);
+    ``keras`` when `patience` were (its ReduceLROnPlateau), one epoch earlier; ``keras_restart`` as an EarlyStopping whose
+    training is started anew: as ``keras``, but the best is forgotten, so that the next epoch always improves.
+    """
+
+    reactive = True
+
+    metric: str = "val_loss"
+    mode: Literal["auto", "min", "max"] = "auto"
+    semantics: Literal["torch", "keras", "keras_restart"] = "torch"
+    patience: Natural = 10
+    threshold: Margin = 1e-4
+    threshold_mode: Literal["rel", "abs"] = "rel"
+    cooldown: Natural = 0
+
+    def require_metrics(self, names: Iterable[str]) -> None:
+        """Raise InputError unless the metric is among `names`: a missing one would count as bad."""
+        known = list(names)
+        if self.metric not in known:
+            raise InputError(
+                f"metric: expected a metric that is there; got {self.metric!r}. {choices(known, self.metric)}"
+            )
+
+    def num_triggers(self, epoch: int, history: History) -> int:
+        """How often the rule has acted before `epoch`, by the metrics of the epochs before it."""
+        return sum(self.triggers(history[:epoch]))
+
+    def triggers(self, history: History) -> Iterator[bool]:
+        """For each epoch of the history, whether the rule acts after it."""
+        best: float | None = None
+        bad, resting = 0, 0
+        is_torch, patience = self.semantics == "torch", max(1, self.patience + (self.semantics == "torch"))
+        for metrics in history:
+            if resting and not is_torch:
+                resting, bad = resting - 1, 0
+            value = metrics.get(self.metric, math.nan)
+            if self._is_better(value, best):
+                best, bad = value, 0
+            elif is_torch or not resting:
+                bad += 1
+            if resting and is_torch:
+                resting, bad = resting - 1, 0
+            acts = bad >= patience
+            if acts:
+                bad, resting = 0, self.cooldown
+                best = None if self.semantics == "keras_restart" else best
+            yield acts
+
+    def _is_better(self, value: float, best: float | None) -> bool:
+        if best is None or not math.isfinite(value):
+            return math.isfinite(value)
+        is_relative = self.threshold_mode == "rel"
+        if self.mode == "min" or (self.mode == "auto" and self.metric.endswith("loss")):
+            return value < (best * (1 - self.threshold) if is_relative else best - self.threshold)
+        return value > (best * (1 + self.threshold) if is_relative else best + self.threshold)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plateau(PlateauPolicy):
+    """The rate is multiplied by `factor` whenever the rule acts, down to `min_ratio` * lr (torch: ReduceLROnPlateau)."""
+
+    name = "plateau"
+
+    factor: Annotated[float, Rule("a number above 0 and below 1", lambda value: 0 < value < 1)] = 0.1
+    min_ratio: Floor = 0.0
+
+    def settings(self, epoch: int, history: History, run: Run) -> Settings:
+        """Settings of epoch `epoch`, one rate for the whole of it."""
+        lr, floor = self.lr, self.min_ratio * self.lr
+        for _ in range(self.num_triggers(epoch, history)):
+            lowered = max(lr * self.factor, floor)
+            lr = lowered if lr - lowered > 1e-8 else lr  # torch's eps: smaller changes are not made
+        return run.settings(np.full(self.initial_updates(run), lr), self.momentum, self.initial_batch(run))

@@ -1,0 +1,88 @@
+"""Rates that fall by the calendar: in steps, exponentially, or along a line to a floor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from lrstudy.policies.base import RatePolicy, Ticks
+from lrstudy.policies.durations import Duration, count_passed, to_whole_epoch
+from lrstudy.policies.parameters import PositiveDuration, Ratio
+from lrstudy.policies.run import Run
+from lrstudy.settings import FloatArray
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step(RatePolicy):
+    """lr * gamma^(number of milestones passed); torch: MultiStepLR stepped after each epoch.
+
+    A milestone m acts before the first update of epoch m and is rounded to whole epochs first; one listed
+    twice multiplies by gamma^2, 0 acts at once, one at or beyond the budget never; any order will do.
+    The defaults are those of He et al. 2016 (arXiv 1512.03385): x 0.1 at 50% and 75% of the updates.
+    """
+
+    name = "step"
+
+    milestones: tuple[Duration, ...] = ("50%", "75%")
+    gamma: Ratio = 0.1
+
+    def rates(self, epoch: int, run: Run) -> FloatArray:
+        """One rate for the whole epoch."""
+        updates = self.initial_updates(run)
+        passed = count_passed(self.milestones, epoch, run.num_epochs, updates)
+        return np.full(updates, self.lr * self.gamma**passed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepEvery(RatePolicy):
+    """lr * gamma^floor(epoch / every); torch: StepLR stepped after each epoch. `every` is rounded to whole epochs."""
+
+    name = "step_every"
+
+    every: PositiveDuration = "25%"
+    gamma: Ratio = 0.5
+
+    def rates(self, epoch: int, run: Run) -> FloatArray:
+        """One rate for the whole epoch."""
+        updates = self.initial_updates(run)
+        every = max(1, to_whole_epoch(self.every, run.num_epochs, updates))
+        return np.full(updates, self.lr * self.gamma ** (epoch // every))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exponential(RatePolicy):
+    """lr * gamma^t, where t counts epochs (torch: ExponentialLR) or updates (Caffe's lr_policy ``exp``)."""
+
+    name = "exponential"
+
+    gamma: Ratio = 0.9
+    per: Literal["epoch", "update"] = "epoch"
+
+    def rates(self, epoch: int, run: Run) -> FloatArray:
+        """One rate for the whole epoch, or a falling one."""
+        updates = self.initial_updates(run)
+        if self.per == "epoch":
+            return np.full(updates, self.lr * self.gamma**epoch)
+        falling: FloatArray = self.lr * self.gamma ** np.arange(epoch * updates, (epoch + 1) * updates, dtype=float)
+        return falling
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinearDecay(RatePolicy):
+    """From lr along a line to `end_ratio` * lr, reached after `over`, and constant from there.
+
+    The "decay" that Smith 2017 (arXiv 1506.01186, section 4.1.1) compares cyclical rates with: 0.007 to 0.001 over
+    one half cycle.
+    """
+
+    name = "linear_decay"
+
+    over: PositiveDuration = "50%"
+    end_ratio: Ratio = 1 / 7
+
+    def rates(self, epoch: int, run: Run) -> FloatArray:
+        """The rate at each update."""
+        done = Ticks.of_epoch(epoch, self.initial_updates(run)).epochs / float(self.epochs(self.over, run))
+        return self.lr * (1 - (1 - self.end_ratio) * np.minimum(done, 1.0))

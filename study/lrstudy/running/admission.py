@@ -1,0 +1,259 @@
+"""Admission: which trial is handed out next, and which is held back. Free of Ray.
+
+A trial whose next state is in training elsewhere is held back without a device. Only admitted trials
+claim states, they claim their whole missing suffix, and admission requires that nobody else has claimed
+any of it; so a trial never waits for one that waits. (If waiting trials claim too, 213 of 3,000 random
+simulations deadlocked; with this rule none did, and no state was trained twice.) Trials that are
+recorded already finish here, in the driver, and cost nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from lrstudy.memo.memo import Memo
+from lrstudy.memo.records import Record
+from lrstudy.planning.plan import Plan, with_store_points
+from lrstudy.running import calibration
+from lrstudy.running.calibration import UpdateKind
+from lrstudy.running.protocol import Status, StudyProtocol, Trial
+from lrstudy.study_folder.journal import Journal
+
+
+class Admission:
+    """Hands out the trials of a study run.
+
+    Call `next` for a trial to run, `stepped` with its epochs, `ended` when it is over, until `is_done`.
+    `stopped` and `failure` say why nothing more is handed out; `notes` are for the user to read at the end.
+    """
+
+    def __init__(self, plan: Plan, memo: Memo, journal: Journal) -> None:
+        self.plan, self.memo, self.journal = plan, memo, journal
+        self.protocol = StudyProtocol(plan, journal)
+        self.is_done = False
+        self.stopped = ""
+        self.failure = ""
+        self.notes: list[str] = []
+        self._waiting: list[Trial] = []
+        self._num_running = 0
+        self._claims: dict[str, str] = {}
+        self._wanted: Counter[str] = Counter()
+        self._counted: dict[str, Sequence[str]] = {}
+        self._noted = {line["trial_id"]: line for line in journal.of_kind("trial") if line["status"] != "interrupted"}
+        self._idle_since: float | None = None
+        self._is_over = False
+
+    @property
+    def trials(self) -> Mapping[str, Trial]:
+        """All trials made so far, by id."""
+        return self.protocol.trials
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing runs and nothing more will be handed out."""
+        return self._num_running == 0 and (self.is_done or bool(self.stopped))
+
+    def unpriced(self) -> list[UpdateKind]:
+        """The kinds of update whose costs a study that is done compares and nobody has measured."""
+        if not self.is_done or self.failure:
+            return []
+        return calibration.unpriced(self.memo, self.plan.workload, calibration.kinds_of(self.trials.values()))
+
+    def next(self) -> Trial | None:
+        """A trial to run now, or None: all are running, held back or done (`is_done`)."""
+        while not (self.stopped or self.is_done):
+            self._queue(self.protocol.suggest())
+            trial = self._next_in_line()
+            if trial is not None:
+                self._remove(trial)
+                if not self._is_recorded(trial):
+                    return self._admit(trial)
+                self._finish_recalled(trial)
+            elif self._waiting or self._num_running or not self.protocol.is_tuned:
+                break
+            elif self.protocol.frozen is None:
+                self._queue(self.protocol.freeze())
+            else:
+                self.is_done = True
+        self._note_idleness()
+        return None
+
+    def stepped(self, trial_id: str, records: Iterable[Record]) -> None:
+        """Take the records of a running trial's epochs. Repeats after a worker's death are ignored."""
+        trial = self.trials[trial_id]
+        for record in records:
+            self.memo.learn(record)
+            self._claims.pop(record.lineage, None)
+            if record.epoch == len(trial.records):
+                trial.records.append(record)
+                self._follow(trial)
+
+    def ended(self, trial_id: str, status: Status, error: str = "", test: Mapping[str, Any] | None = None) -> None:
+        """A running trial is over. An interrupted one is not told to its searcher and will go on in another run."""
+        trial = self.trials[trial_id]
+        self._num_running -= 1
+        trial.status, trial.error, trial.test = status, error, test
+        trial.ended_at = time.time()
+        self._release(trial)
+        if status != "interrupted":
+            self._note(trial)
+            self.protocol.tell(trial)
+
+    def returned(self, trial_id: str) -> None:
+        """A running trial has lost its worker: it waits again, first in line, and will recall what it committed."""
+        trial = self.trials[trial_id]
+        self._num_running -= 1
+        self._release(trial)
+        trial.status = "waiting"
+        self._wait(trial, first=True)
+
+    def stop(self, reason: str) -> None:
+        """Hand out nothing more."""
+        self.stopped = self.stopped or reason
+
+    def fail(self, reason: str) -> None:
+        """Stop because going on makes no sense: the storage does not take what is trained."""
+        self.failure = self.failure or reason
+        self.stop(reason)
+
+    def close(self) -> None:
+        """The run ends: running trials count as interrupted, and idle time that is still open is noted."""
+        for trial in self.trials.values():
+            if trial.status == "running":
+                self.ended(trial.trial_id, "interrupted")
+        self._close_idle()
+
+    # Holding back
+
+    def _queue(self, trials: Iterable[Trial]) -> None:
+        """Let trials wait. The storage is looked at once; later the workers' results say what is new."""
+        for trial in trials:
+            trial.walk(self.memo.find)
+            if trial.arm in self.plan.retired and not self._is_recorded(trial):
+                trial.records = self._walked(trial)
+                self.protocol.give_up(trial)
+            else:
+                self._wait(trial)
+
+    def _wait(self, trial: Trial, first: bool = False) -> None:
+        """Let a trial wait. What it wants is counted by the chain that it has now, which results may bend later."""
+        self._waiting.insert(0 if first else len(self._waiting), trial)
+        self._counted[trial.trial_id] = trial.chain
+        self._wanted.update(trial.chain)
+
+    def _remove(self, trial: Trial) -> None:
+        self._waiting.remove(trial)
+        self._wanted.subtract(self._counted.pop(trial.trial_id))
+
+    def _next_in_line(self) -> Trial | None:
+        """The waiting trial to be handed out: one that is recorded, else one whose states most others wait for.
+
+        Of equals the one with most epochs to train comes first, because it will end last, and then the one that waited
+        longest. benchmarks/scheduling.py measures it on simulated slots.
+        """
+        best: tuple[tuple[int, int], Trial] | None = None
+        for trial in self._waiting:
+            missing = self._missing(trial)
+            if not missing:
+                return trial
+            if any(name in self._claims for name in missing):
+                continue
+            importance = (sum(self._wanted[name] for name in missing), len(missing))
+            if best is None or importance > best[0]:
+                best = (importance, trial)
+        return None if best is None else best[1]
+
+    def _missing(self, trial: Trial) -> Sequence[str]:
+        """The names of a trial's chain from the first one that has no record."""
+        walked = self._walked(trial)
+        return () if walked and walked[-1].diverged else trial.chain[len(walked) :]
+
+    def _walked(self, trial: Trial) -> list[Record]:
+        """The known records of a trial's chain, up to the first one that diverged."""
+        return trial.walk(self.memo.known)
+
+    def _is_recorded(self, trial: Trial) -> bool:
+        """Whether nothing is left to train, and to read of the test part."""
+        if self._missing(trial):
+            return False
+        last = self._walked(trial)[-1]
+        if not trial.spec.read_test or last.diverged:
+            return True
+        noted = self._noted.get(trial.trial_id, {})
+        return bool(noted.get("lineage") == last.lineage and noted["test"])
+
+    # Handing out and finishing
+
+    def _admit(self, trial: Trial) -> Trial:
+        self._close_idle()  # the journal first: if it fails, nothing was handed out
+        for name in self._missing(trial):
+            self._claims[name] = trial.trial_id
+        branches = {_common_depth(trial, other) for other in self._waiting}
+        trial.spec = with_store_points(trial.spec, frozenset(branches - {0, len(trial.chain)}))
+        trial.status, trial.started_at = "running", time.time()
+        self._num_running += 1
+        return trial
+
+    def _follow(self, trial: Trial) -> None:
+        """A reactive policy that was triggered leaves its chain: it claims what nobody else has of the new one.
+
+        What others have claimed it trains all the same: a running trial never waits, so nothing can deadlock.
+        """
+        before = trial.chain
+        if trial.records[-1].diverged:
+            return
+        trial.bend(trial.records)
+        if trial.chain is not before:
+            self._release(trial, before)
+            for name in trial.chain[len(trial.records) :]:
+                self._claims.setdefault(name, trial.trial_id)
+
+    def _release(self, trial: Trial, chain: Sequence[str] | None = None) -> None:
+        """Give up a trial's claims on the states that it has not published."""
+        for name in chain or trial.chain:
+            if self._claims.get(name) == trial.trial_id:
+                del self._claims[name]
+
+    def _finish_recalled(self, trial: Trial) -> None:
+        """End a trial that is recorded already; one that the journal knows keeps its times and its test result."""
+        trial.records = self._walked(trial)
+        last = trial.records[-1]
+        trial.status = "diverged" if last.diverged else "completed"
+        noted = self._noted.get(trial.trial_id, {})
+        if (noted.get("status"), noted.get("lineage")) == (trial.status, last.lineage):
+            trial.started_at, trial.ended_at, trial.test = noted["started_at"], noted["ended_at"], noted["test"]
+        else:
+            trial.started_at = trial.ended_at = time.time()
+            self._note(trial)
+        self.protocol.tell(trial)
+
+    def _note(self, trial: Trial) -> None:
+        """Write a trial's end to the journal."""
+        lineage = trial.records[-1].lineage if trial.records else ""
+        self.journal.write(
+            "trial", trial_id=trial.trial_id, status=trial.status, error=trial.error, lineage=lineage,
+            test=dict(trial.test) if trial.test else None, started_at=trial.started_at, ended_at=trial.ended_at,
+        )  # fmt: skip
+
+    # Idle time is measured here: only the driver knows that it had nothing to hand out
+
+    def _note_idleness(self) -> None:
+        if not (self.is_done or self.stopped):
+            self._idle_since = self._idle_since or time.monotonic()
+            return
+        self._close_idle()
+        if not self._num_running and not self._is_over:
+            self._is_over = True
+            self.journal.write("done", at=time.monotonic())
+
+    def _close_idle(self) -> None:
+        if self._idle_since is not None:
+            self.journal.write("idle", start=self._idle_since, end=time.monotonic())
+            self._idle_since = None
+
+
+def _common_depth(one: Trial, other: Trial) -> int:
+    return sum(1 for a, b in zip(one.chain, other.chain, strict=False) if a == b)

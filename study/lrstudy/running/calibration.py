@@ -1,0 +1,111 @@
+"""Calibrated cost: what an update takes alone on the device, by kind of update, measured once and kept in the memo.
+
+Recorded times tell what happened: a trial that shared a GPU with an idle neighbour was fast, and must not look cheap. So
+reports price the confirmed trials by what their updates take when nothing else runs (DESIGN.md, section 6).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property, lru_cache
+from hashlib import blake2b
+from typing import TYPE_CHECKING
+
+from lrstudy.memo.memo import Memo
+from lrstudy.running.protocol import Trial
+from lrstudy.settings import Recipe, Settings, canonical_json
+from lrstudy.workload.workload import Workload
+
+if TYPE_CHECKING:
+    from lrstudy.training.trainer import Trainer
+
+_STRETCH_S = 0.2
+
+
+@dataclass(frozen=True)
+class UpdateKind:
+    """What decides how long an update takes on a device: the batch, and the recipe without what only changes values."""
+
+    batch_size: int
+    recipe: Recipe
+
+    @staticmethod
+    def of(settings: Settings) -> UpdateKind:
+        """The kind of a settings' updates."""
+        return _kind(settings.batch_size, settings.recipe)
+
+    @cached_property
+    def digest(self) -> str:
+        """Its name, 16 hexadecimal digits."""
+        return _digest([self.batch_size, asdict(self.recipe)])
+
+
+@dataclass(frozen=True)
+class Price:
+    """Device-seconds of an update of a kind, of an epoch beyond its updates, and of an evaluation."""
+
+    kind: UpdateKind
+    device_kind: str
+    device_s_per_update: float
+    device_s_per_epoch: float
+    device_s_per_evaluation: float
+
+
+def kinds_of(trials: Iterable[Trial]) -> list[UpdateKind]:
+    """The kinds of update of the confirmed trials' epochs, whose costs are compared."""
+    found: set[UpdateKind] = set()
+    seen: set[str] = set()
+    for trial in trials:
+        if trial.phase == "confirm":
+            policy, history = trial.spec.build_policy(), [record.metrics for record in trial.records]
+            for epoch, record in enumerate(trial.records):
+                if record.settings not in seen:
+                    seen.add(record.settings)
+                    found.add(UpdateKind.of(policy.settings(epoch, history[:epoch], trial.spec.run)))
+    return sorted(found, key=lambda kind: (kind.batch_size, kind.digest))
+
+
+def price(memo: Memo, workload: Workload, kind: UpdateKind) -> Price | None:
+    """What was measured of a kind of update on this kind of device, or None."""
+    stored = memo.fact(_path(workload, kind))
+    if stored is None:
+        return None
+    # Alone, a trial has the whole GPU; on a CPU, as many cores as it has threads.
+    devices = 1.0 if workload.device == "cuda" else workload.share
+    seconds = (devices * stored[name] for name in ("update_s", "epoch_s", "evaluation_s"))
+    return Price(kind, workload.root(seed=0).device_kind, *seconds)
+
+
+def unpriced(memo: Memo, workload: Workload, kinds: Iterable[UpdateKind]) -> list[UpdateKind]:
+    """Those of `kinds` that nobody has measured."""
+    return [kind for kind in kinds if price(memo, workload, kind) is None]
+
+
+def measure(trainer: Trainer, memo: Memo, kinds: Iterable[UpdateKind]) -> None:
+    """Measure kinds of updates and keep what was found. Nothing else may run on the device meanwhile."""
+    from lrstudy.training.timing import time_updates
+
+    for kind in kinds:
+        trainer.start(seed=0)  # kinds differ in their optimizers
+        timed = time_updates(trainer, kind.batch_size, kind.recipe, _STRETCH_S)
+        memo.put_fact(_path(trainer.workload, kind), asdict(timed))
+
+
+@lru_cache(maxsize=1024)
+def _kind(batch_size: int, recipe: Recipe) -> UpdateKind:
+    clipped = None if recipe.clip_norm is None else 1.0
+    return UpdateKind(
+        batch_size, replace(recipe, weight_decay=0.0, clip_norm=clipped, reset_optimizer=False, tail="keep")
+    )
+
+
+def _path(workload: Workload, kind: UpdateKind) -> str:
+    """Where a measurement lies: under all of the workload that it depends on. The pixels' values are no such thing."""
+    root = workload.root(seed=0)
+    depends = [root.model, root.numerics, root.source, workload.channels, workload.size, list(workload.counts[:2])]
+    return f"calibrations/{_digest(depends)}-{kind.digest}"
+
+
+def _digest(value: object) -> str:
+    return blake2b(canonical_json(value), digest_size=8, person=b"lrstudy-price").hexdigest()

@@ -1,0 +1,307 @@
+"""Views: the study's tables, rebuilt from journal and records and replaced atomically; readable at any moment."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import platform
+import time
+from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import asdict
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lrstudy import __version__
+from lrstudy.errors import StorageError
+from lrstudy.memo.records import Record
+from lrstudy.running import calibration
+from lrstudy.running.admission import Admission
+from lrstudy.running.calibration import UpdateKind
+from lrstudy.running.protocol import Trial
+from lrstudy.settings import Settings
+from lrstudy.study_folder.ledger import Span, Worker, slot_lines
+from lrstudy.study_folder.schemas import CALIBRATION, EPOCHS, LEDGER, PREDICTIONS, SCHEMA_VERSION, SETTINGS, TRIALS
+
+REFRESH_COST = 20.0
+"""Tables are refreshed only when this many times what it last took has passed."""
+_TRIAL_COSTS = ("data", "train", "evaluate", "range_test", "features", "state", "recompute", "waiting")
+
+
+class TableWriter:
+    """Writes the tables of one study again and again, computing only what has changed since the last time."""
+
+    def __init__(self, admission: Admission, folder: Path) -> None:
+        self._admission, self._folder = admission, folder
+        self._metric = admission.plan.study.metric
+        self._schema = _epochs_schema(admission.plan.workload.task.metrics)
+        self._settings: dict[str, Settings] = {}
+        self._settings_tables: list[pa.Table] = []
+        self._epochs: dict[str, tuple[str, pa.Table]] = {}
+        self._predicted: set[str] | None = None
+        self._finished, self._cost_s = -math.inf, 0.0
+
+    def refresh(self, now: float) -> None:
+        """Write, unless that would take more than a twentieth of the time since it was last done."""
+        if time.monotonic() - self._finished >= REFRESH_COST * self._cost_s:
+            self.write(now)
+
+    def write(self, now: float) -> None:
+        """Write all tables; `now` (monotonic) is where the ledger of a run in progress ends.
+
+        Raises StorageError when the storage does not take them.
+        """
+        begin = time.monotonic()
+        shown = [trial for trial in self._admission.trials.values() if trial.status != "waiting"]
+        lines = ledger_lines(self._admission.journal.lines, now)
+        self._write("trials", _trials_table(shown, self._admission, _spent(lines)))
+        self._write("epochs", pa.concat_tables([self._schema.empty_table(), *map(self._epochs_of, shown)]))
+        met = pa.concat_tables([SETTINGS.empty_table(), *self._settings_tables])
+        self._write("settings", met.sort_by("settings"))  # else in the order met, another one in every run
+        self._write("ledger", pa.Table.from_pylist(lines, schema=LEDGER))
+        self._write_predictions({trial.trial_id for trial in shown if trial.test})
+        self._finished = time.monotonic()
+        self._cost_s = self._finished - begin
+
+    def write_calibration(self) -> None:
+        """Write what the confirmed trials' updates cost alone on the device, as far as it is known. Raises StorageError."""
+        admission = self._admission
+        kinds = calibration.kinds_of(admission.trials.values())
+        prices = [calibration.price(admission.memo, admission.plan.workload, kind) for kind in kinds]
+        rows = [
+            asdict(price) | {"update_kind": price.kind.digest, **_kind_columns(price.kind)} for price in prices if price
+        ]
+        self._write("calibration", pa.Table.from_pylist(rows, schema=CALIBRATION))
+
+    def _epochs_of(self, trial: Trial) -> pa.Table:
+        last = trial.records[-1].lineage if trial.records else ""
+        if self._epochs.get(trial.trial_id, ("", None))[0] != last:
+            before = len(self._settings)
+            rows = list(_epoch_rows(trial, self._metric, self._settings))
+            self._epochs[trial.trial_id] = (last, pa.Table.from_pylist(rows, schema=self._schema))
+            new = [_settings_row(*item) for item in itertools.islice(self._settings.items(), before, None)]
+            self._settings_tables += [pa.Table.from_pylist(new, schema=SETTINGS)] if new else []
+        return self._epochs[trial.trial_id][1] if last else self._schema.empty_table()
+
+    def _write_predictions(self, ended: set[str]) -> None:
+        if ended != self._predicted:
+            paths = sorted((self._folder / "predictions").glob("*.parquet"))
+            parts = [pq.read_table(path) for path in paths if path.stem in ended]
+            self._write("predictions", pa.concat_tables([PREDICTIONS.empty_table(), *parts]))
+            self._predicted = ended
+
+    def _write(self, name: str, table: pa.Table) -> None:
+        """Replace one table atomically."""
+        path, fresh = self._folder / f"{name}.parquet", self._folder / f".{name}.parquet.fresh"
+        try:
+            pq.write_table(table.replace_schema_metadata(_metadata()), fresh, compression="zstd")
+            fresh.replace(path)
+        except OSError as error:
+            fresh.unlink(missing_ok=True)
+            raise StorageError(
+                f"storage.path: cannot write {path}: {error}. What was recorded before is safe; free space or fix "
+                "permissions, then run the same command again."
+            ) from error
+
+
+def ledger_lines(journal: Iterable[Mapping[str, Any]], now: float) -> list[dict[str, Any]]:
+    """The ledger of all runs, from the journal's lines; times count from the start of each run's slots.
+
+    A run that was killed ends at its last heartbeat, as the run after it found it.
+    """
+    runs: dict[int, list[Mapping[str, Any]]] = {}
+    ends: dict[int, float] = {}
+    killed: set[int] = set()
+    for line in journal:
+        runs.setdefault(line["run"], []).append(line)
+        if line["kind"] == "end":
+            ends[line["run"]] = line["at"]
+        elif line["kind"] == "killed":
+            ends[line["of"]] = line["at"]
+            killed.add(line["of"])
+    rows: list[dict[str, Any]] = []
+    for run, lines in runs.items():
+        slots = next((line for line in lines if line["kind"] == "slots"), None)
+        if slots is None:
+            continue  # everything was recalled: no device was allocated
+        start, end = slots["start"], ends.get(run, now)
+        idle = [(line["start"], line["end"]) for line in lines if line["kind"] == "idle"]
+        done = next((line["at"] for line in lines if line["kind"] == "done"), end)
+        died = {line["worker"] for line in lines if line["kind"] == "died"}
+        of_slot: list[list[Mapping[str, Any]]] = [[] for _ in range(slots["count"])]
+        for line in lines:
+            if line["kind"] == "spans":
+                of_slot[line["slot"]].append(line)
+        for slot, measured in enumerate(of_slot):
+            for span in slot_lines(_workers(measured, died, run in killed), start, end, idle, done):
+                rows.append(
+                    {
+                        "run": run, "host": slots["host"], "device": f"{slots['device']}:{slot}", "share": slots["share"],
+                        "start": span.start - start, "duration_s": span.duration_s, "category": span.category,
+                        "trial_id": span.trial_id,
+                    }
+                )  # fmt: skip
+    return rows
+
+
+def _workers(lines: list[Mapping[str, Any]], died: AbstractSet[str], run_was_killed: bool) -> list[Worker]:
+    """The workers of one slot in order. All but the last one died; that one too if `died` says so, or with its driver."""
+    spans: dict[str, list[Span]] = {}
+    for line in lines:
+        spans.setdefault(line["worker"], []).extend(Span(*span) for span in line["spans"])
+    names = list(spans)
+    if not names and run_was_killed:
+        return [Worker((), died=True)]  # whoever sat here never reported: what it did is lost with the driver
+    return [Worker(spans[name], died=name != names[-1] or name in died or run_was_killed) for name in names]
+
+
+def _spent(lines: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+    """What the study paid for each trial, in device-seconds."""
+    spent: dict[str, float] = {}
+    for line in lines:
+        if line["category"] in _TRIAL_COSTS and line["trial_id"]:
+            spent[line["trial_id"]] = spent.get(line["trial_id"], 0.0) + line["duration_s"] * line["share"]
+    return spent
+
+
+def _trials_table(trials: list[Trial], admission: Admission, spent: Mapping[str, float]) -> pa.Table:
+    """Trials with one column per parameter: numbers where all its values are numbers, else JSON text."""
+    rows = [_trial_row(trial, admission, spent) for trial in trials]
+    schema = TRIALS
+    for name in sorted({name for trial in trials for name in _parameters(trial)}):
+        values = [row[name] for row in rows if name in row]
+        is_number = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values)
+        schema = schema.append(pa.field(name, pa.float64() if is_number else pa.string()))
+        if not is_number:
+            for row in rows:
+                if name in row and not isinstance(row[name], str):
+                    row[name] = json.dumps(row[name])
+    measured = admission.plan.workload.task.metrics if any(trial.test for trial in trials) else ()
+    for name in sorted({f"test_{name}" for name in measured} - set(TRIALS.names)):
+        schema = schema.append(pa.field(name, pa.float64()))
+    return pa.Table.from_pylist(rows, schema=schema)
+
+
+def _trial_row(trial: Trial, admission: Admission, spent: Mapping[str, float]) -> dict[str, Any]:
+    plan = admission.plan
+    metric = plan.study.metric
+    values = [record.metrics.get(f"val_{metric}") for record in trial.records]
+    known = [(value, epoch) for epoch, value in enumerate(values) if value is not None]
+    best = max(known, key=lambda item: (item[0], -item[1]), default=(None, None))
+    last = trial.records[-1] if trial.records else None
+    test = trial.test or {}
+    row = {
+        "trial_id": trial.trial_id,
+        "arm": trial.arm,
+        "workload": plan.study.workload.model,
+        "policy": plan.arms[trial.arm].definition["policy"],
+        "searcher": trial.method,
+        "phase": trial.phase,
+        "index": trial.index,
+        "configuration": json.dumps(trial.configuration, sort_keys=True),
+        "seed": trial.seed,
+        "status": trial.status,
+        "error": trial.error,
+        "epochs": len(trial.records),
+        "lineage": last.lineage if last else "",
+        "final_val_loss": last.metrics.get("val_loss") if last else None,
+        "final_val_metric": values[-1] if values else None,
+        "best_val_metric": best[0],
+        "best_epoch": best[1],
+        "test_loss": test.get("loss"),
+        "test_metric": test.get(metric),
+        "updates": sum(record.updates for record in trial.records),
+        "examples": sum(record.examples for record in trial.records),
+        "standalone_device_s": sum(record.device_s for record in trial.records),
+        "spent_device_s": spent.get(trial.trial_id, 0.0),
+        "recalled_epochs": sum(trial.recalled),
+        "started_at": trial.started_at,
+        "ended_at": trial.ended_at,
+    }
+    return row | {f"test_{name}": value for name, value in test.items() if name != "loss"} | _parameters(trial)
+
+
+def _parameters(trial: Trial) -> dict[str, Any]:
+    """Its configuration as columns; an inactive parameter has none, one that is null is the text `null`."""
+    return {f"p_{name}": value for name, value in trial.configuration.items()}
+
+
+def _epoch_rows(trial: Trial, metric: str, settings: dict[str, Settings]) -> Iterable[dict[str, Any]]:
+    """Rows of a trial's epochs; the settings are computed again and must be those that the record names."""
+    policy = trial.spec.build_policy()
+    history: list[Mapping[str, float]] = []
+    total = 0.0
+    for record, recalled in zip(trial.records, trial.recalled, strict=True):
+        applied = settings.get(record.settings) or policy.settings(record.epoch, history, trial.spec.run)
+        if applied.digest != record.settings:
+            raise RuntimeError(
+                f"epoch {record.epoch} of {trial.trial_id} was trained with other settings than its policy gives"
+            )
+        settings[record.settings] = applied
+        history.append(record.metrics)
+        total += record.device_s
+        yield _epoch_row(trial, record, recalled, applied, metric, total)
+
+
+def _epoch_row(
+    trial: Trial, record: Record, recalled: bool, applied: Settings, metric: str, total: float
+) -> dict[str, Any]:
+    head = applied.lr[:, -1]
+    row = {name: getattr(record, name) for name in _FROM_RECORD}
+    return row | {
+        "trial_id": trial.trial_id,
+        "arm": trial.arm,
+        "recalled": recalled,
+        "lr_first": float(head[0]),
+        "lr_min": float(head.min()),
+        "lr_max": float(head.max()),
+        "lr_last": float(head[-1]),
+        "momentum": float(applied.momentum.mean()),
+        "train_loss": record.metrics.get("train_loss"),
+        "val_loss": record.metrics.get("val_loss"),
+        "val_metric": record.metrics.get(f"val_{metric}"),
+        "cumulative_device_s": total,
+        **{name: value for name, value in record.metrics.items() if name not in ("train_loss", "val_loss")},
+    }
+
+
+def _epochs_schema(metrics: Iterable[str]) -> pa.Schema:
+    """The columns of epochs.parquet: one more for each metric of the task; null where a metric is undefined."""
+    return pa.schema([*EPOCHS, *((f"val_{name}", pa.float64()) for name in metrics)])
+
+
+_FROM_RECORD = [name for name in EPOCHS.names if name in Record.__dataclass_fields__]
+
+
+def _settings_row(digest: str, settings: Settings) -> dict[str, Any]:
+    return {
+        "settings": digest,
+        "batch_size": settings.batch_size,
+        "updates": settings.num_updates,
+        "sections": settings.num_sections,
+        "lr": settings.lr.reshape(-1),
+        "momentum": settings.momentum.reshape(-1),
+        "recipe": json.dumps(asdict(settings.recipe), sort_keys=True),
+        "update_kind": UpdateKind.of(settings).digest,
+    }
+
+
+def _kind_columns(kind: UpdateKind) -> dict[str, Any]:
+    return {"batch_size": kind.batch_size, "recipe": json.dumps(asdict(kind.recipe), sort_keys=True)}
+
+
+@cache
+def _metadata() -> dict[str, str]:
+    """What every table says about where it comes from."""
+    packages = {name: version(name) for name in ("torch", "torchvision", "ray", "numpy", "pyarrow")}
+    return {
+        "lrstudy": __version__,
+        "lrstudy_schema": str(SCHEMA_VERSION),
+        "python": platform.python_version(),
+    } | packages

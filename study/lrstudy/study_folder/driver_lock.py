@@ -1,0 +1,172 @@
+"""One driver per study: a lock file with host, process and heartbeat, taken over when its holder is dead."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+import uuid
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from lrstudy.errors import InputError, StorageError
+
+HEARTBEAT_S = 2.0
+STALE_S = 60.0
+"""A driver on another host counts as dead after so long without a heartbeat."""
+TORN_S = 1.0
+"""A lock file that says nothing for so long was torn by a crash; before that it is being written."""
+
+_FACTS = ("token", "host", "pid", "process_started_at", "boot", "boot_id", "heartbeat", "heartbeat_at")
+
+
+class DriverLock:
+    """Holds `<study>/driver.lock` from `acquire` to `release`. `previous` is what a dead holder left, if any."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "driver.lock"
+        self._beaten = 0.0
+        self._token = ""
+        self.previous: dict[str, Any] | None = None
+
+    def acquire(self, run: int) -> None:
+        """Take the lock. Raises InputError if a living driver holds it, StorageError if it cannot be written."""
+        self._run, self._token = run, uuid.uuid4().hex
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            while not self._create():
+                self._clear_dead()
+        except OSError as error:
+            raise StorageError(f"storage.path: cannot write {self._path}: {error.strerror}.") from error
+        self._beaten = time.monotonic()
+
+    def beat(self) -> None:
+        """Say that the driver is alive; cheap enough to be called all the time.
+
+        Raises StorageError if another driver has taken over, because this one had not been heard of for too long.
+        """
+        now = time.monotonic()
+        if now - self._beaten < HEARTBEAT_S:
+            return
+        self._beaten = now
+        fresh = self._path.with_name(".driver.lock.fresh")
+        with suppress(OSError):  # a full disk: whatever has to be recorded says so
+            if not self._path.exists():
+                self._create()
+            if self._is_ours():
+                fresh.write_bytes(self._facts())
+                fresh.replace(self._path)
+                return
+        holder = _read(self._path)
+        if holder and holder["token"] != self._token:
+            raise StorageError(
+                f"{self._path.parent.name}: another driver (process {holder['pid']} on {holder['host']}) has taken this "
+                f"study over, because this one was not heard of for {STALE_S:.0f} s. This run stops; what was recorded is "
+                "safe, and the other driver goes on."
+            )
+
+    def release(self) -> None:
+        """Give the lock back, if it is still ours."""
+        with suppress(OSError):
+            if self._is_ours():
+                self._path.unlink()
+
+    def _create(self) -> bool:
+        """Whether the lock was free and is ours now."""
+        try:
+            descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        except FileExistsError:
+            return False
+        try:
+            os.write(descriptor, self._facts())
+        except OSError:
+            self._path.unlink()
+            raise
+        finally:
+            os.close(descriptor)
+        return True
+
+    def _is_ours(self) -> bool:
+        holder = _read(self._path)
+        return holder is not None and holder.get("token") == self._token
+
+    def _clear_dead(self) -> None:
+        """Move a dead holder's lock aside. Raises InputError if its holder lives."""
+        patience = time.monotonic() + TORN_S
+        while (holder := _read(self._path)) == {} and time.monotonic() < patience:
+            time.sleep(0.01)  # being written by another driver, or torn by a crash
+        if holder is None:
+            return
+        if holder and _is_alive(holder):
+            raise InputError(
+                f"{self._path.parent.name}: another driver is running this study (process {holder['pid']} on "
+                f"{holder['host']}, last heard of {time.time() - holder['heartbeat_at']:.0f} s ago). Expected one driver "
+                "per study: wait for it, stop it, or give this run a name of its own with --as NAME."
+            )
+        aside = self._path.with_name(f".driver.lock.{os.getpid()}")
+        try:
+            self._path.rename(aside)
+        except FileNotFoundError:
+            return  # another driver was faster
+        if _read(aside) == holder:
+            self.previous = holder
+        else:  # another driver was faster and has taken the lock: give it back
+            with suppress(FileExistsError):
+                os.link(aside, self._path)
+        aside.unlink()
+
+    def _facts(self) -> bytes:
+        facts = {
+            "token": self._token,
+            "run": self._run,
+            "host": platform.node(),
+            "pid": os.getpid(),
+            "boot": psutil.boot_time(),
+            "process_started_at": psutil.Process().create_time(),
+            "boot_id": _boot_id(),
+            "heartbeat": time.monotonic(),
+            "heartbeat_at": time.time(),
+        }
+        return json.dumps(facts).encode()
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """What a lock file says: None if there is none, an empty map if it is torn."""
+    try:
+        holder = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        return {}
+    return holder if isinstance(holder, dict) and all(fact in holder for fact in _FACTS) else {}
+
+
+def _is_alive(holder: dict[str, Any]) -> bool:
+    if holder["host"] != platform.node():
+        return bool(time.time() - holder["heartbeat_at"] < STALE_S)
+    try:
+        process = psutil.Process(holder["pid"])
+        return _is_same(process, holder) and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _is_same(process: psutil.Process, holder: dict[str, Any]) -> bool:
+    """Whether a process is the holder and not a later one with its number.
+
+    Start times are compared as seconds since the boot: both clocks move when the system's time is set.
+    """
+    after_boot = process.create_time() - psutil.boot_time()
+    is_same_start = abs(after_boot - (holder["process_started_at"] - holder["boot"])) < 1.0
+    return bool(is_same_start and holder["boot_id"] == _boot_id())
+
+
+def _boot_id() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""

@@ -1,0 +1,101 @@
+"""The journal: what a study knows beyond its records, one append-only file of JSON lines per run.
+
+    journal/0001.jsonl     kind: run | slots | suggest | told | trial | frozen | spans | idle | done | end | killed
+
+Lines are written whole and unbuffered, so a killed driver loses nothing that it had said; a torn
+line is ignored. Records in the memo say the rest.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+from uuid import uuid4
+
+from lrstudy.errors import StorageError
+
+
+class Journal:
+    """The journal of one study, read whole on construction; `open_run` starts a new file."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.lines: list[dict[str, Any]] = []
+        self.run = 0
+        self.study_id = ""
+        self._file: BinaryIO | None = None
+        self._is_torn = False
+        for path in sorted((path for path in folder.glob("*.jsonl") if path.stem.isdigit()), key=_number):
+            self.run = _number(path)
+            self.lines += [{**line, "run": self.run} for line in _read(path)]
+
+    def open_run(self, **facts: Any) -> int:
+        """Begin a run; returns its number. The first one gives the study an identity of its own (`study_id`).
+
+        Raises StorageError when the storage does not take it.
+        """
+        self.run += 1
+        known = (str(line["study_id"]) for line in self.of_kind("run") if "study_id" in line)
+        self.study_id = next(known, uuid4().hex[:12])
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._file = (self.folder / f"{self.run:04d}.jsonl").open("xb", buffering=0)
+        except OSError as error:
+            raise self._refused(error) from error
+        self.write("run", study_id=self.study_id, **facts)
+        return self.run
+
+    def write(self, kind: str, **facts: Any) -> None:
+        """Append a line. Raises StorageError when the storage does not take it."""
+        assert self._file is not None, "no run is open"
+        line = {"kind": kind, **facts}
+        data = (json.dumps(line) + "\n").encode()
+        rest = b"\n" + data if self._is_torn else data
+        try:
+            while rest:
+                rest = rest[self._file.write(rest) :]
+        except OSError as error:
+            self._is_torn = self._is_torn or len(rest) < len(data)
+            raise self._refused(error) from error
+        self._is_torn = False
+        self.lines.append({**line, "run": self.run})
+
+    @property
+    def has_slots(self) -> bool:
+        """Whether this run has allocated devices."""
+        return any(line["run"] == self.run for line in self.of_kind("slots"))
+
+    def of_kind(self, kind: str) -> Iterator[dict[str, Any]]:
+        """The lines of one kind over all runs, oldest first."""
+        return (line for line in self.lines if line["kind"] == kind)
+
+    def close(self) -> None:
+        """Finish the run's file and bring it to the disk."""
+        if self._file is not None:
+            with suppress(OSError), self._file:  # a full disk has been reported by write
+                os.fsync(self._file.fileno())
+            self._file = None
+
+    def _refused(self, error: OSError) -> StorageError:
+        return StorageError(
+            f"storage.path: cannot write the journal in {self.folder}: {error.strerror}. What was recorded before is "
+            "safe; free space or fix permissions, then run the same command again."
+        )
+
+
+def _number(path: Path) -> int:
+    return int(path.stem)
+
+
+def _read(path: Path) -> Iterator[dict[str, Any]]:
+    for text in path.read_text(encoding="utf-8", errors="replace").split("\n"):
+        try:
+            line = json.loads(text)
+        except ValueError:
+            continue  # torn by a kill or a full disk
+        if isinstance(line, dict) and "kind" in line:
+            yield line

@@ -1,0 +1,1 @@
+"""Tasks: what is learnt, with its loss and its metrics."""

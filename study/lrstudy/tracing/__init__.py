@@ -1,0 +1,1 @@
+"""`lrstudy trace`: what policies do, without training."""

@@ -1,0 +1,1 @@
+"""Data, model, device and numerics of a study, resolved."""

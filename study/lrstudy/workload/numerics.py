@@ -1,0 +1,151 @@
+"""Numerics: whatever changes the order of floating-point operations, and so belongs to a lineage's root.
+
+Measured bit-identical on CPU across processes and loads; other thread counts, mkldnn switched off, another
+memory format or CPU capability gave other numbers.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+from dataclasses import asdict, dataclass
+from hashlib import blake2b
+from importlib.metadata import distribution, version
+from pathlib import Path
+from typing import Any
+
+from lrstudy import child_process
+
+EVALUATION = 2
+"""Version of what an evaluation records: raised with new metrics, so that whatever is recalled has them all."""
+_LAYOUT = 2
+"""Version of what `measure` returns: raised with new fields, so that nothing older is taken from a cache."""
+_PROBE_TIMEOUT_S = 300.0
+_ENVIRONMENT = ("ATEN_", "MKL_", "DNNL_", "ONEDNN_", "CUBLAS_", "NVIDIA_TF32", "TORCH_ALLOW_TF32")
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """How a study wants its numbers computed; whatever can be chosen of its numerics.
+
+    `precision`: ``fp32``; ``bf16`` or ``fp16`` for what autocast deems safe, parameters staying float32, the latter with a
+    scaled loss. `tf32`: whether an NVIDIA GPU may round the factors of float32 products to 10 bits. `memory_format`:
+    ``contiguous`` or ``channels_last``. `compile`: by torch.compile. `fused`: optimizers that update all in one kernel
+    (SGD, Adam, AdamW; RMSprop has none). `eval_batch`: examples that are evaluated at a time.
+    """
+
+    precision: str = "fp32"
+    tf32: bool = False
+    memory_format: str = "contiguous"
+    compile: bool = False
+    fused: bool = False
+    eval_batch: int = 512
+
+
+PLAIN = Arithmetic()
+
+
+def describe(arithmetic: Arithmetic, machine: dict[str, object]) -> dict[str, object]:
+    """All numerics of a study: those of a machine, as `measure` gives them, and the chosen ones."""
+    compiler = {"compiler": _compiler()} if arithmetic.compile and machine["device"] == "cpu" else {}
+    return machine | asdict(arithmetic) | compiler
+
+
+def measure(device: str, threads: int) -> dict[str, object]:
+    """The numerics of this process that no study chooses; imports torch. `device` is ``cpu`` or ``cuda``."""
+    import torch
+
+    described: dict[str, object] = {
+        "device": device,
+        "device_model": torch.cuda.get_device_name() if device == "cuda" else _cpu_model(),
+        "capability": ".".join(map(str, torch.cuda.get_device_capability()))
+        if device == "cuda"
+        else torch.backends.cpu.get_cpu_capability(),
+        "threads": threads,
+        "mkldnn": bool(torch.backends.mkldnn.enabled),
+        "torch": str(torch.__version__),
+        "evaluation": EVALUATION,
+    }
+    environment = {k: v for k, v in sorted(os.environ.items()) if k.startswith(_ENVIRONMENT)}
+    return described | ({"environment": environment} if environment else {})
+
+
+def configure(device: str, threads: int, arithmetic: Arithmetic) -> None:
+    """Make this process compute the way `describe` says. OMP_NUM_THREADS alone does not set torch's threads."""
+    import torch
+
+    torch.set_num_threads(threads)
+    if device == "cuda":
+        torch.backends.cuda.matmul.allow_tf32 = arithmetic.tf32
+        torch.backends.cudnn.allow_tf32 = arithmetic.tf32
+        torch.backends.cudnn.benchmark = False
+
+
+def probe(device: str, threads: int, cache: Path | None = None) -> dict[str, object]:
+    """`measure`, in a process of its own, remembered in `cache` for CPUs: the driver need not import torch."""
+    key = blake2b(json.dumps(_machine(device, threads)).encode(), digest_size=8).hexdigest()
+    remembered = cache / f"{key}.json" if cache and device == "cpu" else None
+    if remembered and remembered.exists():
+        try:
+            return dict(json.loads(remembered.read_text()))
+        except ValueError:
+            pass  # torn by a crash: measured again and replaced below
+    done = child_process.run(
+        [sys.executable, "-m", "lrstudy.workload.numerics", device, str(threads)], timeout_s=_PROBE_TIMEOUT_S
+    )
+    if done.returncode != 0:
+        stderr = done.stderr.decode(errors="replace").strip()
+        last = [f"it ended with {done.returncode}", *stderr.splitlines()][-1]
+        raise RuntimeError(f"torch cannot use device {device!r}: {last}")
+    measured: dict[str, object] = json.loads(done.stdout)
+    if remembered:
+        remembered.parent.mkdir(parents=True, exist_ok=True)
+        fresh = remembered.with_suffix(f".{os.getpid()}")
+        fresh.write_text(json.dumps(measured))
+        fresh.replace(remembered)
+    return measured
+
+
+def _machine(device: str, threads: int) -> list[Any]:
+    """What the measured numerics depend on, as far as it can be known without torch."""
+    flags = ""
+    if Path("/proc/cpuinfo").exists():
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        flags = next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    environment = {k: v for k, v in sorted(os.environ.items()) if k.startswith(_ENVIRONMENT)}
+    return [
+        _LAYOUT,
+        EVALUATION,
+        device,
+        threads,
+        version("torch"),
+        str(distribution("torch").locate_file("")),
+        _cpu_model(),
+        flags,
+        environment,
+    ]
+
+
+def _compiler() -> str:
+    """The C++ compiler that torch.compile uses on a CPU, with its version."""
+    name = os.environ.get("CXX", "g++")
+    try:
+        done = child_process.run([name, "--version"])
+    except OSError:
+        return "none"
+    lines = done.stdout.decode(errors="replace").splitlines()
+    return lines[0] if done.returncode == 0 and lines else "none"
+
+
+def _cpu_model() -> str:
+    if Path("/proc/cpuinfo").exists():
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+if __name__ == "__main__":
+    print(json.dumps(measure(sys.argv[1], int(sys.argv[2]))))

@@ -1,0 +1,157 @@
+"""lrstudy plan: what it forecasts is what a run then asks for, trains and pays."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from lrstudy.cli import _main
+from lrstudy.memo.memo import Memo
+from lrstudy.planning import forecast_cost, study_lock
+from lrstudy.planning.forecast import Forecast, forecast
+from lrstudy.planning.forecast_cost import Timing
+from lrstudy.planning.plan import Plan
+from lrstudy.running.tables import TableWriter
+from lrstudy.study_folder.journal import Journal
+from serial import SMALL, Serial, study
+from study_files import NUMERICS, plan_of
+
+REACTIVE = SMALL.replace(
+    "[constant, step, clr]", "{constant: , plateau: {metric: val_accuracy, patience: 0, factor: 0.5}}"
+)
+
+
+def made(tmp_path: Path, *overrides: str, text: str = SMALL) -> Plan:
+    return study(tmp_path, text, *overrides).plan()[0]
+
+
+def foreseen(plan: Plan, folder: Path) -> Forecast:
+    return forecast(plan, Journal(folder / "small" / "journal"), Memo(folder / "memo"))
+
+
+@pytest.mark.parametrize("text", [SMALL, REACTIVE], ids=["step and clr", "plateau"])
+@pytest.mark.parametrize("method", ["random", "grid"])
+def test_a_run_asks_for_and_trains_what_was_foreseen(tmp_path: Path, text: str, method: str) -> None:
+    plan = made(tmp_path, f"search.method={method}", text=text)
+    before = foreseen(plan, tmp_path / "runs")
+    serial = Serial(plan, tmp_path / "runs", slots=2, order=lambda n: n - 1)
+    admission = serial.run()
+    tuned = [t for t in admission.trials.values() if t.phase != "confirm"]
+    lineages = {record.lineage for trial in tuned for record in trial.records}
+    assert before.total.known_trials == len(tuned)
+    assert before.total.known_asked == sum(len(trial.records) for trial in tuned)
+    assert before.total.trials == len(admission.trials)
+    if text == SMALL:
+        assert before.known_distinct == len(lineages)
+        assert before.total.distinct >= len(set(serial.trained))
+    after = foreseen(plan, tmp_path / "runs")
+    assert after.total.to_train == 0, "everything is known and recorded now, triggered chains too"
+    assert after.total.recorded == after.total.distinct == len(set(serial.trained))
+    assert sum(after.work.values()) == 0
+    assert {r.lineage for r in after.records} == set(serial.trained)
+
+
+def test_trials_of_a_model_are_unknown_until_it_has_suggested_them(tmp_path: Path) -> None:
+    plan = made(tmp_path, "search.method=hyperopt")
+    before = foreseen(plan, tmp_path / "runs")
+    assert (before.total.known_trials, before.total.trials) == (3 * 2, 3 * 4 + 3 * 2)
+    assert before.total.asked == before.total.trials * 4
+    assert before.sharing < before.known_sharing
+    Serial(plan, tmp_path / "runs").run()
+    after = foreseen(plan, tmp_path / "runs")
+    assert after.total.known_trials == after.total.trials == 18
+
+
+def test_the_tree_says_who_shares_what(tmp_path: Path) -> None:
+    plan = plan_of(
+        "arms={constant: , step: {milestones: [2]}, twin: {policy: step, milestones: [2]}}", "search.trials=1"
+    )
+    found = forecast(plan, Journal(tmp_path / "journal"), Memo(tmp_path / "memo"))
+    (branch,) = found.tree
+    assert (branch.start, branch.end, branch.members) == (0, 2, ("constant 0", "step 0", "twin 0"))
+    (below,) = branch.below
+    assert (below.start, below.end, below.members) == (2, 4, ("step 0", "twin 0"))
+    assert branch.saved == 2 * 2 + 2 == found.total.known_asked - found.known_distinct
+
+
+def test_continuous_ranges_and_what_cannot_be_shared_are_warned_of(tmp_path: Path) -> None:
+    plan = plan_of("common.lr={log: [0.01, 1]}", "arms.clr.weight_decay={uniform: [0, 0.01]}", "search.trials=2")
+    warnings = forecast(plan, Journal(tmp_path / "journal"), Memo(tmp_path / "memo")).warnings
+    assert warnings[0].startswith(
+        "common.lr is a continuous range: no two trials draw the same value, so of constant, step, clr"
+    )
+    assert "Give it `steps`" in warnings[0]
+    assert any(warning.startswith("arms.clr.weight_decay is a continuous range") for warning in warnings)
+
+
+def test_seconds_follow_from_updates_batches_and_evaluations() -> None:
+    timing = Timing({16: 0.010, 64: 0.030}, 0.5, "measured", 2, epoch_s=0.1)
+    assert timing.update_s(8) == 0.010, "smaller batches are not faster"
+    assert timing.update_s(40) == pytest.approx(0.020)
+    assert timing.update_s(128) == pytest.approx(0.060), "larger ones grow with their examples"
+    assert timing.seconds(Counter({(16, 100): 2, (64, 25): 1})) == pytest.approx(2 * 1.6 + 0.75 + 0.6)
+
+
+def test_costs_and_noise_are_those_of_the_records(tmp_path: Path) -> None:
+    plan = made(tmp_path)
+    assert forecast_cost.recorded_timing(plan, tmp_path / "runs", ()) is None
+    assumed = forecast_cost.noise(plan, tmp_path / "runs")
+    assert assumed.pairs == 0
+    assert "nothing is recorded to measure the noise with" in assumed.assumption
+    folder = tmp_path / "runs" / "small"
+    serial = Serial(plan, tmp_path / "runs")
+    serial.run()
+    TableWriter(serial.admission, folder).write(0.0)
+    (folder / "study.lock.json").write_text(study_lock.render(plan, (), is_complete=True, versions={}))
+    epochs = pq.read_table(folder / "epochs.parquet").to_pylist()
+    distinct = {row["lineage"]: row for row in epochs}.values()
+    timing = forecast_cost.recorded_timing(plan, tmp_path / "runs", ())
+    assert timing is not None
+    assert (timing.source, timing.count) == ("recorded", len(distinct))
+    assert timing.per_update_s[20] == pytest.approx(np.median([r["train_s"] / r["updates"] for r in distinct]))
+    assert timing.evaluation_s == pytest.approx(np.median([r["eval_s"] for r in distinct]))
+    trials = [t for t in serial.admission.trials.values() if t.phase == "confirm"]
+    test = {(t.arm, t.seed): (t.test or {})["accuracy"] for t in trials}
+    gaps = [np.array([test[arm, seed] - test["constant", seed] for seed in (1000, 1001)]) for arm in ("step", "clr")]
+    found = forecast_cost.noise(plan, tmp_path / "runs")
+    assert found.low == found.high == pytest.approx(np.sqrt(np.mean([gap.var(ddof=1) for gap in gaps])))
+    other = made(tmp_path, "workload.split.seed=3", "name=other")
+    assert forecast_cost.recorded_timing(other, tmp_path / "runs", ()) is None, "another workload"
+
+
+def test_a_probe_times_the_batches_that_will_be_trained(tmp_path: Path) -> None:
+    plan = made(tmp_path)
+    timing = forecast_cost.probe(plan, Counter({(20, 4): 10, (40, 2): 5}))
+    assert set(timing.per_update_s) == {20, 40}
+    assert all(0 < seconds < 10 for seconds in (*timing.per_update_s.values(), timing.evaluation_s))
+    assert timing.source == "measured"
+
+
+def test_the_command_tells_people_and_programs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lrstudy.workload.numerics.probe", lambda *_: NUMERICS)
+    path = tmp_path / "s.yaml"
+    path.write_text(SMALL + "storage: {path: runs}\ncompare: {margin: 0.001}\nprice: {cpu_core_hour: 36}\n")
+    timing = Timing({20: 0.5}, 0.0, "measured", 1)
+    monkeypatch.setattr(forecast_cost, "probe", lambda plan, work: timing)
+    assert _main(["plan", str(path), "--probe", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["total"]["trials"] == 3 * 4 + 3 * 2
+    hours = found["total"]["to_train"] * 4 * 0.5 / 3600  # four updates an epoch
+    assert found["cost"]["device_hours"] == pytest.approx(hours)
+    assert found["cost"]["money"] == pytest.approx(36 * hours)
+    assert found["cost"]["device_hours_without_sharing"] == pytest.approx(found["total"]["asked"] * 4 * 0.5 / 3600)
+    assert found["detectable"]["low"] < found["detectable"]["high"]
+    assert _main(["plan", str(path)]) == 0
+    said = capsys.readouterr().out
+    assert "small: 18 trials of 4 epochs" in said
+    assert "Cost: unknown; use --probe." in said
+    assert "Smallest detectable difference" in said
+    assert "compare.margin (0.1 points)" in said
+    assert not (tmp_path / "runs" / "small").exists(), "planning begins no study"

@@ -1,0 +1,232 @@
+"""Admission without Ray: what is handed out, what is held back, and that neither order nor crashes change a study."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+import serial
+from lrstudy.running.admission import Admission
+from lrstudy.search import METHODS
+from serial import SMALL, Serial, study, suggestions
+
+pytestmark = pytest.mark.slow
+
+FINITE = """
+lrstudy: 1
+name: small
+workload: {data: digits, subset: 120, split: {test: 0.5, validation: 40}, model: small_cnn}
+budget: {epochs: 2}
+common: {lr: {log: [1e-2, 1], steps: 7}, batch_size: 40}
+arms:
+  constant:
+  step: {milestones: [1]}
+search: {method: random, trials: 9, cohort: 2, outstanding: 4}
+confirm: {top: 1, seeds: 1}
+"""
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory):
+    return study(tmp_path_factory.mktemp("admission")).plan()[0]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(plan, tmp_path_factory):
+    runner = Serial(plan, tmp_path_factory.mktemp("undisturbed"))
+    return runner, runner.run()
+
+
+def outcome(admission: Admission):
+    """All that a study concludes from, by trial: configuration, status, every metric, test result."""
+    return {
+        t.trial_id: (t.configuration, t.status, [r.metrics for r in t.records], t.test)
+        for t in admission.trials.values()
+    }
+
+
+def test_epochs_trained_are_the_distinct_lineages(undisturbed):
+    runner, admission = undisturbed
+    distinct = {record.lineage for trial in admission.trials.values() for record in trial.records}
+    asked = sum(len(trial.records) for trial in admission.trials.values())
+    assert sorted(runner.trained) == sorted(distinct)
+    assert len(distinct) < asked
+
+
+def test_every_arm_gets_equal_trials_cohort_first_on_the_same_common_points(undisturbed):
+    _, admission = undisturbed
+    by_arm: dict[str, list] = {}
+    for trial in admission.trials.values():
+        if trial.phase != "confirm":
+            by_arm.setdefault(trial.arm, []).append(trial)
+    assert {len(trials) for trials in by_arm.values()} == {4}
+    points = [[t.configuration["lr"] for t in trials if t.phase == "cohort"] for trials in by_arm.values()]
+    assert points[0] == points[1] == points[2]
+    assert [t.phase for t in by_arm["clr"]] == ["cohort", "cohort", "tune", "tune"]
+
+
+def test_confirmation_takes_fresh_seeds_and_alone_reads_the_test_part(undisturbed):
+    _, admission = undisturbed
+    confirm = [t for t in admission.trials.values() if t.phase == "confirm"]
+    assert {t.seed for t in confirm} == {1000, 1001}
+    assert all(t.test is not None and t.spec.read_test for t in confirm)
+    assert all(t.test is None and not t.spec.read_test for t in admission.trials.values() if t.phase != "confirm")
+    for trial in confirm:
+        tuned = [t for t in admission.trials.values() if t.arm == trial.arm and t.phase != "confirm"]
+        best = max(tuned, key=lambda t: (t.value("accuracy", "final"), -t.index))
+        assert trial.configuration == best.configuration
+
+
+@pytest.mark.parametrize("slots", [2, 4])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_order_and_slots_change_nothing(plan, undisturbed, tmp_path, slots, seed):
+    pick = random.Random(seed)
+    runner = Serial(plan, tmp_path, slots, lambda n: pick.randrange(n))
+    assert outcome(runner.run()) == outcome(undisturbed[1])
+    assert len(runner.trained) == len(set(runner.trained)), "a state was trained twice"
+
+
+@pytest.mark.parametrize("stop_after", [1, 7, 20, 33])
+def test_a_driver_killed_at_any_moment_then_run_again_gives_the_same_study(plan, undisturbed, tmp_path, stop_after):
+    pick = random.Random(stop_after)
+    killed = Serial(plan, tmp_path, 2, lambda n: pick.randrange(n))
+    killed.run(stop_after=stop_after)  # neither closed nor told: what a SIGKILL leaves
+    again = Serial(plan, tmp_path, 1)
+    assert outcome(again.run()) == outcome(undisturbed[1])
+    assert set(killed.trained).isdisjoint(again.trained), "a recorded epoch was trained again"
+
+
+def test_a_rerun_trains_nothing_and_wakes_no_searcher(plan, undisturbed, monkeypatch):
+    runner, admission = undisturbed
+
+    def refuse(*arguments):
+        raise AssertionError("a searcher was made")
+
+    monkeypatch.setattr("lrstudy.search.stream.make", refuse)
+    again = Serial(plan, runner.folder)
+    assert outcome(again.run()) == outcome(admission)
+    assert not again.trained
+
+
+@pytest.fixture(scope="module")
+def by_method(tmp_path_factory):
+    """For every searcher: a plan on a finite space, and the study that one slot gives."""
+    found = {}
+    for method in METHODS:
+        folder = tmp_path_factory.mktemp(method)
+        plan = study(folder, FINITE, f"search.method={method}").plan()[0]
+        found[method] = (plan, Serial(plan, folder / "memo-1").run())
+    return found
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("slots", [2, 4])
+def test_every_searcher_suggests_the_same_under_shuffled_completion(by_method, tmp_path, method, slots):
+    plan, expected = by_method[method]
+    pick = random.Random(slots)
+    runner = Serial(plan, tmp_path, slots, lambda n: pick.randrange(n))
+    assert suggestions(runner.run()) == suggestions(expected)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_searcher_suggests_the_same_after_a_crash(by_method, tmp_path, method):
+    plan, expected = by_method[method]
+    pick = random.Random(3)
+    Serial(plan, tmp_path, 2, lambda n: pick.randrange(n)).run(stop_after=9)
+    assert suggestions(Serial(plan, tmp_path, 2).run()) == suggestions(expected)
+
+
+def test_an_arm_whose_space_is_used_up_ends_early(by_method):
+    _, admission = by_method["grid"]
+    counts = {
+        arm: sum(t.arm == arm and t.phase != "confirm" for t in admission.trials.values())
+        for arm in ("constant", "step")
+    }
+    assert counts == {"constant": 7, "step": 9}, "constant has 7 rates and nothing else to search"
+    assert admission.is_done
+    assert len(admission.trials) == admission.protocol.num_planned
+
+
+def test_a_trial_is_held_back_while_another_trains_its_next_state(plan, tmp_path):
+    runner = Serial(plan, tmp_path, slots=1)
+    admission = runner.admission
+    first = admission.next()
+    other = {"constant": "step", "step": "constant"}[first.arm]
+    (held,) = [t for t in admission.trials.values() if (t.arm, t.index) == (other, first.index)]
+    assert first.chain[0] == held.chain[0], "step shares its first epochs with constant"
+    while admission.next() is not None:
+        assert held.status == "waiting"
+    admission.ended(first.trial_id, "failed", "boom")
+    assert admission.next() is held, "what its owner gave up is free again"
+
+
+def test_a_claim_is_released_state_by_state(plan, tmp_path):
+    runner = Serial(plan, tmp_path)
+    admission = runner.admission
+    first = admission.next()
+    steps = iter(serial.Walk(first.spec, runner.memo, lambda: runner.trainers[0]))
+    waiting = next(t for t in admission.trials.values() if t is not first and t.chain[:2] == first.chain[:2])
+    for _ in range(2):
+        while admission.next() is not None:
+            pass
+        assert waiting.status == "waiting"
+        step = next(steps)
+        admission.stepped(first.trial_id, [step.record])
+    assert admission.next() is waiting, "both epochs it shares are recorded, though their trial still runs"
+
+
+def test_running_trials_store_the_states_that_others_wait_for(plan, tmp_path):
+    first = Serial(plan, tmp_path).admission.next()
+    assert 2 in first.spec.store_at, "step leaves constant after two of four epochs"
+
+
+def test_a_failed_trial_is_told_as_a_failure_and_the_study_goes_on(plan, tmp_path):
+    runner = Serial(plan, tmp_path)
+    admission = runner.admission
+    failing = admission.next()
+    admission.ended(failing.trial_id, "failed", "MemoryError: out of memory")
+    finished = runner.run()
+    assert finished.is_done
+    assert finished.trials[failing.trial_id].status == "failed"
+    told = [
+        line for line in runner.journal.of_kind("told") if (line["arm"], line["index"]) == (failing.arm, failing.index)
+    ]
+    assert [line["cost"] for line in told] == [None]
+    again = Serial(plan, tmp_path).run()
+    assert again.trials[failing.trial_id].status == "completed", "running again tries it once more"
+    assert suggestions(again).keys() == suggestions(finished).keys()
+
+
+def test_a_diverged_trial_is_recorded_and_never_tuned_to(tmp_path):
+    text = SMALL.replace("arms: [constant, step, clr]", "arms: {constant: {lr: {choice: [0.1, 1e18, 1e19]}}}")
+    plan = study(tmp_path, text, "search.trials=3", "search.cohort=0").plan()[0]
+    admission = Serial(plan, tmp_path / "x").run()
+    statuses = {t.configuration["lr"]: t.status for t in admission.trials.values() if t.phase != "confirm"}
+    assert statuses == {0.1: "completed", 1e18: "diverged", 1e19: "diverged"}
+    assert {t.configuration["lr"] for t in admission.trials.values() if t.phase == "confirm"} == {0.1}
+
+
+def test_an_arm_without_a_completed_trial_is_not_confirmed(tmp_path):
+    text = SMALL.replace("arms: [constant, step, clr]", "arms: {constant: {lr: 1e19}, step: {milestones: [1]}}")
+    plan = study(tmp_path, text, "search.trials=2", "search.cohort=1").plan()[0]
+    admission = Serial(plan, tmp_path / "x").run()
+    assert admission.is_done
+    assert {t.arm for t in admission.trials.values() if t.phase == "confirm"} == {"step"}
+
+
+def test_stopping_hands_out_nothing_more(plan, tmp_path):
+    admission = Serial(plan, tmp_path).admission
+    assert admission.next() is not None
+    admission.stop("limits.wall is reached")
+    assert admission.next() is None
+    assert not admission.is_done
+
+
+def test_two_searchers_share_the_cohort(tmp_path):
+    plan = study(tmp_path, SMALL, "search.method=[random, grid]", "search.trials=2", "search.cohort=2").plan()[0]
+    runner = Serial(plan, tmp_path / "x")
+    admission = runner.run()
+    second = [t for t in admission.trials.values() if t.method == "grid"]
+    assert len(second) == 6
+    assert all(all(t.recalled) for t in second)
