@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from unittest import mock
 
+import jsonschema
 import numpy as np
 import pytest
+
+from lrstudy.config import StudyFile
+from lrstudy.config.schema import json_schema
+from lrstudy.config.text import apply_overrides, parse_yaml
+from lrstudy.planning import plan as plan_module
 
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for benchmarks/
@@ -30,3 +38,20 @@ def image_folder(tmp_path: Path) -> Path:
     for k in range(4):
         image(tmp_path / "data" / "ab"[k % 2] / f"{k}.png", np.full((8, 8), 10 * k, np.uint8))
     return tmp_path / "data"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _the_json_schema_accepts_what_is_valid() -> Iterator[None]:
+    """Every study that a test reads without a fault passes the JSON Schema too: an editor must not refuse it."""
+    validator = jsonschema.Draft202012Validator(json_schema())
+    read = plan_module.read
+
+    def reading(text: str, overrides: Sequence[str] = (), base: Path = Path()) -> StudyFile:
+        study = read(text, overrides, base)
+        raw = apply_overrides(parse_yaml(text), overrides)
+        refused = [f"{error.json_path}: {error.message}" for error in validator.iter_errors(raw)]
+        assert not refused, f"the JSON Schema refuses a valid study: {refused}"
+        return study
+
+    with mock.patch.object(plan_module, "read", reading):
+        yield

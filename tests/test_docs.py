@@ -9,6 +9,7 @@ import pytest
 from typer.main import get_command
 
 from lrstudy.cli import app
+from lrstudy.config.common import documentation
 from lrstudy.policies import registry
 from lrstudy.study import Study
 
@@ -30,6 +31,10 @@ def test_every_study_file_in_the_documentation_is_valid(tmp_path, page, number, 
     (tmp_path / "mine.py").write_text("\n".join(blocks(page, "python")) if "./mine.py:" in text else "")
     study = Study.from_yaml(path)
     assert study.file.arms
+
+
+def test_the_table_of_common_parameters_is_the_one_that_everything_derives_from():
+    assert documentation() in (ROOT / "docs" / "study-file.md").read_text(), f"expected:\n{documentation()}"
 
 
 def test_there_are_study_files_in_the_documentation():

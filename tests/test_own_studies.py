@@ -261,7 +261,7 @@ def test_a_model_of_ones_own_is_built_to_see_whether_it_normalises(tmp_path: Pat
     arms = f"arms: {{constant: , other: {{policy: constant, {values}}}}}\n"
     with pytest.raises(InputError) as caught:
         study(tmp_path, HEAD + arms, "workload.model=./mine.py:normed").plan()
-    assert caught.value.faults == (f"arms.other.{fault}",)
+    assert caught.value.sentences == (f"arms.other.{fault}",)
     assert study(tmp_path, HEAD + arms, "workload.model=./mine.py:build").plan()
 
 
@@ -285,7 +285,7 @@ def test_a_metric_that_is_undefined_on_the_test_part_is_refused_before_training(
     made = study(tmp_path, HEAD + "arms: [constant]\n", *data, "metric=auroc")
     with pytest.raises(InputError) as caught:
         made.plan()
-    assert caught.value.faults == (
+    assert caught.value.sentences == (
         "metric: auroc is undefined: no class of the test part has positives and negatives.",
     )
     assert study(tmp_path, HEAD + "arms: [constant]\n", *data, "metric=auroc", "confirm.top=0").plan(), "never read"

@@ -19,6 +19,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 FloatArray = NDArray[np.float64]
+Optimizer = Literal["sgd", "adam", "adamw", "rmsprop"]
+Tail = Literal["keep", "drop"]
 DIGITS = 9
 _POWERS = np.array([float(f"1e{k}") for k in range(-300, 301)])
 
@@ -62,7 +64,7 @@ class Recipe:
     before it, because BatchNorm cannot normalise one example; `drop` leaves it out.
     """
 
-    optimizer: Literal["sgd", "adam", "adamw", "rmsprop"] = "sgd"
+    optimizer: Optimizer = "sgd"
     nesterov: bool = False
     beta2: float | None = None
     eps: float | None = None
@@ -78,7 +80,7 @@ class Recipe:
     micro_batch: int | None = None
     reset_optimizer: bool = False
     input: Literal["images"] = "images"
-    tail: Literal["keep", "drop"] = "keep"
+    tail: Tail = "keep"
 
     def __post_init__(self) -> None:
         """Fill in the optimizer's constants; make 0 and 0.0 one value: a study file may write either."""

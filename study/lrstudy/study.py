@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from lrstudy import run
 from lrstudy.config import StudyFile
-from lrstudy.errors import InputError, user_path
+from lrstudy.errors import Fault, InputError, user_path
 from lrstudy.planning import plan, study_lock
 from lrstudy.planning.arm_checks import check_against_data
 from lrstudy.planning.plan import Plan
@@ -50,12 +50,12 @@ class Study:
         """
         source = Path(path) if path is not None else search_spaces() / "studies" / "quickstart.yaml"
         if source.suffix == ".py":
-            raise InputError(f"study file: {source} is Python; what is in it is named as {source}:NAME.")
+            raise InputError(Fault("study file", f"{source} is Python; what is in it is named as {source}:NAME"))
         try:
             text = source.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "it is not text in UTF-8"
-            raise InputError(f"study file: cannot read {source}: {reason}.") from None
+            raise InputError(Fault("study file", f"cannot read {source}: {reason}")) from None
         base = source.resolve().parent if path is not None else Path.cwd()
         named = [*overrides, *([f"name={json.dumps(name)}"] if name else [])]
         begun = time.monotonic() if begun is None else begun
@@ -65,10 +65,9 @@ class Study:
     def load(folder: str | Path) -> Tables:
         """The tables of a study that has run. Raises InputError if there is none in `folder`."""
         if not (Path(folder) / "study.lock.json").is_file():
-            hint = " A study's folder has its name, below storage.path: runs/NAME." if Path(folder).is_file() else ""
-            raise InputError(
-                f"{folder}: expected the folder of a study (with study.lock.json in it); there is none here.{hint}"
-            )
+            advice = "A study's folder has its name, below storage.path: runs/NAME." if Path(folder).is_file() else ""
+            expected = "the folder of a study (with study.lock.json in it); there is none here"
+            raise InputError(Fault(str(folder), expected=expected, advice=advice))
         return Tables(Path(folder))
 
     @property
@@ -148,5 +147,9 @@ def _require_writable(folder: Path) -> None:
         probe.unlink()
     except OSError as error:
         raise InputError(
-            f"storage.path: cannot write in {folder}: {error.strerror}. Expected a folder that you may write to."
+            Fault(
+                "storage.path",
+                f"cannot write in {folder}: {error.strerror}",
+                advice="Expected a folder that you may write to.",
+            )
         ) from None

@@ -22,7 +22,7 @@ from hashlib import blake2b
 from pathlib import Path
 from types import ModuleType
 
-from lrstudy.errors import InputError, choices, user_path
+from lrstudy.errors import Fault, InputError, user_path
 
 _REFERENCE = re.compile(r"(?P<path>.+\.py):(?P<name>[A-Za-z_]\w*)")
 
@@ -39,7 +39,7 @@ class Reference:
         """The reference that ``path/to/file.py:name`` is; a relative path starts at `base`. Raises InputError."""
         match = _REFERENCE.fullmatch(text)
         if match is None:
-            raise InputError(f"{where}: expected a reference such as ./mine.py:name; got {text!r}.")
+            raise InputError(Fault(where, expected="a reference such as ./mine.py:name", got=f"{text!r}"))
         path = user_path(match["path"], where)
         return Reference((base / path).resolve() if base is not None else path, match["name"])
 
@@ -59,7 +59,7 @@ def resolve(text: str, base: Path, where: str = "policy") -> str:
     """
     reference = Reference.parse(text, base, where)
     if not reference.path.is_file():
-        raise InputError(f"{where}: there is no file {reference.path} (from {text}).")
+        raise InputError(Fault(where, f"there is no file {reference.path} (from {text})"))
     return str(reference)
 
 
@@ -74,12 +74,19 @@ def load(reference: str, where: str = "policy", source: str | None = None) -> ob
     if module is None:
         found = digest(reference, where)
         if source not in (None, found):
-            raise InputError(f"{where}: the source of {reference} has changed since it was loaded first.")
+            raise InputError(Fault(where, f"the source of {reference} has changed since it was loaded first"))
         module = sys.modules.get(_module_name(parsed, found)) or _imported(parsed, found, where)
     if not hasattr(module, parsed.name):
         names = _defined(module)
-        valid = choices(names, parsed.name) if names else "It defines no names."
-        raise InputError(f"{where}: {parsed.path} has no {parsed.name!r}. {valid}")
+        raise InputError(
+            Fault(
+                where,
+                f"{parsed.path} has no {parsed.name!r}",
+                valid=tuple(names),
+                name=parsed.name,
+                advice="" if names else "It defines no names.",
+            )
+        )
     named: object = getattr(module, parsed.name)
     return named
 
@@ -140,12 +147,14 @@ def _files(path: Path, where: str) -> dict[Path, bytes]:
             found[file] = file.read_bytes()
         except OSError as error:
             reason = f"there is no file {file}" if not file.exists() else f"{file} cannot be read ({error.strerror})"
-            raise InputError(f"{where}: {reason}.") from None
+            raise InputError(Fault(where, reason)) from None
         try:
             names = _imports(found[file], _package(path.parent, file))
         except (SyntaxError, ValueError) as error:
             line = f" in line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
-            raise InputError(f"{where}: {file} is not valid Python{line}: {getattr(error, 'msg', error)}.") from None
+            raise InputError(
+                Fault(where, f"{file} is not valid Python{line}: {getattr(error, 'msg', error)}")
+            ) from None
         waiting += [beside for name in names for beside in _beside(path.parent, name)]
     return {file: found[file] for file in [path, *sorted(found.keys() - {path})]}
 
@@ -193,13 +202,13 @@ def _imported(reference: Reference, source: str, where: str) -> ModuleType:
     try:
         return _Folder(path.parent, package).module(stem)
     except InputError as error:
-        raise InputError([f"{where}: importing {path}: {fault}" for fault in error.faults]) from error
+        raise error.within(f"{where}: importing {path}", ": ") from error
     except ModuleNotFoundError as error:
         line = line_in(error, path.parent)
-        raise InputError(f"{where}: {path} imports {error.name}, which is not installed{line}.") from error
+        raise InputError(Fault(where, f"{path} imports {error.name}, which is not installed{line}")) from error
     except (Exception, SystemExit) as error:
         line = line_in(error, path.parent)
-        raise InputError(f"{where}: importing {path} raised {type(error).__name__}: {error}{line}.") from error
+        raise InputError(Fault(where, f"importing {path} raised {type(error).__name__}: {error}{line}")) from error
 
 
 class _Folder:

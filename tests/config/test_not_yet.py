@@ -19,7 +19,7 @@ def faults(body: str) -> list[str]:
     try:
         plan.read(HEAD + body + ("" if "arms" in body else "\narms: [constant]"))
     except InputError as error:
-        return list(error.faults)
+        return list(error.sentences)
     return []
 
 

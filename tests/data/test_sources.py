@@ -209,7 +209,7 @@ def test_faults_of_parquet_files_are_named(tmp_path):
             "the column 'label' of d.parquet holds double; expected integers",
         ),
         ({"image": [b"x"], "label": [1.5]}, "holds double; expected integers or strings"),
-        ({"image": [b"x", b"y"], "label": [1, None]}, "has no label in row 1 (1 such rows)."),
+        ({"image": [b"x", b"y"], "label": [1, None]}, "the column 'label': there is no label in row 1 (1 such rows)."),
     ],
 )
 def test_faults_of_columns_are_named(tmp_path, columns, expected):

@@ -131,8 +131,8 @@ def test_npz_files_in_medmnists_form_are_read_with_their_parts(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("changed", "expected"),
     [
-        ({"train_labels": np.full((6, 1), -1)}, "train_labels of a.npz must be at least 0; got -1."),
-        ({"train_labels": np.full(6, 0.5)}, "must be class numbers (N,) or (N, 1), or 0 and 1 of shape (N, K)"),
+        ({"train_labels": np.full((6, 1), -1)}, "train_labels of a.npz: expected class numbers of at least 0; got -1."),
+        ({"train_labels": np.full(6, 0.5)}, "expected class numbers (N,) or (N, 1), or 0 and 1 of shape (N, K)"),
         ({"train_images": np.zeros((5, 8, 8), np.uint8)}, "must be 6 images, uint8 of shape (N, H, W) or (N, H, W, 3)"),
         ({"test_images": np.zeros((6, 8, 8))}, "a.npz: test_images must be 6 images"),
     ],

@@ -19,7 +19,7 @@ def study(body: str) -> StudyFile:
 def faults(body: str) -> list[str]:
     with pytest.raises(InputError) as caught:
         resolve(study(body))
-    return list(caught.value.faults)
+    return list(caught.value.sentences)
 
 
 def one(body: str) -> str:
@@ -129,7 +129,7 @@ def test_a_common_parameter_that_an_arm_overrides_is_spread_over_the_arms_own_ra
         ("{late: {policy: 3}}", "arms.late.policy: expected the name of a policy; got 3. Valid: adabatch,"),
         ("{late: {policy: }}", "arms.late.policy: expected the name of a policy; got nothing. Valid: adabatch,"),
         ("{clr: {stepsize: 3}}", "arms.clr.stepsize: unknown key. Did you mean 'step_size'? Valid: lr, batch_size,"),
-        ("{clr: {optimizer: sdg}}", "arms.clr.optimizer: expected one of sgd, adam, adamw, rmsprop; got 'sdg'."),
+        ("{clr: {optimizer: sdg}}", "arms.clr.optimizer: expected sgd, adam, adamw or rmsprop; got 'sdg'. Did you mean 'sgd'?"),
         ("{clr: {mode: triangle}}", "arms.clr.mode: expected triangular, triangular2, exp_range or modified_triangular2; got 'triangle'. Did"),
         ("{clr: {step_size: 3 epochs}}", "arms.clr.step_size: expected a duration above 0, like 4, '25%' or '2000u';"),
         ("{clr: {base_ratio: '0.1'}}", "arms.clr.base_ratio: expected a number above 0 and at most 1; got '0.1'."),
@@ -185,7 +185,7 @@ def test_an_error_in_a_common_parameter_is_told_once_and_not_per_arm():
         ("{lr: {lgo: [1, 2]}}", "common.lr: unknown key 'lgo'. Did you mean 'log'"),
         ("{lr: {uniform: [0, 1]}}", "common.lr: expected a finite number above 0; got 0.0."),
         ("{batch_size: {choice: [16, 0]}}", "common.batch_size: expected a whole number of at least 1; got 0."),
-        ("{weight_decay: }", "common.weight_decay: expected a number in [0, 1); got None."),
+        ("{weight_decay: }", "common.weight_decay: expected a number in [0, 1); got null."),
         ("{clip_norm: 0}", "common.clip_norm: expected a number above 0, or null for none; got 0."),
         ("{nesterov: 1}", "common.nesterov: expected true or false; got 1."),
         ("{nesterov: true, momentum: 0}", "common.nesterov: expected a momentum above 0 with it; got 0."),

@@ -15,7 +15,7 @@ from study_files import SMALL, plan_of
 def faults(*overrides: str) -> list[str]:
     with pytest.raises(InputError) as caught:
         plan_of(*overrides)
-    return list(caught.value.faults)
+    return list(caught.value.sentences)
 
 
 # --- reading ----------------------------------------------------------------------------------------
@@ -27,7 +27,7 @@ def test_reading_tells_the_faults_of_file_arms_and_source_at_once():
             "lrstudy: 1\nname: x\nmetric: acuracy\nworkload: {data: 'foldr:/a'}\n"
             "arms: {crl: , clr: {mode: a}}\ncommon: {momentum: 2}"
         )
-    told = caught.value.faults
+    told = caught.value.sentences
     assert [fault.partition(":")[0] for fault in told] == [
         "metric", "common.momentum", "arms.crl", "arms.clr.mode", "workload.data",
     ]  # fmt: skip
@@ -38,15 +38,15 @@ def test_reading_tells_the_faults_of_file_arms_and_source_at_once():
 def test_a_misspelt_model_is_told_with_the_other_faults():
     with pytest.raises(InputError) as caught:
         plan_module.read("lrstudy: 1\nname: x\nworkload: {model: resnet81}\narms: [crl]")
-    assert [fault.partition(".")[0] for fault in caught.value.faults] == ["arms", "workload"]
-    assert "workload.model: there is no model 'resnet81'. Did you mean 'resnet18'" in caught.value.faults[1]
+    assert [fault.partition(".")[0] for fault in caught.value.sentences] == ["arms", "workload"]
+    assert "workload.model: there is no model 'resnet81'. Did you mean 'resnet18'" in caught.value.sentences[1]
 
 
 def test_a_misspelt_metric_hides_no_misspelt_policy():
     """Arms were only looked at when the rest of the file was right, so a file with two faults took two runs."""
     with pytest.raises(InputError) as caught:
         plan_module.read("lrstudy: 1\nname: x\nmertic: accuracy\narms: [crl]")
-    assert len(caught.value.faults) == 2
+    assert len(caught.value.sentences) == 2
 
 
 # --- what only the data shows -----------------------------------------------------------------------
@@ -101,7 +101,7 @@ def test_a_batch_of_an_arm_is_the_arms_fault_also_as_one_value_of_several():
 def test_what_the_budget_or_the_data_cannot_hold_is_refused(override, fault):
     with pytest.raises(InputError) as caught:
         plan_of(override)
-    assert caught.value.faults == (fault,)
+    assert caught.value.sentences == (fault,)
 
 
 NO_EFFECT = "expected a single value, as the values searched make no difference to what is trained."
@@ -125,7 +125,7 @@ def test_what_has_no_effect_is_refused(overrides, fault):
     """Four trials of one grid were one training, and `validate` said that the rate was searched."""
     with pytest.raises(InputError) as caught:
         plan_of(*overrides)
-    assert caught.value.faults == (fault,)
+    assert caught.value.sentences == (fault,)
 
 
 @pytest.mark.parametrize(

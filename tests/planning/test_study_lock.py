@@ -26,7 +26,7 @@ def rerun(
 def refused(lock: dict[str, object], *overrides: str) -> str:
     with pytest.raises(InputError) as caught:
         rerun(lock, *overrides)
-    (told,) = caught.value.faults
+    (told,) = caught.value.sentences
     return told
 
 
@@ -238,7 +238,7 @@ def test_the_control_of_the_lock_is_the_arm_as_it_runs_now():
 def test_what_makes_results_incomparable_is_refused_with_the_way_out(override, told):
     overrides = [override] if "lenet" not in override else [override, "workload.image.size=16"]
     found = refused(lock_of(plan_of()), *overrides)
-    assert found.startswith(f"{FOLDER} holds a study {told}")
+    assert found.startswith(f"storage.path: {FOLDER} holds a study {told}")
     assert "Give this one a name of its own with --as NAME" in found
     assert "restore the old value" in found
 

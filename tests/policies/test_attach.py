@@ -101,11 +101,13 @@ def test_a_reactive_policy_without_metrics_says_what_it_needs() -> None:
     schedule.step()
     with pytest.raises(RuntimeError, match=r"plateau needs the metrics of epoch 0 first: call epoch_end"):
         schedule.step()
-    with pytest.raises(InputError, match="metrics: expected the metrics of epoch 0, which plateau looks at; got none"):
+    with pytest.raises(
+        InputError, match=r"metrics: expected the metrics of epoch 0, which plateau looks at; got none."
+    ):
         schedule.epoch_end()
-    with pytest.raises(InputError, match="metric: expected a metric that is there; got 'val_loss'"):
+    with pytest.raises(InputError, match=r"metric: expected a metric that is there; got 'val_loss'."):
         schedule.epoch_end({"val_los": 1.0})
-    with pytest.raises(InputError, match=r"metrics.val_loss: expected a number; got 'low'"):
+    with pytest.raises(InputError, match=r"metrics.val_loss: expected a number; got 'low'."):
         schedule.epoch_end({"val_loss": "low"})  # type: ignore[dict-item]
 
 
@@ -135,8 +137,8 @@ def test_the_state_of_another_run_is_refused_by_name() -> None:
     with pytest.raises(InputError) as caught:
         other.load_state_dict(state)
     assert str(caught.value).splitlines() == [
-        "gamma: expected 0.5, as this schedule has; got 0.1",
-        "num_examples: expected 90, as this schedule has; got 97",
+        "gamma: expected 0.5, as this schedule has; got 0.1.",
+        "num_examples: expected 90, as this schedule has; got 97.",
     ]
 
 

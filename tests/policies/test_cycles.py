@@ -66,7 +66,9 @@ def test_sections_of_sgdr_dlr_stay_proportional_and_must_match_the_model() -> No
     np.testing.assert_allclose(lr[:, 0], 0.5 * lr[:, 1], rtol=1e-12)
     with pytest.raises(InputError) as caught:
         policy.settings(0, (), RUN)
-    assert caught.value.faults == ("section_ratios: expected one ratio per section of the model (3); got (0.5, 1.0)",)
+    assert caught.value.sentences == (
+        "section_ratios: expected one ratio per section of the model (3); got (0.5, 1.0).",
+    )
 
 
 def test_counted_in_updates_a_doubled_batch_doubles_the_cycle() -> None:
@@ -86,7 +88,7 @@ def test_a_batch_that_grows_beyond_the_data_is_refused() -> None:
     assert [policy.settings(e, (), Run(600, 3)).batch_size for e in range(3)] == [32, 128, 512]
     with pytest.raises(
         InputError,
-        match="batch_factor: expected batches within the 500 training examples, and not 512; got 4",
+        match=r"batch_factor: expected batches within the 500 training examples, and not 512; got 4.",
     ):
         policy.settings(2, (), Run(500, 3))
 
@@ -100,7 +102,7 @@ def test_the_modified_form_may_keep_its_floor() -> None:
     both = build("clr", {**common, "sigma": 0.5, "rho": 0.8})
     np.testing.assert_allclose(peaks(both), [0.2, 1.0, 0.1, 0.8, 0.05, 0.64])
     with pytest.raises(
-        InputError, match=r"rho: expected at least sigma \(0.9\), or the peak falls below the base; got null"
+        InputError, match=r"rho: expected at least sigma \(0.9\), or the peak falls below the base; got null."
     ):
         build("clr", {**common, "sigma": 0.9})
 

@@ -133,7 +133,7 @@ def test_a_good_policy_is_valid_and_described(folder: Path, name: str) -> None:
         ("counting", "depend on when they are asked for"),
         ("Secretly", "settings look at the history: a policy that does so says reactive = True"),
         ("Hasty", "raised IndexError"),
-        ("Huge", "batch_size: expected at most the 3200 training examples; got 6400 in epoch 0"),
+        ("Huge", "batch_size: expected at most the 3200 training examples; got 6400 in epoch 0."),
         ("Rates", "expected what run.settings(lr, momentum, batch_size) gives; got [0.1, 0.1, 0.1]"),
         ("Plain", "Plain has parameters (hold) but is no dataclass"),
         ("Abstract", "Abstract does not define settings."),
@@ -148,14 +148,14 @@ def test_what_breaks_the_contract_is_told_in_a_sentence(folder: Path, name: str,
 
 
 def test_a_value_of_a_parameter_is_checked_like_a_built_in_ones(folder: Path) -> None:
-    with pytest.raises(InputError, match="hold: expected a duration, like 4, '25%' or '2000u'; got 'half'"):
+    with pytest.raises(InputError, match=r"hold: expected a duration, like 4, '25%' or '2000u'; got 'half'."):
         validate_policy("./mine.py:good", folder, {"hold": "half"})
 
 
 def test_a_duration_that_may_be_absent_is_one_all_the_same(folder: Path) -> None:
     policy = build(f"{folder / 'mine.py'}:maybe", {"lr": 0.1, "batch_size": 32, "hold": "50%"})
     assert [policy.settings(e, (), Run(32, 4)).lr[0, 0] for e in range(4)] == [0.1, 0.1, 0.05, 0.05]
-    with pytest.raises(InputError, match="hold: expected a duration, like 4, '25%' or '2000u' or null; got 'banana'"):
+    with pytest.raises(InputError, match=r"hold: expected a duration, like 4, '25%' or '2000u' or null; got 'banana'."):
         validate_policy("./mine.py:maybe", folder, {"hold": "banana"})
     with pytest.raises(InputError, match="knees: expected a list of which each is a duration"):
         validate_policy("./mine.py:maybe", folder, {"knees": ["x"]})
@@ -253,7 +253,7 @@ def test_a_polynomial_lasts_as_long_as_the_run() -> None:
         ("torch:ReduceLROnPlateau", {}, "use the built-in policy `plateau`"),
         ("torch:LambdaLR", {}, "write a policy of your own"),
         ("torch:StepLRR", {}, "Did you mean 'torch:StepLR'"),
-        ("torch:StepLR", {}, "step_size: expected a whole number; got nothing"),
+        ("torch:StepLR", {}, "step_size: expected a whole number; got nothing."),
         (
             "torch:StepLR",
             {"step_size": 2, "gama": 0.1},

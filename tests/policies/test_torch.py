@@ -202,5 +202,5 @@ def test_a_rate_above_the_peak_is_refused(scheduler: str, parameter: str) -> Non
     needed = {"T_0": 2} if scheduler == "CosineAnnealingWarmRestarts" else {}
     with pytest.raises(InputError) as caught:
         build(f"torch:{scheduler}", {"lr": 0.1, "batch_size": 32, **needed, parameter: 0.5})
-    assert caught.value.faults == (f"{parameter}: expected a rate of at most lr, 0.1, which is the peak; got 0.5",)
+    assert caught.value.sentences == (f"{parameter}: expected a rate of at most lr, 0.1, which is the peak; got 0.5.",)
     assert build(f"torch:{scheduler}", {"lr": 0.1, "batch_size": 32, **needed, parameter: 0.1})

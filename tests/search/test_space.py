@@ -215,7 +215,7 @@ def test_impossible_conditions_are_faults_all_at_once():
             a={"choice": [1, 2], "when": {"mod": 0.1}},
             b={"choice": [1, 2], "when": {"lr": 0.1}},
         )
-    assert len(caught.value.faults) == 2
+    assert len(caught.value.sentences) == 2
     assert "a.when: there is no parameter 'mod'. Did you mean 'mode'?" in str(caught.value)
     assert "b.when: lr is a continuous range" in str(caught.value)
     with pytest.raises(InputError, match=r"a.when: a, b depend on each other\."):

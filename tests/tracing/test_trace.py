@@ -115,7 +115,7 @@ def test_what_a_reactive_policy_does_follows_from_metrics(capsys: pytest.Capture
         (("sgdr", "step", "gama=3", "--epochs", "3"), "gama: none of the policies has such a parameter. Did you mean 'gamma'"),
         (("step", "gamma=3", "--epochs", "3"), "step: gamma: expected a number above 0 and at most 1; got 3"),
         (("step", "tail=cut", "--epochs", "3"), "tail: expected keep or drop; got 'cut'."),
-        (("step", "norm_batch=0", "--epochs", "3"), "norm_batch: expected a whole number of examples, or null; got 0."),
+        (("step", "norm_batch=0", "--epochs", "3"), "norm_batch: expected a whole number of examples, initial (the trial's batch_size), or null; got 0."),
         (("step", "--epochs", "3", "--examples", "100", "--updates-per-epoch", "60"),
          "no batch size makes 60 updates of 100 examples. batch_size 1 makes 100; batch_size 2 makes 50."),
         (("step", "batch_size=10", "--epochs", "3", "--examples", "100", "--updates-per-epoch", "9"),

@@ -52,7 +52,7 @@ def _main(arguments: list[str]) -> int:
             raise KeyboardInterrupt
         return code if isinstance(code, int) else 0
     except InputError as error:
-        return _complain("\n".join(error.faults), 2)
+        return _complain("\n".join(error.sentences), 2)
     except StorageError as error:
         return _complain(str(error), 1)
     except KeyboardInterrupt:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from lrstudy.cli.options import app
-from lrstudy.errors import InputError
+from lrstudy.errors import Fault, InputError
 
 
 @app.command()
@@ -29,9 +29,9 @@ def init(
     from lrstudy.workload.devices import num_gpus
 
     if data is None:
-        raise InputError("--data: expected what to look at, as in `lrstudy init --data DIR`; got nothing.")
+        raise InputError(Fault("--data", expected="what to look at, as in `lrstudy init --data DIR`", got="nothing"))
     if out.exists() and not force:
-        raise InputError(f"--out: {out} exists already; --force overwrites it, --out FILE writes another.")
+        raise InputError(Fault("--out", f"{out} exists already; --force overwrites it, --out FILE writes another"))
     text = first_study(data, out, has_gpu=num_gpus() > 0)
     plan.read(text, base=out.resolve().parent)
     try:
@@ -39,9 +39,9 @@ def init(
         with out.open("w" if force else "x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError:
-        raise InputError(f"--out: {out} exists already; --force overwrites it.") from None
+        raise InputError(Fault("--out", f"{out} exists already; --force overwrites it")) from None
     except OSError as error:
-        raise InputError(f"--out: cannot write {out}: {error.strerror}.") from None
+        raise InputError(Fault("--out", f"cannot write {out}: {error.strerror}")) from None
     print(f"Wrote {out}. Read it, then:")
     for command, why in (
         ("validate", "check it and the data"),

@@ -24,7 +24,7 @@ from lrstudy.cli.options import (
     names_and_overrides,
     split,
 )
-from lrstudy.errors import InputError
+from lrstudy.errors import Fault, InputError
 
 if TYPE_CHECKING:
     from lrstudy.data.statistics import Statistics
@@ -213,6 +213,6 @@ def _validate_policy(what: list[str], as_json: bool) -> None:
 
     names, overrides = names_and_overrides(what)
     if len(names) > 1:
-        raise InputError(f"validate: expected one policy; got {', '.join(names)}.")
+        raise InputError(Fault("validate", expected="one policy", got=", ".join(names)))
     lines = validate_policy(names[0], Path.cwd(), apply_overrides({}, overrides))
     print(json.dumps({"policy": names[0], "valid": True, "lines": lines}) if as_json else "\n".join(lines))

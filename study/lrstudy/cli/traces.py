@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 
 from lrstudy.cli.options import Json, app, is_study_file, names_and_overrides
-from lrstudy.errors import InputError
+from lrstudy.errors import Fault, InputError
 from lrstudy.tracing.trace import By, Trace, trace_policies, trace_study
 
 WIDTH_OF_A_PIPE = 100
@@ -48,11 +48,18 @@ def trace(
     names, overrides = names_and_overrides(what)
     if not names:
         raise InputError(
-            "trace: expected the name of a policy or a study file; got none. `lrstudy trace sgdr --epochs 30`"
+            Fault(
+                "trace",
+                expected="the name of a policy or a study file",
+                got="none",
+                advice="`lrstudy trace sgdr --epochs 30`",
+            )
         )
     if is_study_file(names[0]):
         if updates_per_epoch is not None:
-            raise InputError("--updates-per-epoch: expected it only with policies: a study says its batch size.")
+            raise InputError(
+                Fault("--updates-per-epoch", expected="it only with policies: a study says its batch size")
+            )
         from lrstudy.study import Study
 
         study = Study.from_yaml(names[0], [*overrides, *([f"budget.epochs={epochs}"] if epochs is not None else [])])
@@ -78,7 +85,7 @@ def _draw(traces: list[Trace], path: Path, by: By) -> None:
     try:
         path.write_text(draw(traces, by), encoding="utf-8")
     except OSError as error:
-        raise InputError(f"--svg: cannot write {path}: {error.strerror}.") from None
+        raise InputError(Fault("--svg", f"cannot write {path}: {error.strerror}")) from None
 
 
 def _show(traces: list[Trace], by: By, as_table: bool) -> None:

@@ -10,11 +10,11 @@ from pydantic import ValidationError
 
 from lrstudy.config.explain import KEY, Path, explain
 from lrstudy.config.not_yet import refuse_later
-from lrstudy.config.sections import Common, StudyFile
+from lrstudy.config.sections import StudyFile
 from lrstudy.config.text import apply_overrides, parse_yaml
-from lrstudy.errors import InputError, unknown
+from lrstudy.errors import Fault, InputError, unknown
 
-__all__ = ["Common", "StudyFile", "examine", "load"]
+__all__ = ["StudyFile", "examine", "load"]
 
 _STAND_INS = {"lrstudy": 1, "name": "unnamed"}
 
@@ -27,7 +27,7 @@ def load(text: str, overrides: Sequence[str] = ()) -> StudyFile:
     return study
 
 
-def examine(text: str, overrides: Sequence[str] = ()) -> tuple[StudyFile | None, list[str]]:
+def examine(text: str, overrides: Sequence[str] = ()) -> tuple[StudyFile | None, list[Fault]]:
     """The study file and its faults; what is at fault has been left out of it, so that more can be found.
 
     None if too little is left. Raises InputError if the text cannot be read at all.
@@ -39,15 +39,15 @@ def examine(text: str, overrides: Sequence[str] = ()) -> tuple[StudyFile | None,
         try:
             study = StudyFile.model_validate(raw)
         except ValidationError as error:
-            found = explain(error, raw)
+            by_field = explain(error, raw)
         else:
             control = study.compare.control
             if control is not None and control not in study.arms:
                 faults.append(unknown("compare.control", "arm", control, study.arms))
             return study, faults
-        faults += [fault for path, sentences in found.items() if path[:1] not in told for fault in sentences]
-        told |= {path[:1] for path in found}
-        if not all(_leave_out(raw, path) for path in dict.fromkeys(map(_to_name, found))):
+        faults += [fault for path, of_field in by_field.items() if path[:1] not in told for fault in of_field]
+        told |= {path[:1] for path in by_field}
+        if not all(_leave_out(raw, path) for path in dict.fromkeys(map(_to_name, by_field))):
             return None, faults
 
 

@@ -7,7 +7,7 @@ from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any
 
-from lrstudy.errors import not_yet
+from lrstudy.errors import Fault, not_yet
 
 _POLICIES = "Use sgdr_dlr for the whole budget."
 _OPTIMIZERS = ("lars", "lamb", "schedule_free")
@@ -61,7 +61,7 @@ POLICIES = ("two_stage",)
 """Policies that the catalogue will have."""
 
 
-def refuse_later(raw: dict[str, Any]) -> tuple[list[str], dict[str, Any]]:
+def refuse_later(raw: dict[str, Any]) -> tuple[list[Fault], dict[str, Any]]:
     """One fault for every part of a raw study file that belongs to a later version, and the study without them."""
     raw = deepcopy(raw)
     faults = _refuse_arms(raw)
@@ -75,13 +75,13 @@ def refuse_later(raw: dict[str, Any]) -> tuple[list[str], dict[str, Any]]:
     return faults, raw
 
 
-def _refuse(later: _Later, node: dict[str, Any], key: str) -> list[str]:
+def _refuse(later: _Later, node: dict[str, Any], key: str) -> list[Fault]:
     """Remove `node[key]`, or those of its items that belong to a later version."""
     value = node[key]
     if later.applies(value):
         del node[key]
         shown = "" if isinstance(value, (dict, list)) else f" ({value!r})"
-        return [_text(later.path, later.what + shown, later.instead)]
+        return [_fault(later.path, later.what + shown, later.instead)]
     if not isinstance(value, list):
         return []
     refused = [item for item in value if later.applies(item)]
@@ -89,10 +89,10 @@ def _refuse(later: _Later, node: dict[str, Any], key: str) -> list[str]:
         node[key] = [item for item in value if item not in refused]
         if not node[key]:
             del node[key]
-    return [_text(later.path, f"{later.what} ({item!r})", later.instead) for item in refused]
+    return [_fault(later.path, f"{later.what} ({item!r})", later.instead) for item in refused]
 
 
-def _refuse_arms(raw: dict[str, Any]) -> list[str]:
+def _refuse_arms(raw: dict[str, Any]) -> list[Fault]:
     """Arms whose policy comes later give way to `constant`, so that what else names them stays right."""
     arms = raw.get("arms")
     if isinstance(arms, list) and arms and all(isinstance(name, str) for name in arms) and len(set(arms)) == len(arms):
@@ -105,7 +105,7 @@ def _refuse_arms(raw: dict[str, Any]) -> list[str]:
         policy = own.get("policy", name)
         if policy in POLICIES:
             where = f"arms.{name}.policy" if "policy" in own else f"arms.{name}"
-            faults.append(_text(where, f"the policy {policy!r}", _POLICIES))
+            faults.append(_fault(where, f"the policy {policy!r}", _POLICIES))
             arms[name] = {"policy": "constant"}
             continue
         if "optimizer" in own:
@@ -114,5 +114,5 @@ def _refuse_arms(raw: dict[str, Any]) -> list[str]:
     return faults
 
 
-def _text(where: str, what: str, instead: str) -> str:
-    return str(not_yet(where, what, instead))
+def _fault(where: str, what: str, instead: str) -> Fault:
+    return not_yet(where, what, instead).faults[0]

@@ -3,50 +3,32 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lrstudy.annotations import json_schema as schema_of
+from lrstudy.config.common import COMMON, CommonParameter
 from lrstudy.config.sections import StudyFile
-from lrstudy.policies import registry
+from lrstudy.policies import TORCH, registry
 from lrstudy.policies.base import parameter_names
 from lrstudy.search import METHODS
 
 FILE = Path(__file__).parents[1] / "study.schema.json"
 
+_ANY = {"type": ["number", "string", "boolean", "null", "array"]}
 _PAIR = {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2}
-_LIST = {"type": "array", "minItems": 1}
-_DOMAINS = {"choice": _LIST, "ordered": _LIST, "uniform": _PAIR, "log": _PAIR, "int": _PAIR}
-_VALUE = {
-    "description": "A fixed value, or what to search: choice, ordered, uniform, log or int.",
-    "anyOf": [
-        {"type": ["number", "string", "boolean", "null", "array"]},
-        {
-            "type": "object",
-            "properties": {
-                **_DOMAINS,
-                "steps": {"type": "integer", "minimum": 2},
-                "default": {},
-                "when": {"type": "object"},
-            },
-            "additionalProperties": False,
-            "oneOf": [{"required": [domain]} for domain in _DOMAINS],
-        },
-    ],
-}
+_REFERENCE = r"\.py:[A-Za-z_]\w*$"
 
 
 def json_schema() -> dict[str, Any]:
     """The schema as JSON values: what `config.load` checks, but for rules between fields."""
     schema = StudyFile.model_json_schema()
     parts, fields = schema["$defs"], schema["properties"]
-    parts["Value"] = _VALUE
+    parts["Value"] = {"description": "A fixed value, or what to search.", **_value_or_space(_ANY)}
+    parts |= {_value_name(parameter): schema_of(parameter.annotation) for parameter in COMMON.values()}
+    parts["CommonConfig"]["properties"] = {name: _common(parameter) for name, parameter in COMMON.items()}
     parts["Arm"] = _arm()
-    for name, described in parts["Common"]["properties"].items():
-        if name != "optimizer":
-            parts["Common"]["properties"][name] = {
-                "$ref": "#/$defs/Value",
-                **{key: described[key] for key in ("default",) if key in described},
-            }
     fields["arms"] = {
         "description": "A list of policies, or a map from arms to their parameters.",
         "anyOf": [
@@ -64,16 +46,51 @@ def render() -> str:
     return json.dumps(json_schema(), indent=1) + "\n"
 
 
+def _value_or_space(value: Mapping[str, Any]) -> dict[str, Any]:
+    """A value, or a space of such values: one of the domains, with steps, a default and conditions."""
+    listed = {"type": "array", "items": value, "minItems": 1}
+    domains = {"choice": listed, "ordered": listed, "uniform": _PAIR, "log": _PAIR, "int": _PAIR}
+    space = {
+        "type": "object",
+        "properties": {
+            **domains,
+            "steps": {"type": "integer", "minimum": 2},
+            "default": value,
+            "when": {"type": "object"},
+        },
+        "additionalProperties": False,
+        "oneOf": [{"required": [domain]} for domain in domains],
+    }
+    return {"anyOf": [value, space]}
+
+
+def _common(parameter: CommonParameter) -> dict[str, Any]:
+    """A common parameter: its meaning, its default and what its annotation says."""
+    value = _value_or_space({"$ref": f"#/$defs/{_value_name(parameter)}"})
+    return {"description": parameter.meaning, "default": parameter.default, **value}
+
+
+def _value_name(parameter: CommonParameter) -> str:
+    return f"one {parameter.name}"
+
+
 def _arm() -> dict[str, Any]:
-    names = dict.fromkeys(name for policy in registry().values() for name in parameter_names(policy))
+    """An arm: a policy of the catalogue with its parameters; those of a user's policy and of torch's have any names."""
+    built_in = dict.fromkeys(name for policy in registry().values() for name in parameter_names(policy))
+    common = {name: {"$ref": f"#/$defs/CommonConfig/properties/{name}"} for name in COMMON}
     value = {"$ref": "#/$defs/Value"}
-    common = dict.fromkeys(("weight_decay", "nesterov", "clip_norm"), value)
+    others = {"anyOf": [{"pattern": f"^{TORCH}"}, {"pattern": _REFERENCE}]}
     return {
         "description": "A policy with its parameters; a key left out has the policy's default space.",
         "type": ["object", "null"],
-        "properties": {"policy": {"enum": list(registry())}, "optimizer": {"const": "sgd"}, **common}
-        | dict.fromkeys(names, value),
-        "additionalProperties": False,
+        "properties": {
+            "policy": {"type": "string", "anyOf": [{"enum": list(registry())}, *others["anyOf"]]},
+            **dict.fromkeys(built_in, value),
+            **common,
+        },
+        "if": {"type": "object", "required": ["policy"], "properties": {"policy": others}},
+        "then": {"additionalProperties": value},
+        "else": {"propertyNames": {"enum": ["policy", *dict.fromkeys([*built_in, *common])]}},
     }
 
 

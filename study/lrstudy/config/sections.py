@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
+from copy import deepcopy
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model, field_validator, model_validator
 
 from lrstudy import user_code
+from lrstudy.config.common import COMMON
 from lrstudy.data import spec as data_spec
 from lrstudy.data.spec import DataSpec, ImageSpec, SplitSpec
-from lrstudy.errors import InputError, unknown, user_path
+from lrstudy.errors import Fault, InputError, unknown, user_path
 from lrstudy.search import METHODS
 
 Positive = Annotated[float, Field(gt=0, description="a number above 0")]
@@ -149,22 +152,12 @@ class Budget(Section):
     epochs: Count = 30
 
 
-class Common(Section):
-    """Parameters that all policies share; each may be a space, and any arm may override them."""
-
-    lr: Any = Field(default_factory=lambda: {"log": [1e-3, 1.0], "steps": 10})
-    momentum: Any = 0.9
-    nesterov: Any = False
-    weight_decay: Any = 5e-4
-    batch_size: Any = 32
-    optimizer: Any = "sgd"
-    clip_norm: Any = None
-    beta2: Any = None
-    eps: Any = None
-    alpha: Any = None
-    norm_batch: Any = None
-    micro_batch: Any = None
-    tail: Any = "keep"
+CommonConfig: type[Section] = create_model(
+    "CommonConfig",
+    __base__=Section,
+    __doc__="Parameters that all policies share; each may be a space, and any arm may override them.",
+    **{name: (Any, Field(default_factory=partial(deepcopy, known.default))) for name, known in COMMON.items()},  # type: ignore[call-overload]
+)
 
 
 def _as_list(value: object) -> object:
@@ -203,7 +196,9 @@ class Search(Section):
     @model_validator(mode="after")
     def _cohort_fits(self) -> Search:
         if self.cohort is not None and self.cohort > self.trials:
-            raise InputError(f"search.cohort: expected at most search.trials ({self.trials}); got {self.cohort}.")
+            raise InputError(
+                Fault("search.cohort", expected=f"at most search.trials ({self.trials})", got=str(self.cohort))
+            )
         return self
 
 
@@ -230,7 +225,7 @@ class Target(Section):
     @model_validator(mode="after")
     def _one_of_them(self) -> Target:
         if self.value is not None and self.of_control is not None:
-            raise InputError("target: expected either value or of_control; got both.")
+            raise InputError(Fault("target", expected="either value or of_control", got="both"))
         return self
 
 
@@ -309,7 +304,7 @@ class StudyFile(Section):
     report_metrics: list[_Metric] = Field(default_factory=list)
     select: Literal["final", "best"] = "final"
     budget: Budget = Budget()
-    common: Common = Common()
+    common: CommonConfig = CommonConfig()  # type: ignore[valid-type]
     arms: Annotated[dict[ArmName, ArmBody], BeforeValidator(_arms_as_map)]
     search: Search = Search()
     early_stopping: Literal["none"] = "none"

@@ -13,7 +13,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from lrstudy import user_code
 from lrstudy.config.sections import shown
-from lrstudy.errors import InputError, unknown, user_path
+from lrstudy.errors import Fault, InputError, unknown, user_path
 
 
 def parse_yaml(text: str) -> dict[str, Any]:
@@ -21,7 +21,7 @@ def parse_yaml(text: str) -> dict[str, Any]:
     raw = _loaded(text, "study file")
     if not isinstance(raw, dict):
         got = "an empty file" if raw is None else f"a list ({shown(raw)})" if isinstance(raw, list) else shown(raw)
-        raise InputError(f"study file: expected a map with keys such as lrstudy, name and arms; got {got}.")
+        raise InputError(Fault("study file", expected="a map with keys such as lrstudy, name and arms", got=got))
     if faults := list(_unfit(raw, ())):
         raise InputError(faults)
     return raw
@@ -33,12 +33,12 @@ def apply_overrides(raw: dict[str, Any], overrides: Sequence[str]) -> dict[str, 
     Values are YAML; paths of files in them start at the current folder, not at the study file.
     """
     raw = deepcopy(raw)
-    faults: list[str] = []
+    faults: list[Fault] = []
     for override in overrides:
         try:
             _apply(raw, override)
         except InputError as error:
-            faults += [f"command line: {fault}" for fault in error.faults]
+            faults += error.within("command line", ": ").faults
     if faults:
         raise InputError(faults)
     return raw
@@ -49,7 +49,7 @@ def _apply(raw: dict[str, Any], override: str) -> None:
     path, equals, text = override.partition("=")
     *above, last = path.split(".")
     if not equals or not all([*above, last]):
-        raise InputError(f"expected key.key=VALUE; got {override!r}.")
+        raise InputError(Fault("", expected="key.key=VALUE", got=f"{override!r}"))
     value = _loaded(text, path)
     if faults := list(_unfit(value, (path,))):
         raise InputError(faults)
@@ -59,7 +59,7 @@ def _apply(raw: dict[str, Any], override: str) -> None:
             raise InputError(unknown(f"arms.{key}", "arm", key, node))
         child = _as_map(node.get(key), ".".join(above[: depth + 1]))
         if not isinstance(child, dict):
-            raise InputError(f"{'.'.join(above[: depth + 1])} is {shown(child)}, so there is no {path}.")
+            raise InputError(Fault(path, f"{'.'.join(above[: depth + 1])} is {shown(child)}, so there is no such key"))
         node[key] = child
         node = child
     node[last] = _from_here(path, value)
@@ -94,33 +94,37 @@ def _loaded(text: str, where: str) -> Any:
         return YAML(typ="safe", pure=True).load(text)
     except MarkedYAMLError as error:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark and where == "study file" else ""
-        raise InputError(f"{where}{line}: not valid YAML: {_one_line(error.problem)}.") from None
+        raise InputError(Fault(f"{where}{line}", f"not valid YAML: {_one_line(error.problem)}")) from None
     except RecursionError:
-        raise InputError(f"{where}: not valid YAML: nested too deeply.") from None
+        raise InputError(Fault(where, "not valid YAML: nested too deeply")) from None
     except (YAMLError, ValueError) as error:
-        raise InputError(f"{where}: not valid YAML: {_one_line(error)}.") from None
+        raise InputError(Fault(where, f"not valid YAML: {_one_line(error)}")) from None
 
 
 def _one_line(problem: object) -> str:
     return " ".join(str(problem).split()).rstrip(".")
 
 
-def _unfit(value: Any, path: tuple[str, ...], above: tuple[int, ...] = ()) -> Iterator[str]:
-    """A sentence for whatever YAML knows and a study file does not: dates, infinities, keys that are no text."""
+def _unfit(value: Any, path: tuple[str, ...], above: tuple[int, ...] = ()) -> Iterator[Fault]:
+    """A fault for whatever YAML knows and a study file does not: dates, infinities, keys that are no text."""
     where = ".".join(path) or "study file"
     if id(value) in above:
-        yield f"{where}: this value contains itself (a YAML alias)."
+        yield Fault(where, "this value contains itself (a YAML alias)")
     elif isinstance(value, dict):
         for key, item in value.items():
             if isinstance(key, str):
                 yield from _unfit(item, (*path, key), (*above, id(value)))
             else:
-                yield f"{where}: expected keys that are texts; got {shown(key)}. Put it in quotes."
+                yield Fault(where, expected="keys that are texts", got=shown(key), advice="Put it in quotes.")
     elif isinstance(value, list):
         for item in value:
             yield from _unfit(item, path, (*above, id(value)))
     elif isinstance(value, float) and not math.isfinite(value):
-        yield f"{where}: expected a finite number; got {value}."
+        yield Fault(where, expected="a finite number", got=str(value))
     elif not isinstance(value, (str, int, float, bool, type(None))):
-        kind = type(value).__name__
-        yield f"{where}: expected a text, a number, true, false, a list or a map; got the {kind} {value}. Put a text in quotes."
+        yield Fault(
+            where,
+            expected="a text, a number, true, false, a list or a map",
+            got=f"the {type(value).__name__} {value}",
+            advice="Put a text in quotes.",
+        )

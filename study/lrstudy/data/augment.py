@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lrstudy.errors import InputError, unknown
+from lrstudy.errors import Fault, InputError, unknown
 from lrstudy.settings import canonical_json
 
 Transform = Callable[[Tensor, torch.Generator], Tensor]
@@ -73,8 +73,11 @@ class PerExample:
             if not isinstance(answer, Tensor) or answer.dtype != torch.uint8 or answer.shape != image.shape:
                 got = f"{answer.dtype} {tuple(answer.shape)}" if isinstance(answer, Tensor) else type(answer).__name__
                 raise InputError(
-                    f"augment: expected {self.name} to give an image like the one it got, torch.uint8 "
-                    f"{tuple(image.shape)}; got {got}."
+                    Fault(
+                        "augment",
+                        expected=f"{self.name} to give an image like the one it got, torch.uint8 {tuple(image.shape)}",
+                        got=got,
+                    )
                 )
             done.append(answer)
         return torch.stack(done)
@@ -116,7 +119,7 @@ def _item(item: object) -> list[object]:
         return [item, {}]
     if not (isinstance(item, Mapping) and len(item) == 1):
         raise InputError(
-            f"augment: expected the name of a transform, or a map from one to its arguments; got {item!r}."
+            Fault("augment", expected="the name of a transform, or a map from one to its arguments", got=f"{item!r}")
         )
     ((name, arguments),) = item.items()
     if isinstance(arguments, Mapping):
@@ -138,5 +141,5 @@ def _made(name: str, arguments: dict[str, Any]) -> Callable[[Tensor], Tensor]:
     try:
         made: Callable[[Tensor], Tensor] = kinds[name](*first, **{k: v for k, v in arguments.items() if k})
     except (TypeError, ValueError) as error:
-        raise InputError(f"augment: {name} does not take {arguments.get('', arguments)!r} ({error}).") from None
+        raise InputError(Fault("augment", f"{name} does not take {arguments.get('', arguments)!r} ({error})")) from None
     return made

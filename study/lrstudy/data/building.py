@@ -23,13 +23,13 @@ import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from lrstudy import errors
 from lrstudy.data.cells import POOL, TEST, VALIDATION
 from lrstudy.data.decoding import decoded
 from lrstudy.data.image_file import PROGRESS, ImageFile
 from lrstudy.data.labels import encode
 from lrstudy.data.sources.base import Source
 from lrstudy.data.spec import ByColumn, DataSpec, SplitSpec
+from lrstudy.errors import Fault, InputError, StorageError, unknown
 
 log = logging.getLogger(__name__)
 
@@ -56,8 +56,8 @@ def alone(entry: Path, why: str) -> Iterator[Path]:
             log.info("Another process is decoding this data; waiting for it.")
             lock.acquire()
     except OSError as error:
-        raise errors.InputError(
-            f"data: {why}, but the cache folder {entry.parent} cannot be written ({error.strerror})."
+        raise InputError(
+            Fault("data", f"{why}, but the cache folder {entry.parent} cannot be written ({error.strerror})")
         ) from None
     try:
         yield building
@@ -79,22 +79,22 @@ def build(source: Source, spec: DataSpec, building: Path, entry: Path, describe:
         os.rename(building, entry)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise errors.StorageError(
+            raise StorageError(
                 f"storage.path: cannot keep the decoded data in {entry.parent}: {error.strerror}. What is decoded stays; free space, "
                 "then run the same command again."
             ) from error
         if error.errno:
             raise  # the machine's fault; what has no number is pyarrow's, and the data's
         raise _unreadable(spec, error) from error
-    except (errors.InputError, errors.StorageError, MemoryError):
+    except (InputError, StorageError, MemoryError):
         raise
     except Exception as error:
         raise _unreadable(spec, error) from error
 
 
-def _unreadable(spec: DataSpec, error: Exception) -> errors.InputError:
+def _unreadable(spec: DataSpec, error: Exception) -> InputError:
     reason = " ".join(str(error).split())[:200]
-    return errors.InputError(f"data: {spec.source} cannot be read ({type(error).__name__}: {reason}).")
+    return InputError(Fault("data", f"{spec.source} cannot be read ({type(error).__name__}: {reason})"))
 
 
 def _write_arrays(source: Source, spec: DataSpec, folder: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -134,7 +134,7 @@ def _write_images(source: Source, spec: DataSpec, folder: Path, count: int) -> N
         file.close()
     try:
         check.finish()
-    except errors.InputError:
+    except InputError:
         shutil.rmtree(folder)  # whatever mends the data also gives it another name
         raise
 
@@ -163,22 +163,22 @@ class _Check:
     def finish(self) -> None:
         """Raise InputError unless every image was written."""
         assert self.arrived == self._count, f"{self._count} labels, {self.arrived} images"
-        found = []
+        faults: list[Fault] = []
         if self._num_failed:
             others = self._num_failed - len(self._failed)
             names = ", ".join(self._failed) + (f" and {others} more" if others else "")
-            found.append(f"data: {self._num_failed} of {self._count} images cannot be decoded: {names}.")
+            problem = f"{self._num_failed} of {self._count} images cannot be decoded: {names}"
+            faults.append(Fault("data", problem))
         sizes = [f"{width} x {height} ({n})" for (_, height, width), n in self._shapes.most_common(_MOST_NAMES)]
         if len(self._shapes) > 1:
             more = ", ..." if len(self._shapes) > len(sizes) else ""
-            found.append(
-                f"data: images are stored in {len(self._shapes)} sizes ({', '.join(sizes)}{more}); "
-                "set image.size to give all the same."
-            )
+            problem = f"images are stored in {len(self._shapes)} sizes ({', '.join(sizes)}{more})"
+            faults.append(Fault("data", f"{problem}; set image.size to give all the same"))
         elif any(height != width for _, height, width in self._shapes):
-            found.append(f"data: images are not square but {sizes[0]}; set image.size to make them square.")
-        if found:
-            raise errors.InputError(found)
+            problem = f"images are not square but {sizes[0]}; set image.size to make them square"
+            faults.append(Fault("data", problem))
+        if faults:
+            raise InputError(faults)
 
 
 def parts_by_column(source: Source, split: SplitSpec, parts: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -195,14 +195,17 @@ def parts_by_column(source: Source, split: SplitSpec, parts: NDArray[np.uint8]) 
         values = np.array(source.column(share.column))
         chosen = values == share.value
         if not chosen.any():
-            raise errors.InputError(
-                errors.unknown(f"split.{field_name}", f"value of {share.column}", share.value, sorted(set(values))[:20])
+            raise InputError(
+                unknown(f"split.{field_name}", f"value of {share.column}", share.value, sorted(set(values))[:20])
             )
         if taken := int((parts[chosen] != POOL).sum()):
             other = "test" if part == VALIDATION else "validation"
-            raise errors.InputError(
-                f"split.{field_name}: {taken} of the {int(chosen.sum())} examples whose {share.column} is {share.value} are in the "
-                f"{other} part as well."
+            raise InputError(
+                Fault(
+                    f"split.{field_name}",
+                    f"{taken} of the {int(chosen.sum())} examples whose {share.column} is {share.value} are in the "
+                    f"{other} part as well",
+                )
             )
         parts[chosen] = part
     return parts
@@ -214,9 +217,12 @@ def _groups(source: Source, spec: DataSpec, count: int) -> tuple[NDArray[np.int6
         return np.full(count, -1, dtype="<i8"), ()
     values = source.column(spec.group_column)
     if missing := values.count(""):
-        raise errors.InputError(
-            f"data: {missing} of {count} rows have no {spec.group_column} (the first is row {values.index('')}); give each a group of its "
-            "own, or leave these rows out."
+        raise InputError(
+            Fault(
+                "data",
+                f"{missing} of {count} rows have no {spec.group_column} (the first is row {values.index('')}); "
+                "give each a group of its own, or leave these rows out",
+            )
         )
     names, numbers = np.unique(np.array(values), return_inverse=True)
     return numbers.astype("<i8"), tuple(names.tolist())

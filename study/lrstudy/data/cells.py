@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import Any
 
-from lrstudy import errors
+from lrstudy.errors import Fault, InputError
 
 POOL, VALIDATION, TEST = 0, 1, 2
 """Which part of the data the source itself puts an example in; the pool is what splits divide."""
@@ -44,8 +44,12 @@ def labels_of(rows: Sequence[Any], where: str, several: bool | None = None) -> l
         return [split_labels(str(value)) for value in plain]
     if len({type(value) for value in plain}) > 1:
         first = next(k for k, value in enumerate(plain) if type(value) is not type(plain[0]))
-        raise errors.InputError(
-            f"{where}: expected all numbers or all names; got {plain[0]!r} in row 0, {plain[first]!r} in row {first}."
+        raise InputError(
+            Fault(
+                where,
+                expected="all numbers or all names",
+                got=f"{plain[0]!r} in row 0, {plain[first]!r} in row {first}",
+            )
         )
     return list(plain)
 
@@ -72,8 +76,12 @@ def parts_of(values: Sequence[object], where: str, must: bool = False) -> list[i
         return None
     first = next(k for k, name in enumerate(names) if name not in PART_NAMES)
     shown = ", ".join(repr(name) for name in list(strange)[:3])
-    raise errors.InputError(
-        f"{where}: expected train, val or test in every row; got {shown} in {sum(strange.values())} rows, the first of them row {first}."
+    raise InputError(
+        Fault(
+            where,
+            expected="train, val or test in every row",
+            got=f"{shown} in {sum(strange.values())} rows, the first of them row {first}",
+        )
     )
 
 
@@ -86,7 +94,9 @@ def _of_lists(rows: Sequence[Any], where: str) -> list[Label]:
     found: list[list[int | str]] = []
     for number, row in enumerate(rows):
         if not _is_list(row):
-            raise errors.InputError(f"{where}, row {number}: expected a list of labels as in other rows; got {row!r}.")
+            raise InputError(
+                Fault(f"{where}, row {number}", expected="a list of labels as in other rows", got=f"{row!r}")
+            )
         items = row.tolist() if hasattr(row, "tolist") else list(row)
         found.append([_scalar(item, f"{where}, row {number}") for item in items])
     values = {value for row in found for value in row}
@@ -95,9 +105,13 @@ def _of_lists(rows: Sequence[Any], where: str) -> list[Label]:
         (length, _), *others = lengths.most_common()
         if others:
             odd = next(k for k, row in enumerate(found) if len(row) != length)
-            raise errors.InputError(
-                f"{where}, row {odd}: expected {length} values of 0 or 1, one for each label, as in other rows; got {len(found[odd])}. "
-                "(Lists of labels are lists of their names.)"
+            raise InputError(
+                Fault(
+                    f"{where}, row {odd}",
+                    expected=f"{length} values of 0 or 1, one for each label, as in other rows",
+                    got=str(len(found[odd])),
+                    advice="(Lists of labels are lists of their names.)",
+                )
             )
         digits = len(str(length - 1))
         return [tuple(f"{place:0{digits}d}" for place, value in enumerate(row) if value) for row in found]
@@ -112,8 +126,8 @@ def _scalar(value: Any, where: str) -> int | str:
     if isinstance(value, (bool, Integral)) or (isinstance(value, Real) and float(value).is_integer()):
         return int(float(value)) if isinstance(value, Real) and not isinstance(value, Integral) else int(value)
     missing = value is None or (isinstance(value, float) and math.isnan(value))
-    raise errors.InputError(
-        f"{where}: expected a label, a whole number or a name; got {'none' if missing else repr(value)[:60]}."
+    raise InputError(
+        Fault(where, expected="a label, a whole number or a name", got="none" if missing else repr(value)[:60])
     )
 
 

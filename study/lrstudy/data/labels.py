@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from lrstudy import errors
 from lrstudy.data.cells import Label
+from lrstudy.errors import Fault, InputError, unknown
 
 Labels = NDArray[np.int64] | NDArray[np.uint8]
 
@@ -20,15 +20,15 @@ def encode(labels: Sequence[Label], chosen: str | None) -> tuple[Labels, tuple[s
     all, where there may be several), labels of different kinds, and a chosen one that does not exist.
     """
     if len({type(label) for label in labels}) > 1:
-        raise errors.InputError(
-            "data: labels are of different kinds: expected all numbers, all names or all lists of names."
+        raise InputError(
+            Fault("data", "labels are of different kinds: expected all numbers, all names or all lists of names")
         )
     if labels and isinstance(labels[0], tuple):
         return _several([label for label in labels if isinstance(label, tuple)], chosen)
     values = sorted(set(labels))
     if len(values) < 2:
         only = f"the single class {values[0]!r}" if values else "no example"
-        raise errors.InputError(f"data: the source has {only}; expected at least two classes.")
+        raise InputError(Fault("data", f"the source has {only}; expected at least two classes"))
     _require_classes(labels, values)
     index = {value: k for k, value in enumerate(values)}
     encoded = np.array([index[label] for label in labels], dtype="<i8")
@@ -59,16 +59,20 @@ def _require_classes(labels: Sequence[Label], values: Sequence[object]) -> None:
     numbers = [value for value in values if isinstance(value, int)]
     if numbers and min(numbers) < 0 and values != [-1, 1]:
         rows = [row for row, label in enumerate(labels) if isinstance(label, int) and label < 0]
-        raise errors.InputError(
-            f"data: labels: expected numbers from 0 on (or -1 and 1 for two classes); got {labels[rows[0]]} in row {rows[0]} and "
-            f"negative ones in {len(rows)} of {len(labels)} rows. Leave out rows without a label."
+        raise InputError(
+            Fault(
+                "data",
+                f"labels: expected numbers from 0 on (or -1 and 1 for two classes); got {labels[rows[0]]} in row "
+                f"{rows[0]} and negative ones in {len(rows)} of {len(labels)} rows",
+                advice="Leave out rows without a label.",
+            )
         )
 
 
 def _several(labels: list[tuple[str, ...]], chosen: str | None) -> tuple[Labels, tuple[str, ...]]:
     names = tuple(sorted({name for label in labels for name in label}))
     if not names:
-        raise errors.InputError("data: no example has a label.")
+        raise InputError(Fault("data", "no example has a label"))
     index = {name: k for k, name in enumerate(names)}
     encoded = np.zeros((len(labels), len(names)), dtype=np.uint8)
     for row, label in enumerate(labels):
@@ -78,13 +82,13 @@ def _several(labels: list[tuple[str, ...]], chosen: str | None) -> tuple[Labels,
 
 def _place(chosen: str, names: tuple[str, ...]) -> int:
     if chosen not in names:
-        raise errors.InputError(errors.unknown("task.label", "label", chosen, names))
+        raise InputError(unknown("task.label", "label", chosen, names))
     return names.index(chosen)
 
 
 def _one_of_them(is_it: NDArray[np.bool_], name: str) -> tuple[Labels, tuple[str, ...]]:
     if is_it.all() or not is_it.any():
-        raise errors.InputError(
-            f"task.label: expected a label that some examples have and others lack; {name!r} is none."
+        raise InputError(
+            Fault("task.label", expected=f"a label that some examples have and others lack; {name!r} is none")
         )
     return is_it.astype("<i8"), (f"not {name}", name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lrstudy import errors, user_code
+from lrstudy import user_code
 from lrstudy.data.sources.base import Source
 from lrstudy.data.sources.csv_file import CsvFile
 from lrstudy.data.sources.digits import Digits
@@ -14,6 +14,7 @@ from lrstudy.data.sources.parquet import Parquet
 from lrstudy.data.sources.torchvision_sets import SETS, TorchvisionSet
 from lrstudy.data.sources.user_function import UserFunction
 from lrstudy.data.spec import DataSpec
+from lrstudy.errors import InputError, unknown
 
 
 def open_source(spec: DataSpec) -> Source:
@@ -37,4 +38,4 @@ def open_source(spec: DataSpec) -> Source:
     if colon and kind == "npz":
         return NpzFile(Path(path))
     kinds = ("digits", "folder:PATH", "parquet:PATH", "csv:PATH", "npz:PATH", "./mine.py:load")
-    raise errors.InputError(errors.unknown("data", "source", spec.source, (*kinds, *SETS)))
+    raise InputError(unknown("data", "source", spec.source, (*kinds, *SETS)))

@@ -16,10 +16,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from lrstudy import errors
 from lrstudy.data.cells import TEST, VALIDATION
 from lrstudy.data.labels import Labels, class_counts, strata
 from lrstudy.data.spec import ByColumn, SplitSpec
+from lrstudy.errors import Fault, InputError, unknown
 
 Indices = NDArray[np.int64]
 Keys = NDArray[np.uint64]
@@ -98,33 +98,37 @@ def _share(share: float | int | Literal["given"] | ByColumn) -> float | int | Li
 
 
 def _check(spec: SplitSpec, subset: int | None, group: Indices | None) -> None:
-    found = []
+    faults: list[Fault] = []
     if spec.by == "group" and group is None:
-        found.append("split.by: group needs a column of groups; name it as data: {source: ..., group: COLUMN}.")
+        problem = "group needs a column of groups; name it as data: {source: ..., group: COLUMN}"
+        faults.append(Fault("split.by", problem))
     for name, share in (("test", spec.test), ("validation", spec.validation)):
         field = f"split.{name}"
         if share == "given" or isinstance(share, ByColumn):
             continue
         if isinstance(share, bool) or not isinstance(share, (int, float)):
-            found.append(f"{field}: expected a fraction, a count or 'given'; got {share!r}.")
+            faults.append(Fault(field, expected="a fraction, a count or 'given'", got=f"{share!r}"))
         elif isinstance(share, float) and not 0 < share < 1:
-            found.append(f"{field}: a fraction must lie between 0 and 1, exclusive; got {share!r}.")
+            faults.append(Fault(field, expected="a fraction between 0 and 1, exclusive", got=f"{share!r}"))
         elif isinstance(share, int) and share < 1:
-            found.append(f"{field}: a count must be at least 1; got {share!r}.")
+            faults.append(Fault(field, expected="a count of at least 1", got=f"{share!r}"))
     if subset is not None and subset < 2:
-        found.append(f"subset: expected at least 2 examples; got {subset!r}.")
+        faults.append(Fault("subset", expected="at least 2 examples", got=f"{subset!r}"))
     if spec.by not in ("stratified", "group", "random"):
-        found.append(errors.unknown("split.by", "rule", spec.by, ("stratified", "group", "random")))
-    if found:
-        raise errors.InputError(found)
+        faults.append(unknown("split.by", "rule", spec.by, ("stratified", "group", "random")))
+    if faults:
+        raise InputError(faults)
 
 
 def _given(name: str, indices: Indices) -> Indices:
     if not len(indices):
         instead = {"test": "0.2", "validation": "0.15"}[name]
-        raise errors.InputError(
-            f"split.{name}: the data gives no {name} part; write a fraction or a count instead of 'given', "
-            f"such as `split.{name}: {instead}`."
+        raise InputError(
+            Fault(
+                f"split.{name}",
+                f"the data gives no {name} part; write a fraction or a count instead of 'given', such as `split.{name}: "
+                f"{instead}`",
+            )
         )
     return indices
 
@@ -144,7 +148,7 @@ def _draw(
     count = round(share * len(pool)) if isinstance(share, float) else share
     most = len(pool) - 1 if leave else len(pool)
     if not 1 <= count <= most:
-        raise errors.InputError(f"{field}: {share!r} asks for {count} of {len(pool)} examples; expected 1 to {most}.")
+        raise InputError(Fault(field, f"{share!r} asks for {count} of {len(pool)} examples; expected 1 to {most}"))
     if by_group is not None:
         return _draw_whole(field, count, pool, by_group, _keys(name, seed, int(by_group.max()) + 1), leave=leave)
     members, sizes = np.unique(groups[pool], return_inverse=True, return_counts=True)[1:]
@@ -159,7 +163,7 @@ def _draw_whole(field: str, count: int, pool: Indices, group: Indices, keys: Key
     """Sorted indices of whole groups, in the order of their keys, leaving out those that would lead away from `count` examples."""
     numbers, sizes = np.unique(group[pool], return_counts=True)
     if leave and len(numbers) < 2:
-        raise errors.InputError(f"{field}: all {len(pool)} examples are of one group, which cannot be divided.")
+        raise InputError(Fault(field, f"all {len(pool)} examples are of one group, which cannot be divided"))
     order = np.argsort(keys[numbers], kind="stable").tolist()
     taken_at: list[int] = []
     reached = 0
@@ -178,9 +182,12 @@ def _check_groups(group: Indices, names: Sequence[str], parts: dict[str, Indices
         shared = np.intersect1d(group[first], group[second])
         if len(shared):
             shown = ", ".join(repr(names[k]) for k in shared[:5].tolist()) + (", ..." if len(shared) > 5 else "")
-            raise errors.InputError(
-                f"split: {len(shared)} groups lie in both {one} and {other} ({shown}), so results would be too good. Write "
-                "split.by: group with fractions or counts, or repair the parts that the data gives."
+            raise InputError(
+                Fault(
+                    "split",
+                    f"{len(shared)} groups lie in both {one} and {other} ({shown}), so results would be too good",
+                    advice="Write split.by: group with fractions or counts, or repair the parts that the data gives.",
+                )
             )
 
 
@@ -205,13 +212,16 @@ def _check_training_part(labels: Labels, train: Indices, validation: Indices, cl
     num_classes = labels.shape[1] if labels.ndim == 2 else max(len(classes), int(labels.max()) + 1)
     counts = class_counts(labels[train], num_classes)
     if not len(validation):
-        raise errors.InputError("subset: no example of the given validation part is left; raise it.")
+        raise InputError(Fault("subset", "no example of the given validation part is left; raise it"))
     absent = [classes[k] if classes else str(k) for k in np.flatnonzero(counts == 0).tolist()]
     if absent:
         names = ", ".join(repr(name) for name in absent[:5]) + (", ..." if len(absent) > 5 else "")
-        raise errors.InputError(
-            f"split: {len(absent)} of {num_classes} classes have no training example ({names}); take less "
-            "for test and validation, raise `subset`, or leave these classes out of the data."
+        raise InputError(
+            Fault(
+                "split",
+                f"{len(absent)} of {num_classes} classes have no training example ({names}); take less for test "
+                "and validation, raise `subset`, or leave these classes out of the data",
+            )
         )
 
 

@@ -25,7 +25,7 @@ from lrstudy.data.sources.parquet import Parquet, column_names
 from lrstudy.data.sources.user_function import UserFunction
 from lrstudy.data.spec import DataSpec, SplitSpec
 from lrstudy.data.splits import Splits, split
-from lrstudy.errors import InputError, choices, user_path
+from lrstudy.errors import Fault, InputError, user_path
 
 _IMAGE_COLUMNS = ("image", "img", "image_path", "path", "filepath", "file", "filename", "file_name", "image_id")
 _LABEL_COLUMNS = (
@@ -104,14 +104,17 @@ def find_sources(data: str) -> list[str]:
     kinds = {".parquet": "parquet", ".csv": "csv", ".npz": "npz"}
     if path.is_file():
         if path.suffix.lower() not in kinds:
-            raise InputError(f"--data: expected a .parquet, .csv or .npz file or a folder; got the file {path}.")
+            raise InputError(
+                Fault("--data", expected="a .parquet, .csv or .npz file or a folder", got=f"the file {path}")
+            )
         return [f"{kinds[path.suffix.lower()]}:{path}"]
     if colon or "/" in data or "." in data:
-        raise InputError(f"--data: there is no file or folder {path}.")
+        raise InputError(Fault("--data", f"there is no file or folder {path}"))
     try:
         open_source(DataSpec(data))
     except InputError as error:
-        raise InputError([f"--data: {data} is no folder, file or known data set. {error.faults[0]}"]) from None
+        problem = f"{data} is no folder, file or known data set"
+        raise InputError(Fault("--data", problem, advice=error.sentences[0])) from None
     return [data]
 
 
@@ -144,7 +147,7 @@ def look(source: str) -> Found:
     except InputError as error:
         if group is None or not (has_test or has_validation):
             raise
-        leak, has_test, has_validation = error.faults[0], False, False
+        leak, has_test, has_validation = error.sentences[0], False, False
         splits = divided(False, False)
     sizes, is_grey, is_stored_grey = _sample(opened, len(rows))
     is_uniform = len(set(sizes)) == 1 and (len(sizes) == len(rows) or source.startswith(("npz:", "digits")))
@@ -167,7 +170,11 @@ def _sources_of_folder(folder: Path) -> list[str]:
             found.append(f"{suffix}:{files[0]}")
         elif files and not found:
             raise InputError(
-                f"--data: {folder} holds {len(files)} .{suffix} files ({', '.join(f.name for f in files[:5])}); name one of them."
+                Fault(
+                    "--data",
+                    f"{folder} holds {len(files)} .{suffix} files ({', '.join(f.name for f in files[:5])}); name "
+                    "one of them",
+                )
             )
     folders = [path for path in entries if path.is_dir()]
     if (folder / "train").is_dir() or (folders and not found):
@@ -176,8 +183,11 @@ def _sources_of_folder(folder: Path) -> list[str]:
         images = sum(path.suffix.lower() in EXTENSIONS for path in entries)
         has = f"{images} images and no class folders" if images else "neither images nor tables"
         raise InputError(
-            f"--data: expected one folder of images per class (also below train/ and test/), a train.parquet, or a .csv, "
-            f".parquet or .npz file; {folder} has {has}."
+            Fault(
+                "--data",
+                expected="one folder of images per class (also below train/ and test/), a train.parquet, or a .csv, "
+                f".parquet or .npz file; {folder} has {has}",
+            )
         )
     return sorted(found, key=lambda source: not any(_plain(name) in _GROUP_COLUMNS for name in _columns(source)))
 
@@ -192,7 +202,7 @@ def _columns(source: str) -> list[str]:
             with Path(path).open(newline="", encoding="utf-8-sig") as file:
                 return [name.strip() for name in next(csv.reader(file), [])]
         except (OSError, UnicodeDecodeError, csv.Error) as error:
-            raise InputError(f"--data: {path} cannot be read ({error}).") from None
+            raise InputError(Fault("--data", f"{path} cannot be read ({error})")) from None
     if kind == "parquet":
         return column_names(Path(path) / "train.parquet" if Path(path).is_dir() else Path(path), "--data")
     return []
@@ -207,8 +217,12 @@ def _pick(columns: Sequence[str], candidates: Sequence[str], what: str) -> str |
             if _plain(name) == candidate:
                 return name
     raise InputError(
-        f"--data: expected a column of {what}s, called one of {', '.join(candidates)}. {choices(columns)} "
-        f"Name it in a study file, as data: {{source: ..., {what}: COLUMN}}."
+        Fault(
+            "--data",
+            expected=f"a column of {what}s, called one of {', '.join(candidates)}",
+            valid=tuple(columns),
+            advice=f" Name it in a study file, as data: {{source: ..., {what}: COLUMN}}.",
+        )
     )
 
 
@@ -222,14 +236,21 @@ def _root(source: str, column: str) -> str | None:
     having = [sum((folder / name).is_file() for name in names) for folder in folders]
     if max(having) == 0:
         raise InputError(
-            f"--data: {table.name} names the image {names[0]}, which is neither in {table.parent} nor in a folder there."
+            Fault(
+                "--data",
+                f"{table.name} names the image {names[0]}, which is neither in {table.parent} nor in a folder there",
+            )
         )
     best = having.index(max(having))
     if having[best] < len(names):
         lost = next(name for name in names if not (folders[best] / name).is_file())
         raise InputError(
-            f"--data: {table.name} names {len(names)} images, of which {having[best]} are in {folders[best]}; {lost} is not. Expected all "
-            "in one folder, or paths that start there."
+            Fault(
+                "--data",
+                f"{table.name} names {len(names)} images, of which {having[best]} are in {folders[best]}; {lost} "
+                "is not",
+                advice="Expected all in one folder, or paths that start there.",
+            )
         )
     return str(folders[best]) if best else None
 
@@ -268,7 +289,7 @@ def _sample(source: Source, count: int) -> tuple[tuple[tuple[int, int], ...], bo
         except Exception:  # Pillow's readers raise anything; `lrstudy validate` reports every one of them
             continue
     if not sizes:
-        raise InputError("--data: none of the first images can be decoded.")
+        raise InputError(Fault("--data", "none of the first images can be decoded"))
     return tuple(sizes), is_grey, is_stored_grey
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lrstudy.errors import InputError
+from lrstudy.errors import Fault, InputError
 from lrstudy.models.catalogue import NUM_SECTIONS, describe
 
 Names = tuple[str, ...]
@@ -93,19 +93,29 @@ def _of_user(
         module = builder(num_classes, channels, size)
     except Exception as error:
         raise InputError(
-            f"model: {name} failed when called with ({num_classes}, {channels}, {size}): {type(error).__name__}: {error}"
+            Fault(
+                "model",
+                f"{name} failed when called with ({num_classes}, {channels}, {size}): {type(error).__name__}: {error}",
+            )
         ) from error
     if not isinstance(module, nn.Module) or not any(True for _ in module.parameters()):
-        raise InputError(f"model: {name} must return a torch.nn.Module with parameters; got {type(module).__name__}.")
+        raise InputError(
+            Fault("model", f"{name} must return a torch.nn.Module with parameters; got {type(module).__name__}")
+        )
     try:
         with torch.no_grad():
             shape = tuple(module.eval()(torch.zeros(2, channels, size, size)).shape)
     except Exception as error:
         raise InputError(
-            f"model: {name} cannot take images of shape (2, {channels}, {size}, {size}): {type(error).__name__}: {error}"
+            Fault(
+                "model",
+                f"{name} cannot take images of shape (2, {channels}, {size}, {size}): {type(error).__name__}: {error}",
+            )
         ) from error
     if shape != (2, num_classes):
-        raise InputError(f"model: {name} must give logits of shape (2, {num_classes}) for two images; got {shape}.")
+        raise InputError(
+            Fault("model", f"{name} must give logits of shape (2, {num_classes}) for two images; got {shape}")
+        )
     return Model(module.train(), _sections_of_user(module, name), description)
 
 
@@ -117,8 +127,11 @@ def _sections_of_user(module: nn.Module, name: str) -> tuple[Names, ...]:
         parts = tuple(tuple(part) for part in given())
         if len(parts) != NUM_SECTIONS or sorted(n for part in parts for n in part) != sorted(names):
             raise InputError(
-                f"model: sections() of {name} must give {NUM_SECTIONS} lists, input to head, that hold the name of every "
-                f"parameter once; got {[len(part) for part in parts]} names of {len(names)} parameters."
+                Fault(
+                    "model",
+                    f"sections() of {name} must give {NUM_SECTIONS} lists, input to head, that hold the name of every "
+                    f"parameter once; got {[len(part) for part in parts]} names of {len(names)} parameters",
+                )
             )
         return parts
     children = [child for child, part in module.named_children() if any(True for _ in part.parameters())]

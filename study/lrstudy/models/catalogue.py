@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from lrstudy import errors
+from lrstudy.errors import Fault, InputError, not_yet, unknown
 from lrstudy.user_code import is_reference
 
 BUILDER = 1
@@ -79,9 +79,12 @@ def describe(name: str, num_classes: int, channels: int, size: int) -> dict[str,
     family = family_of(name)
     if size < family.least or size % family.multiple:
         steps = f", in multiples of {family.multiple}" if family.multiple > 1 else ""
-        raise errors.InputError(
-            f"model: {name} needs images of at least {family.least} pixels{steps}; got {size}. "
-            "Set image.size, or choose another model (small_cnn and resnet18 take 8 pixels and more)."
+        raise InputError(
+            Fault(
+                "model",
+                f"{name} needs images of at least {family.least} pixels{steps}; got {size}",
+                advice="Set image.size, or choose another model (small_cnn and resnet18 take 8 pixels and more).",
+            )
         )
     assert num_classes >= 1, num_classes
     assert channels in (1, 3), channels
@@ -103,13 +106,13 @@ def family_of(name: str) -> Family:
     if is_reference(name):
         return Family((name,), least=1)
     if name.startswith("timm:"):
-        raise errors.not_yet("model", f"the model {name!r}", "Use a torchvision name, or a model of your own.")
+        raise not_yet("model", f"the model {name!r}", "Use a torchvision name, or a model of your own.")
     import torchvision
 
     if name in torchvision.models.list_models(module=torchvision.models):
         return Family((name,))
     known = [known for family in FAMILIES for known in family.names]
-    raise errors.InputError(errors.unknown("model", "model", name, known))
+    raise InputError(unknown("model", "model", name, known))
 
 
 def has_batchnorm(name: str) -> bool | None:

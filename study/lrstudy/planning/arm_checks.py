@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 from lrstudy import user_code
-from lrstudy.errors import InputError, raised
-from lrstudy.planning.arms import COMMON, Arm, one_at_a_time, origin
+from lrstudy.config.common import COMMON
+from lrstudy.errors import Fault, InputError, faults_of
+from lrstudy.planning.arms import Arm, one_at_a_time, origin
 from lrstudy.planning.plan import Plan
 from lrstudy.policies import build, contract, resolve
 from lrstudy.policies.base import Policy, durations_of
@@ -26,7 +27,7 @@ def check_against_data(plan: Plan) -> None:
     Raises InputError with every fault: a model that cannot take the images, batches larger than the training set,
     settings that do not fit or have no effect.
     """
-    faults = [f"workload.{fault}" for fault in raised(lambda: plan.root(0))]
+    faults = [fault.within("workload") for fault in faults_of(lambda: plan.root(0))]
     faults += [fault for arm in plan.arms.values() for fault in _faults(plan, arm)]
     if faults:
         raise InputError(list(dict.fromkeys(faults)))
@@ -39,20 +40,21 @@ def notes(plan: Plan) -> list[str]:
     return of_data + [note for name, arm in plan.arms.items() if name not in plan.retired for note in _notes(plan, arm)]
 
 
-def _faults(plan: Plan, arm: Arm) -> Iterator[str]:
-    """A sentence for each fault of an arm, led by where the study file has it."""
+def _faults(plan: Plan, arm: Arm) -> Iterator[Fault]:
+    """The faults of an arm, placed where the study file has them."""
     num_train, batch = plan.workload.counts[0], arm.space["batch_size"]
     sizes = batch.values or (batch.low, batch.high)
     if max(sizes) > num_train:
         where = origin(plan.study, arm.name, "batch_size")
-        yield f"{where}: expected at most the {num_train} examples of the training part; got {max(sizes)}."
+        expected = f"at most the {num_train} examples of the training part"
+        yield Fault(where, expected=expected, got=str(max(sizes)))
         return
     configurations = list(one_at_a_time(arm.space))
     if user_code.is_reference(arm.policy):
         run, parameters = plan.run(arm, configurations[0]), arm.parameters(configurations[0])
-        found = contract.check(resolve(arm.policy), parameters, (run,))
-        yield from (f"arms.{arm.name}: {fault}" for fault in found)
-        if found:
+        broken = contract.check(resolve(arm.policy), parameters, (run,))
+        yield from (fault.within(f"arms.{arm.name}", ": ") for fault in broken)
+        if broken:
             return  # what follows would say the same in other words
     yield from _of_batchnorm(plan, arm)
     refused = [fault for configuration in configurations for fault in _of_values(plan, arm, configuration)]
@@ -77,13 +79,13 @@ def _notes(plan: Plan, arm: Arm) -> Iterator[str]:
         )
 
 
-def _of_values(plan: Plan, arm: Arm, configuration: Configuration) -> Iterator[str]:
+def _of_values(plan: Plan, arm: Arm, configuration: Configuration) -> Iterator[Fault]:
     """What the policy with these values does not take of the run."""
     run, policy = plan.run(arm, configuration), build(arm.policy, arm.parameters(configuration))
     beyond = list(_beyond_the_budget(policy, run))
     if isinstance(policy, PlateauPolicy):
         beyond += _of_plateau(plan, arm, policy)
-    yield from (f"arms.{arm.name}.{fault}" for fault in beyond)
+    yield from (fault.within(f"arms.{arm.name}") for fault in beyond)
     if beyond:
         return
     is_default = configuration == arm.space.default()
@@ -91,9 +93,9 @@ def _of_values(plan: Plan, arm: Arm, configuration: Configuration) -> Iterator[s
         for epoch in range(run.num_epochs) if is_default else _some_epochs(run):
             policy.settings(epoch, (), run)
     except InputError as error:
-        yield from (f"arms.{arm.name}.{fault.removesuffix('.')}." for fault in error.faults)
+        yield from error.within(f"arms.{arm.name}").faults
     except Exception as error:  # a user's policy may raise anything
-        yield f"arms.{arm.name}: {type(error).__name__}: {error}, with {configuration}."
+        yield Fault(f"arms.{arm.name}", f"{type(error).__name__}: {error}, with {configuration}")
 
 
 def _some_epochs(run: Run) -> list[int]:
@@ -105,27 +107,28 @@ def _metrics(plan: Plan) -> list[str]:
     return ["val_loss", "train_loss", *(f"val_{name}" for name in plan.workload.task.metrics)]
 
 
-def _beyond_the_budget(policy: Policy, run: Run) -> Iterator[str]:
+def _beyond_the_budget(policy: Policy, run: Run) -> Iterator[Fault]:
     """Durations that no epoch of the run reaches: a list of milestones may go on beyond the end, but not begin there."""
     for name, durations in durations_of(policy):
         if durations and all(policy.epochs(duration, run) > run.num_epochs for duration in durations):
             shown = ", ".join(map(str, durations))
-            yield f"{name}: expected a duration within the budget of {run.num_epochs} epochs; got {shown}."
+            yield Fault(name, expected=f"a duration within the budget of {run.num_epochs} epochs", got=shown)
 
 
-def _of_plateau(plan: Plan, arm: Arm, policy: PlateauPolicy) -> Iterator[str]:
+def _of_plateau(plan: Plan, arm: Arm, policy: PlateauPolicy) -> Iterator[Fault]:
     """A metric that is not there or goes the other way; a rule that the study file makes too patient to ever act."""
-    yield from raised(lambda: policy.require_metrics(_metrics(plan)))
+    yield from faults_of(lambda: policy.require_metrics(_metrics(plan)))
     ways = "min" if policy.metric.endswith("loss") else "max"
     if policy.mode not in ("auto", ways):
-        yield f"mode: expected auto or {ways} with {policy.metric}; got {policy.mode}."
+        yield Fault("mode", expected=f"auto or {ways} with {policy.metric}", got=policy.mode)
     num_epochs = plan.study.budget.epochs
     unchanging = [{policy.metric: 1.0}] * (num_epochs - 1)  # the last epoch's metric acts on nothing
     if "patience" in plan.study.arms.get(arm.name, {}) and not any(policy.triggers(unchanging)):
-        yield f"patience: expected a rule that can act within the budget of {num_epochs} epochs; got {policy.patience}."
+        expected = f"a rule that can act within the budget of {num_epochs} epochs"
+        yield Fault("patience", expected=expected, got=str(policy.patience))
 
 
-def _of_batchnorm(plan: Plan, arm: Arm) -> Iterator[str]:
+def _of_batchnorm(plan: Plan, arm: Arm) -> Iterator[Fault]:
     """What does not fit a model with BatchNorm: single examples, micro-batches that are other pieces; or one without.
 
     One example has no statistics. Micro-batches give the whole batch's update only if BatchNorm takes its statistics over
@@ -140,23 +143,21 @@ def _of_batchnorm(plan: Plan, arm: Arm) -> Iterator[str]:
     if not plan.has_batchnorm:
         if "norm_batch" in given:
             where = origin(plan.study, arm.name, "norm_batch")
-            yield f"{where}: expected it only with a model that has BatchNorm, which {named} has not."
+            yield Fault(where, expected=f"it only with a model that has BatchNorm, which {named} has not")
         return
     for name in ones:
         where = origin(plan.study, arm.name, name)
-        yield f"{where}: expected at least 2 with {named}, whose BatchNorm needs more than one example; got 1."
+        yield Fault(where, expected=f"at least 2 with {named}, whose BatchNorm needs more than one example", got="1")
     for configuration in one_at_a_time(arm.space):
         recipe = plan.run(arm, configuration).recipe
         micro, norm = recipe.micro_batch, recipe.norm_batch
         if micro is not None and (norm is None or micro % norm):
             got = f"{micro} without norm_batch" if norm is None else f"{micro} with norm_batch {norm}"
-            yield (
-                f"{origin(plan.study, arm.name, 'micro_batch')}: expected a multiple of norm_batch with {named}, whose BatchNorm "
-                f"else sees other pieces than those of the whole batch; got {got}."
-            )
+            expected = f"a multiple of norm_batch with {named}, whose BatchNorm else sees other pieces than those of the whole batch"
+            yield Fault(origin(plan.study, arm.name, "micro_batch"), expected=expected, got=got)
 
 
-def _cap_below_the_batch(plan: Plan, arm: Arm) -> Iterator[str]:
+def _cap_below_the_batch(plan: Plan, arm: Arm) -> Iterator[Fault]:
     """A cap that the study file sets below every batch: nothing could grow."""
     if not issubclass(resolve(arm.policy), GrowingPolicy) or "cap" not in plan.study.arms.get(arm.name, {}):
         return
@@ -164,10 +165,10 @@ def _cap_below_the_batch(plan: Plan, arm: Arm) -> Iterator[str]:
     batch = arm.space["batch_size"]
     least = min(batch.values or (batch.low,))
     if caps and max(caps) < least:
-        yield f"arms.{arm.name}.cap: expected at least the batch_size {least}; got {max(caps)}."
+        yield Fault(f"arms.{arm.name}.cap", expected=f"at least the batch_size {least}", got=str(max(caps)))
 
 
-def _without_effect(plan: Plan, arm: Arm, configurations: Sequence[Configuration]) -> Iterator[str]:
+def _without_effect(plan: Plan, arm: Arm, configurations: Sequence[Configuration]) -> Iterator[Fault]:
     """Parameters that the study file gives and that change nothing; of reactive policies nothing is known beforehand."""
     if resolve(arm.policy).reactive:
         return
@@ -175,16 +176,17 @@ def _without_effect(plan: Plan, arm: Arm, configurations: Sequence[Configuration
     for name in ("norm_batch", "micro_batch"):
         if name in written and name in arm.space and not _is_effective(plan, arm, configurations, name):
             values = ", ".join(str(value) for value in arm.space[name].values)
-            yield f"arms.{arm.name}.{name}: expected fewer examples than a batch has; got {values}, with batches that are no larger."
+            got = f"{values}, with batches that are no larger"
+            yield Fault(f"arms.{arm.name}.{name}", expected="fewer examples than a batch has", got=got)
     points = spread(arm.space.searched, _POINTS)
     for parameter in arm.space.searched:
         is_given = parameter.name in written or parameter.name in COMMON
         if is_given and not any(_matters(plan, arm, parameter, point) for point in points):
             caveats = {c for one in configurations for c in build(arm.policy, arm.parameters(one)).caveats()}
-            why = "".join(f" {caveat}" for caveat in sorted(caveats) if parameter.name in caveat)
-            yield (
-                f"arms.{arm.name}.{parameter.name}: expected a single value, as the values searched make no difference to what is "
-                f"trained.{why}"
+            yield Fault(
+                f"arms.{arm.name}.{parameter.name}",
+                expected="a single value, as the values searched make no difference to what is trained",
+                advice=" ".join(caveat for caveat in sorted(caveats) if parameter.name in caveat),
             )
 
 

@@ -13,10 +13,11 @@ from dataclasses import asdict, dataclass, field
 from itertools import islice
 from typing import Any
 
+from lrstudy.config.common import COMMON
 from lrstudy.lineage import chain
 from lrstudy.memo.memo import Memo
 from lrstudy.memo.records import Record
-from lrstudy.planning.arms import COMMON, Arm, origin
+from lrstudy.planning.arms import Arm, origin
 from lrstudy.planning.plan import CONFIRM_SEED, Plan
 from lrstudy.policies import build
 from lrstudy.policies.base import Policy

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from lrstudy import config
 from lrstudy.config import StudyFile
-from lrstudy.errors import InputError, raised
+from lrstudy.errors import InputError, faults_of
 from lrstudy.lineage import Root
 from lrstudy.models.catalogue import NUM_SECTIONS, has_batchnorm
 from lrstudy.planning import arms as arms_module
@@ -123,8 +123,8 @@ def read(text: str, overrides: Sequence[str] = (), base: Path = _HERE) -> StudyF
     """
     study, faults = config.examine(text, overrides)
     if study is not None:
-        faults += raised(lambda: arms_module.resolve(study, base))
-        faults += [f"workload.{fault}" for fault in raised(lambda: check_without_data(study, base))]
+        faults += faults_of(lambda: arms_module.resolve(study, base))
+        faults += [fault.within("workload") for fault in faults_of(lambda: check_without_data(study, base))]
     if faults or study is None:
         raise InputError(faults)
     return study

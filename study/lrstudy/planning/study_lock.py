@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lrstudy.errors import InputError
+from lrstudy.errors import Fault, InputError
 from lrstudy.planning.arms import Arm, from_definition, one_at_a_time
 from lrstudy.planning.plan import Plan
 from lrstudy.policies import build
@@ -32,18 +32,22 @@ def read(folder: Path) -> dict[str, Any]:
     if not path.exists():
         if folder.is_dir() and any(not _is_begun_by_us(child.name) for child in folder.iterdir()):
             raise InputError(
-                f"storage.path: {folder} exists and is no study's folder (it has no study.lock.json). {_WAY_OUT}"
+                Fault(
+                    "storage.path",
+                    f"{folder} exists and is no study's folder (it has no study.lock.json)",
+                    advice=_WAY_OUT,
+                )
             )
         return {}
     try:
         lock = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InputError(f"storage.path: {path} cannot be read ({error}). {_WAY_OUT}") from None
+        raise InputError(Fault("storage.path", f"{path} cannot be read ({error})", advice=_WAY_OUT)) from None
     found = lock.get("lock_format") if isinstance(lock, dict) else None
     if found != FORMAT:
-        raise InputError(f"storage.path: {path} has lock format {found!r}; expected {FORMAT}. {_WAY_OUT}")
+        raise InputError(Fault("storage.path", f"{path} has lock format {found!r}; expected {FORMAT}", advice=_WAY_OUT))
     if missing := [key for key in _NEEDED if key not in lock]:
-        raise InputError(f"storage.path: {path} is incomplete (no {', '.join(missing)}). {_WAY_OUT}")
+        raise InputError(Fault("storage.path", f"{path} is incomplete (no {', '.join(missing)})", advice=_WAY_OUT))
     return dict(lock)
 
 
@@ -207,9 +211,12 @@ def _refuse_changed_identity(plan: Plan, before: Mapping[str, Any], folder: Path
         what = " and ".join(filter(None, (", ".join(changed[:-1]), changed[-1])))
         shown = f" ({'; '.join(details)})" if details else ""
         raise InputError(
-            f"{folder} holds a study with other {what}{shown}. Results would not be comparable. "
-            "Give this one a name of its own with --as NAME (training they share is still recalled), or "
-            "restore the old value."
+            Fault(
+                "storage.path",
+                f"{folder} holds a study with other {what}{shown}",
+                advice="Results would not be comparable. Give this one a name of its own with --as NAME (training they "
+                "share is still recalled), or restore the old value.",
+            )
         )
 
 

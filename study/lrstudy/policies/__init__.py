@@ -14,11 +14,12 @@ from inspect import getmembers, isclass
 from pkgutil import iter_modules
 from types import MappingProxyType
 
-from lrstudy.errors import InputError, choices, unknown
+from lrstudy.annotations import Rule
+from lrstudy.errors import Fault, InputError, unknown
 from lrstudy.policies import families
 from lrstudy.policies.base import Policy, RatePolicy, parameter_names
 from lrstudy.policies.durations import Duration
-from lrstudy.policies.parameters import Rule, checked, expected
+from lrstudy.policies.parameters import checked, expected
 from lrstudy.policies.run import History, Run
 from lrstudy.settings import Settings
 from lrstudy.user_code import is_reference
@@ -75,15 +76,16 @@ def build(name: str, parameters: Mapping[str, object]) -> Policy:
 def build_from(policy: type[Policy], parameters: Mapping[str, object]) -> Policy:
     """As `build`, of a class."""
     names = parameter_names(policy)
-    faults = [f"{p}: {policy.name} has no such parameter. {choices(names, p)}" for p in parameters if p not in names]
+    problem = f"{policy.name} has no such parameter"
+    faults = [Fault(name, problem, valid=names, name=name) for name in parameters if name not in names]
     faults += [
-        f"{f.name}: expected {expected(policy, f.name)}; got nothing"
+        Fault(f.name, expected=expected(policy, f.name), got="nothing")
         for f in fields(policy)
         if f.name not in parameters and f.default is MISSING and f.default_factory is MISSING
     ]
-    values, unfit = checked(policy, {p: value for p, value in parameters.items() if p in names})
-    if faults or unfit:
-        raise InputError([*faults, *unfit])
+    values, unfitting = checked(policy, {p: value for p, value in parameters.items() if p in names})
+    if faults or unfitting:
+        raise InputError([*faults, *unfitting])
     return policy(**values)
 
 

@@ -10,12 +10,12 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Protocol
 
-from lrstudy.errors import InputError
+from lrstudy.errors import Fault, InputError
 from lrstudy.policies.parameters import require
 from lrstudy.policies.run import History, Run
-from lrstudy.settings import Recipe, Settings
+from lrstudy.settings import Recipe, Settings, Tail
 
 
 class OptimizerLike(Protocol):
@@ -46,7 +46,7 @@ def attach(
     *,
     num_examples: int,
     epochs: int,
-    tail: Literal["keep", "drop"] = "keep",
+    tail: Tail = "keep",
 ) -> Schedule:
     """Let `policy` decide the rates and momentum of `optimizer`, from the first update of `epochs` epochs on.
 
@@ -55,7 +55,7 @@ def attach(
     `betas`) of all groups at once. Raises InputError if the policy does not fit the run or the number of groups.
     """
     faults = [
-        f"{name}: expected a whole number of at least 1; got {value!r}"
+        Fault(name, expected="a whole number of at least 1", got=f"{value!r}")
         for name, value in (("num_examples", num_examples), ("epochs", epochs))
         if type(value) is not int or value < 1
     ]
@@ -149,7 +149,9 @@ class Schedule:
         if metrics:
             self._policy.require_metrics(metrics)
         if self._policy.reactive and not metrics:
-            raise InputError(f"metrics: expected the metrics of epoch {ended}, which {self._name} looks at; got none")
+            raise InputError(
+                Fault("metrics", expected=f"the metrics of epoch {ended}, which {self._name} looks at", got="none")
+            )
         self._history += [{} for _ in range(ended - len(self._history))]  # epochs that nobody ended
         self._history.append(_numbers(metrics or {}))
         if waits:
@@ -172,7 +174,10 @@ class Schedule:
         given, mine = state["run"], self._identity()
         if differing := [key for key in mine if given.get(key) != mine[key]]:
             raise InputError(
-                [f"{key}: expected {mine[key]!r}, as this schedule has; got {given.get(key)!r}" for key in differing]
+                [
+                    Fault(key, expected=f"{mine[key]!r}, as this schedule has", got=f"{given.get(key)!r}")
+                    for key in differing
+                ]
             )
         self._epoch, self._update = int(state["epoch"]), int(state["update"])
         self._history = [_numbers(metrics) for metrics in state["history"]]
@@ -233,5 +238,5 @@ def _numbers(metrics: Mapping[str, float]) -> dict[str, float]:
         try:
             numbers[name] = float(value)
         except (TypeError, ValueError):
-            raise InputError(f"metrics.{name}: expected a number; got {value!r}") from None
+            raise InputError(Fault(f"metrics.{name}", expected="a number", got=f"{value!r}")) from None
     return {name: value for name, value in numbers.items() if math.isfinite(value)}

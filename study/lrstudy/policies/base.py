@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from fractions import Fraction
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from lrstudy.errors import InputError
 from lrstudy.policies.attach import OptimizerLike, Schedule, attach
 from lrstudy.policies.durations import Duration, in_epochs
-from lrstudy.policies.parameters import Count, Floor, Rule, checked, fault, hints, is_of_durations
+from lrstudy.policies.parameters import Count, Floor, LearningRate, checked, hints, is_of_durations, unfit
 from lrstudy.policies.run import History, Run
-from lrstudy.settings import FloatArray, Settings
+from lrstudy.settings import FloatArray, Settings, Tail
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +41,7 @@ class Policy(ABC):
     horizon_free: ClassVar[bool] = True
     """Whether a longer budget only adds epochs, as long as durations are given in epochs or updates."""
 
-    lr: Annotated[float, Rule("a finite number above 0", lambda value: value > 0)]
+    lr: LearningRate
     batch_size: Count
     momentum: Floor = 0.9
 
@@ -56,9 +56,7 @@ class Policy(ABC):
     def settings(self, epoch: int, history: History, run: Run) -> Settings:
         """Settings of epoch `epoch` (from 0), given the metrics of all epochs before it."""
 
-    def attach(
-        self, optimizer: OptimizerLike, *, num_examples: int, epochs: int, tail: Literal["keep", "drop"] = "keep"
-    ) -> Schedule:
+    def attach(self, optimizer: OptimizerLike, *, num_examples: int, epochs: int, tail: Tail = "keep") -> Schedule:
         """A schedule that lets this policy drive an optimizer in a loop of your own (policies/attach.py)."""
         return attach(self, optimizer, num_examples=num_examples, epochs=epochs, tail=tail)
 
@@ -159,4 +157,4 @@ def require_absent(policy: Policy, names: Sequence[str], where: str) -> None:
     """Raise InputError for those of the parameters `names` that are given (not None): they exist only `where`."""
     given = [name for name in names if getattr(policy, name) is not None]
     if given:
-        raise InputError([fault(name, f"it only with {where}", getattr(policy, name)) for name in given])
+        raise InputError([unfit(name, f"it only with {where}", getattr(policy, name)) for name in given])

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from lrstudy import child_process, user_code
-from lrstudy.errors import InputError
+from lrstudy.errors import Fault, InputError
 from lrstudy.policies import build_from, resolve
 from lrstudy.policies.base import Policy, parameter_names
 from lrstudy.policies.run import History, Run
@@ -40,8 +40,8 @@ def check(
     parameters: Mapping[str, object] | None = None,
     runs: Sequence[Run] = RUNS,
     in_fresh_process: bool = True,
-) -> list[str]:
-    """What a policy with these parameters does against the contract, a sentence each; nothing if it keeps it.
+) -> list[Fault]:
+    """What a policy with these parameters does against the contract; nothing if it keeps it.
 
     Those left out take their defaults, `lr` and `batch_size` those of `COMMON`. Checked in each of the `runs` that the policy
     does not refuse (such as one that is shorter than its warm-up): settings
@@ -54,27 +54,27 @@ def check(
     except InputError as error:
         return list(error.faults)
     except Exception as error:  # the author's own __post_init__ may raise anything
-        return [f"it cannot be made: {_said(error)}"]
+        return [Fault("", f"it cannot be made: {_said(error)}")]
     fitting = [run for run in runs if not refusal(made, run)]
     if not fitting:
         return refusal(made, runs[0])
     for run in fitting:
         for rule in (_answers, _is_pure, _history_is_used_as_declared, _copies):
-            if found := list(dict.fromkeys(rule(made, run))):
-                return found  # later rules, and other runs, would say the same in other words
+            if faults := list(dict.fromkeys(rule(made, run))):
+                return faults  # later rules, and other runs, would say the same in other words
     return list(_in_a_fresh_process(made, fitting)) if in_fresh_process else []
 
 
-def refusal(policy: Policy, run: Run) -> list[str]:
+def refusal(policy: Policy, run: Run) -> list[Fault]:
     """Why a run is not one for this policy with these values: faults of parameters, or a batch that outgrows the data."""
     try:
         for epoch in range(run.num_epochs):
             made = policy.settings(epoch, (), run)
             if made.batch_size > run.num_examples:
-                words = f"at most the {run.num_examples} training examples; got {made.batch_size} in epoch {epoch}"
-                return [f"batch_size: expected {words}"]
+                most = f"at most the {run.num_examples} training examples"
+                return [Fault("batch_size", expected=most, got=f"{made.batch_size} in epoch {epoch}")]
     except InputError as error:
-        is_of_parameters = all(fault.partition(":")[0] in parameter_names(type(policy)) for fault in error.faults)
+        is_of_parameters = all(fault.where in parameter_names(type(policy)) for fault in error.faults)
         return list(error.faults) if is_of_parameters else []
     except Exception:
         return []  # the rules say what is wrong
@@ -89,7 +89,7 @@ def validate_policy(text: str, base: Path, parameters: Mapping[str, object] | No
     name = user_code.resolve(text, base) if user_code.is_reference(text) else text
     policy = resolve(name)
     if faults := check(policy, parameters):
-        raise InputError([fault if fault.startswith("policy: ") else f"{text}: {fault}" for fault in faults])
+        raise InputError([fault if fault.where == "policy" else fault.within(text, ": ") for fault in faults])
     made = build_from(policy, {**COMMON, **(parameters or {})})
     kind = "reactive: it looks at results" if policy.reactive else "not reactive: its settings are known beforehand"
     lines = [f"{text} is a valid policy ({kind}).", f"  parameters: {', '.join(_parameters(made))}"]
@@ -122,7 +122,7 @@ def _metrics(loss: float) -> dict[str, float]:
     return {"train_loss": loss, "val_loss": loss, **{f"val_{name}": 1 - loss / 2 for name in _METRICS}}
 
 
-def _answers(policy: Policy, run: Run) -> Iterator[str]:
+def _answers(policy: Policy, run: Run) -> Iterator[Fault]:
     """Every epoch has settings that fit the run."""
     for epoch in range(run.num_epochs):
         try:
@@ -131,21 +131,20 @@ def _answers(policy: Policy, run: Run) -> Iterator[str]:
             yield from error.faults
             return
         except Exception as error:
-            yield f"settings of epoch {epoch} raised {_said(error, policy)}"
+            yield Fault("", f"settings of epoch {epoch} raised {_said(error, policy)}")
             return
         if not isinstance(made, Settings):
-            yield f"settings of epoch {epoch}: expected what run.settings(lr, momentum, batch_size) gives; got {made!r}"
+            expected = "what run.settings(lr, momentum, batch_size) gives"
+            yield Fault(f"settings of epoch {epoch}", expected=expected, got=f"{made!r}")
             return
         shape = (run.num_updates(made.batch_size), run.num_sections)
         if made.lr.shape != shape:
-            yield (
-                f"settings of epoch {epoch}: expected rates of shape {shape} (updates, sections) with a batch of "
-                f"{made.batch_size}; got {made.lr.shape}"
-            )
+            expected = f"rates of shape {shape} (updates, sections) with a batch of {made.batch_size}"
+            yield Fault(f"settings of epoch {epoch}", expected=expected, got=f"{made.lr.shape}")
             return
 
 
-def _is_pure(policy: Policy, run: Run) -> Iterator[str]:
+def _is_pure(policy: Policy, run: Run) -> Iterator[Fault]:
     """Asking twice, in any order, gives the same; nothing that is passed in or shared is changed."""
     history = tuple(_histories(run)["standing still"])
     given = deepcopy((history, run))
@@ -153,7 +152,7 @@ def _is_pure(policy: Policy, run: Run) -> Iterator[str]:
     forth = _digests(policy, history, run)
     after = _generators()
     yield from (
-        f"it draws from the global generator of {name}: draw from one of its own, seeded with a parameter"
+        Fault("", f"it draws from the global generator of {name}: draw from one of its own, seeded with a parameter")
         for name in before.keys() & after.keys()
         if before[name] != after[name]
     )
@@ -162,12 +161,15 @@ def _is_pure(policy: Policy, run: Run) -> Iterator[str]:
     again = [_asked(policy, epoch, history[:epoch], run) for epoch in backwards]
     differing = [e for e in range(run.num_epochs) if not forth[e] == back[-1 - e] == again[-1 - e]]
     if differing:
-        yield f"settings of epoch {differing[0]} depend on when they are asked for: expected the same answer each time"
+        yield Fault(
+            "",
+            f"settings of epoch {differing[0]} depend on when they are asked for: expected the same answer each time",
+        )
     if (history, run) != given:
-        yield "settings changed the history or the run that it was given"
+        yield Fault("", "settings changed the history or the run that it was given")
 
 
-def _history_is_used_as_declared(policy: Policy, run: Run) -> Iterator[str]:
+def _history_is_used_as_declared(policy: Policy, run: Run) -> Iterator[Fault]:
     """A policy that is not reactive does not look at the history; a reactive one gets along with a shorter one."""
     expected = _digests(policy, (), run)
     for words, history in _histories(run).items():
@@ -175,26 +177,26 @@ def _history_is_used_as_declared(policy: Policy, run: Run) -> Iterator[str]:
             try:
                 found = [policy.settings(e, history[: min(e, known)], run).digest for e in range(run.num_epochs)]
             except Exception as error:
-                yield f"with the metrics of {known} epochs ({words}), settings raised {_said(error, policy)}"
+                yield Fault("", f"with the metrics of {known} epochs ({words}), settings raised {_said(error, policy)}")
                 return
             if not policy.reactive and found != expected:
-                yield "settings look at the history: a policy that does so says reactive = True in its class"
+                yield Fault("", "settings look at the history: a policy that does so says reactive = True in its class")
                 return
 
 
-def _copies(policy: Policy, run: Run) -> Iterator[str]:
+def _copies(policy: Policy, run: Run) -> Iterator[Fault]:
     """A pickled copy is equal, hashes alike and answers alike."""
     try:
         copy = pickle.loads(pickle.dumps(policy))
         is_alike = copy == policy and hash(copy) == hash(policy)
     except Exception as error:
-        yield f"it cannot be pickled or hashed: {_said(error, policy)}"
+        yield Fault("", f"it cannot be pickled or hashed: {_said(error, policy)}")
         return
     if not is_alike or _digests(copy, (), run) != _digests(policy, (), run):
-        yield "a pickled copy of it is not equal to it or answers otherwise"
+        yield Fault("", "a pickled copy of it is not equal to it or answers otherwise")
 
 
-def _in_a_fresh_process(policy: Policy, runs: Sequence[Run]) -> Iterator[str]:
+def _in_a_fresh_process(policy: Policy, runs: Sequence[Run]) -> Iterator[Fault]:
     """Another process, with another hash seed and a little later, answers alike."""
     child = child_process.run(
         [sys.executable, "-c", _CHILD],
@@ -204,9 +206,12 @@ def _in_a_fresh_process(policy: Policy, runs: Sequence[Run]) -> Iterator[str]:
     )
     if child.returncode:
         last = child.stderr.decode(errors="replace").strip().splitlines()[-1:]
-        yield f"in another process it fails: {''.join(last)}"
+        yield Fault("", f"in another process it fails: {''.join(last)}")
     elif child.stdout.decode().split() != [digest for run in runs for digest in _digests(policy, (), run)]:
-        yield "in another process it answers otherwise: does it depend on the time, the environment or the order of a set?"
+        yield Fault(
+            "",
+            "in another process it answers otherwise: does it depend on the time, the environment or the order of a set?",
+        )
 
 
 def _asked(policy: Policy, epoch: int, history: History, run: Run) -> str:

@@ -5,8 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable
 from fractions import Fraction
 from functools import lru_cache
+from typing import Annotated
 
-Duration = int | float | str
+from lrstudy.annotations import Rule
+
+
+def _is_duration(value: int | float | str) -> bool:
+    """Whether `in_epochs` can read a value; raises its ValueError otherwise."""
+    in_epochs(value, 1, 1)
+    return True
+
+
+DURATION = Rule("a duration, like 4, '25%' or '2000u'", _is_duration)
+Duration = Annotated[int | float | str, DURATION]
 """A duration as a study file writes it: epochs (a number), ``"30%"`` of the budget or ``"4000u"`` updates.
 
 A share may be a fraction, so that a third or a seventh of the budget is exact: ``"100/7%"``.

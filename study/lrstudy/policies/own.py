@@ -19,7 +19,7 @@ from typing import Annotated, Any, ClassVar, get_args, get_origin, get_type_hint
 import numpy as np
 
 from lrstudy import user_code
-from lrstudy.errors import InputError
+from lrstudy.errors import Fault, InputError
 from lrstudy.policies.base import Policy, RatePolicy
 from lrstudy.policies.durations import Duration
 from lrstudy.policies.parameters import is_duration
@@ -70,23 +70,31 @@ class FunctionPolicy(RatePolicy):
                 answer = type(self).function(p, budget, **arriving)
             except (Exception, SystemExit) as error:
                 line = user_code.line_in(error, self.file.parent)
-                raise InputError(f"policy: {self.name} raised {type(error).__name__}: {error}{line} {where}") from error
+                raise InputError(
+                    Fault("policy", f"{self.name} raised {type(error).__name__}: {error}{line} {where}")
+                ) from error
             answers.append(_rates(answer, self.name, run.num_sections, where))
         if len({len(rates) for rates in answers}) > 1:
             raise InputError(
-                f"policy: expected of {self.name} one rate, or one per section, always; got both in epoch {epoch}"
+                Fault(
+                    "policy",
+                    expected=f"of {self.name} one rate, or one per section, always",
+                    got=f"both in epoch {epoch}",
+                )
             )
         return np.array(answers, dtype=np.float64)
 
     def _arriving(self, value: Any, hint: Any, run: Run) -> object:
         """A parameter's value as the function gets it: durations in epochs."""
-        if get_origin(hint) is Annotated:
-            return self._arriving(value, get_args(hint)[0], run)
         if value is None:
             return None
+        if is_duration(hint):
+            return float(self.epochs(value, run))
+        if get_origin(hint) is Annotated:
+            return self._arriving(value, get_args(hint)[0], run)
         if get_origin(hint) in (tuple, list):
             return get_origin(hint)(self._arriving(item, get_args(hint)[0], run) for item in value)
-        return float(self.epochs(value, run)) if is_duration(hint) else value
+        return value
 
 
 def _shown(values: Mapping[str, object]) -> str:
@@ -98,13 +106,19 @@ def _rates(answer: Any, name: str, num_sections: int, where: str) -> Sequence[fl
     arrived = answer.tolist() if isinstance(answer, (np.ndarray, np.generic)) else answer
     rates = arrived if isinstance(arrived, (list, tuple)) else [arrived]
     if not all(isinstance(rate, Real) and not isinstance(rate, bool) for rate in rates):
-        raise InputError(f"policy: expected of {name} a number, or one per section; got {_short(answer)} {where}")
+        raise InputError(
+            Fault("policy", expected=f"of {name} a number, or one per section", got=f"{_short(answer)} {where}")
+        )
     if len(rates) not in (1, num_sections):
         raise InputError(
-            f"policy: expected of {name} 1 rate or {num_sections}, one per section; got {len(rates)} {where}"
+            Fault(
+                "policy", expected=f"of {name} 1 rate or {num_sections}, one per section", got=f"{len(rates)} {where}"
+            )
         )
     if not all(math.isfinite(rate) and rate >= 0 for rate in rates):
-        raise InputError(f"policy: expected of {name} a finite rate of at least 0; got {_short(answer)} {where}")
+        raise InputError(
+            Fault("policy", expected=f"of {name} a finite rate of at least 0", got=f"{_short(answer)} {where}")
+        )
     return [float(rate) for rate in rates]
 
 
@@ -123,8 +137,12 @@ def _policy(reference: str, source: str) -> type[Policy]:
         policy = _of_function(found, parsed)
     else:
         raise InputError(
-            f"policy: expected {parsed.name} in {parsed.path} to be a function ({_FORM.format(name=parsed.name)}) or a "
-            f"class derived from lrstudy.policies.Policy; got {_short(found)}."
+            Fault(
+                "policy",
+                expected=f"{parsed.name} in {parsed.path} to be a function ({_FORM.format(name=parsed.name)}) or a class "
+                "derived from lrstudy.policies.Policy",
+                got=_short(found),
+            )
         )
     copyreg.pickle(policy, lambda one: (_rebuild, (reference, source, values_of(one))))
     return policy
@@ -138,13 +156,16 @@ def _rebuild(reference: str, source: str, values: dict[str, Any]) -> Policy:
 def _of_class(policy: type[Policy]) -> type[Policy]:
     """The class itself, called after itself if it has no name. Raises InputError for what Python accepts and we cannot use."""
     if missing := sorted(getattr(policy, "__abstractmethods__", ())):
-        raise InputError(f"policy: {policy.__name__} does not define {', '.join(missing)}.")
+        raise InputError(Fault("policy", f"{policy.__name__} does not define {', '.join(missing)}"))
     hints = vars(policy).get("__annotations__", {})
     parameters = [name for name, hint in hints.items() if "ClassVar" not in str(hint)]
     if parameters and "__dataclass_params__" not in vars(policy):
         raise InputError(
-            f"policy: {policy.__name__} has parameters ({', '.join(parameters)}) but is no dataclass: "
-            "write @dataclass(frozen=True, kw_only=True) above it."
+            Fault(
+                "policy",
+                f"{policy.__name__} has parameters ({', '.join(parameters)}) but is no dataclass: write "
+                "@dataclass(frozen=True, kw_only=True) above it",
+            )
         )
     if not isinstance(getattr(policy, "name", None), str):
         policy.name = policy.__name__
@@ -159,20 +180,20 @@ def _of_function(function: Callable[..., Any], reference: user_code.Reference) -
     try:
         hints = get_type_hints(function, include_extras=True, localns={"Duration": Duration, "Annotated": Annotated})
     except (NameError, TypeError) as error:
-        raise InputError(f"policy: an annotation of {reference.name} cannot be resolved: {error}.") from None
+        raise InputError(Fault("policy", f"an annotation of {reference.name} cannot be resolved: {error}")) from None
     added = [p for p in parsed if p.name not in _COMMON]
     faults += [
-        f"policy: {reference.name} may not give {p.name} a default: it is the study's, common.{p.name}."
+        Fault("policy", f"{reference.name} may not give {p.name} a default: it is the study's, common.{p.name}")
         for p in parsed
         if p.name in _COMMON and p.default is not p.empty
     ]
     for parameter in added:
         if parameter.name in _taken():
-            faults.append(
-                f"policy: {reference.name} may not call a parameter {parameter.name!r}: policies have that name."
-            )
+            problem = f"{reference.name} may not call a parameter {parameter.name!r}: policies have that name"
+            faults.append(Fault("policy", problem))
         if parameter.name not in hints:
-            faults.append(f"policy: {reference.name} needs a type for {parameter.name}, like {parameter.name}: float.")
+            problem = f"{reference.name} needs a type for {parameter.name}, like {parameter.name}: float"
+            faults.append(Fault("policy", problem))
     if faults:
         raise InputError(faults)
     members = {
@@ -186,17 +207,19 @@ def _of_function(function: Callable[..., Any], reference: user_code.Reference) -
             bases=(FunctionPolicy,), namespace=members, frozen=True, kw_only=True,
         )  # fmt: skip
     except (TypeError, ValueError) as error:  # a default that cannot be shared, such as a map
-        raise InputError(f"policy: {reference.name} has a parameter that a policy cannot have: {error}.") from None
+        raise InputError(
+            Fault("policy", f"{reference.name} has a parameter that a policy cannot have: {error}")
+        ) from None
 
 
-def _shape_faults(name: str, parameters: Any) -> list[str]:
+def _shape_faults(name: str, parameters: Any) -> list[Fault]:
     """What of a signature is not of the simple form."""
     positional = [p for p in parameters if p.kind is not p.KEYWORD_ONLY]
     form = _FORM.format(name=name)
     if len(positional) != 2 or any(p.kind not in (p.POSITIONAL_OR_KEYWORD, p.POSITIONAL_ONLY) for p in positional):
-        return [f"policy: expected {name} to take the epoch clock p and the budget E, then keywords: {form}."]
+        return [Fault("policy", expected=f"{name} to take the epoch clock p and the budget E, then keywords: {form}")]
     if "lr" not in [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]:
-        return [f"policy: expected {name} to take lr, the peak rate, as a keyword: {form}."]
+        return [Fault("policy", expected=f"{name} to take lr, the peak rate, as a keyword: {form}")]
     return []
 
 

@@ -5,20 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from lrstudy.policies.parameters import require
-from lrstudy.settings import FloatArray, Recipe, Settings
+from lrstudy.settings import FloatArray, Recipe, Settings, Tail
 
 History = Sequence[Mapping[str, float]]
 """Metrics of the finished epochs, oldest first: ``train_loss``, ``val_loss``, ``val_<metric>``."""
 
 
 @lru_cache(maxsize=1024)
-def count_updates(num_examples: int, batch_size: int, tail: Literal["keep", "drop"] = "keep") -> int:
+def count_updates(num_examples: int, batch_size: int, tail: Tail = "keep") -> int:
     """Updates of an epoch: `keep` makes ceil(N / B), a tail of one joining the batch before; `drop` floor(N / B).
 
     Raises InputError if dropping the tail leaves nothing.

@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Literal, Union, get_args, get_origin, get_type
 
 import numpy as np
 
-from lrstudy.errors import InputError, unknown
+from lrstudy.errors import Fault, InputError, unknown
 from lrstudy.policies.base import Policy, RatePolicy
 from lrstudy.policies.parameters import require
 from lrstudy.policies.run import Run
@@ -93,7 +93,7 @@ def _rebuild(scheduler: str, values: dict[str, Any]) -> Policy:
 def policy_of_scheduler(name: str) -> type[Policy]:
     """The policy of torch's scheduler `name`; imports torch. Raises InputError for an unknown or unsuitable one."""
     if name in _INSTEAD:
-        raise InputError(f"policy: torch:{name} cannot be traced. {_INSTEAD[name]}")
+        raise InputError(Fault("policy", f"torch:{name} cannot be traced", advice=_INSTEAD[name]))
     schedulers = _schedulers()
     if name not in schedulers:
         raise InputError(unknown("policy", "scheduler", f"torch:{name}", [f"torch:{known}" for known in schedulers]))
@@ -179,7 +179,9 @@ def _trace(policy: SchedulerPolicy, run: Run) -> tuple[FloatArray, FloatArray]:
                 if step + 1 < steps:
                     scheduler.step()
     except (ValueError, TypeError, ZeroDivisionError, OverflowError) as error:
-        raise InputError(f"policy: torch:{policy.scheduler} refuses its parameters or the run: {error}") from None
+        raise InputError(
+            Fault("policy", f"torch:{policy.scheduler} refuses its parameters or the run: {error}")
+        ) from None
     for array in (lr, momentum):
         array.setflags(write=False)
     return lr, momentum

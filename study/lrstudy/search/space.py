@@ -14,7 +14,7 @@ from functools import cached_property
 from itertools import combinations, pairwise, product
 from typing import Any, Literal
 
-from lrstudy.errors import InputError, choices, unknown
+from lrstudy.errors import Fault, InputError, unknown
 from lrstudy.settings import canonical_json
 
 Value = Any  # a JSON value: number, string, bool, None or a list of them
@@ -106,19 +106,18 @@ class Space:
 
     def __post_init__(self) -> None:
         names = [p.name for p in self.parameters]
-        faults = []
+        faults: list[Fault] = []
         for parameter in self.parameters:
             for other in parameter.when:
                 if other not in names:
                     faults.append(unknown(f"{parameter.name}.when", "parameter", other, names))
                 elif not self[other].values:
-                    faults.append(
-                        f"{parameter.name}.when: {other} is a continuous range, which never has exactly "
-                        f"{parameter.when[other]!r}. Give {other} 'steps' or a 'choice'."
-                    )
+                    problem = f"{other} is a continuous range, which never has exactly {parameter.when[other]!r}"
+                    advice = f"Give {other} 'steps' or a 'choice'."
+                    faults.append(Fault(f"{parameter.name}.when", problem, advice=advice))
         circular = [p.name for p in self.parameters if not faults and p not in self._parents_first]
         if circular:
-            faults.append(f"{circular[0]}.when: {', '.join(circular)} depend on each other.")
+            faults.append(Fault(f"{circular[0]}.when", f"{', '.join(circular)} depend on each other"))
         if faults:
             raise InputError(faults)
 
@@ -198,8 +197,11 @@ class Space:
         continuous = [p.name for p in self.searched if not p.values]
         if continuous:
             raise InputError(
-                f"search.method: grid needs finite parameters, but {', '.join(continuous)} is continuous. "
-                "Give it 'steps: N' or a 'choice'."
+                Fault(
+                    "search.method",
+                    f"grid needs finite parameters, but {', '.join(continuous)} is continuous",
+                    advice="Give it 'steps: N' or a 'choice'.",
+                )
             )
         return (self.complete(point) for point in self._distinct(self.searched))
 
@@ -255,14 +257,14 @@ def parse_parameter(name: str, spec: object, where: str) -> Parameter:
     """Read one entry of a study file. Raises InputError naming the field `where`."""
     if not isinstance(spec, Mapping):
         return Parameter(name, "fixed", (_frozen(spec),), default=_frozen(spec))
-    faults = [f"{where}: unknown key {key!r}. {choices(_KEYS, key)}" for key in spec if key not in _KEYS]
+    faults = [Fault(where, f"unknown key {key!r}", valid=_KEYS, name=str(key)) for key in spec if key not in _KEYS]
     domains = [key for key in _DOMAINS if key in spec]
     if len(domains) != 1:
-        found = " and ".join(domains) or ", ".join(map(str, spec)) or "nothing"
-        faults.append(f"{where}: expected a scalar or exactly one of {', '.join(_DOMAINS)}; got {found}.")
+        got = " and ".join(domains) or ", ".join(map(str, spec)) or "nothing"
+        faults.append(Fault(where, expected=f"a scalar or exactly one of {', '.join(_DOMAINS)}", got=got))
     conditions = spec.get("when") or {}
     if not isinstance(conditions, Mapping):
-        faults.append(f"{where}.when: expected a map from parameter to value; got {conditions!r}.")
+        faults.append(Fault(f"{where}.when", expected="a map from parameter to value", got=f"{conditions!r}"))
     if faults:
         raise InputError(faults)
     kind: Any = domains[0]
@@ -275,32 +277,34 @@ def parse_parameter(name: str, spec: object, where: str) -> Parameter:
 def _listed(name: str, kind: Kind, spec: Mapping[str, Any], when: dict[str, Value], where: str) -> Parameter:
     values = spec[kind]
     if not isinstance(values, (list, tuple)) or not values:
-        raise InputError(f"{where}.{kind}: expected a list of at least one value; got {values!r}.")
+        raise InputError(Fault(f"{where}.{kind}", expected="a list of at least one value", got=f"{values!r}"))
     if "steps" in spec:
-        raise InputError(f"{where}.steps: only ranges (uniform, log, int) take steps; a {kind} is a list already.")
+        raise InputError(
+            Fault(f"{where}.steps", f"only ranges (uniform, log, int) take steps; a {kind} is a list already")
+        )
     listed = tuple(_frozen(value) for value in values)
     named = {canonical_json(value) for value in listed}
     if len(named) < len(listed) or any(_same(*pair) for pair in combinations(listed, 2)):
-        raise InputError(f"{where}.{kind}: values repeat: {list(values)!r}.")
+        raise InputError(Fault(f"{where}.{kind}", f"values repeat: {list(values)!r}"))
     middle = listed[len(listed) // 2] if kind == "ordered" else listed[0]
     default = _frozen(spec.get("default", middle))
     same = [value for value in listed if _same(value, default)]
     if not same:
-        raise InputError(f"{where}.default: {default!r} is not among {list(values)!r}.")
+        raise InputError(Fault(f"{where}.default", f"{default!r} is not among {list(values)!r}"))
     return Parameter(name, kind, listed, default=same[0], when=when)
 
 
 def _ranged(name: str, kind: Kind, spec: Mapping[str, Any], when: dict[str, Value], where: str) -> Parameter:
     bounds = spec[kind]
     if not (isinstance(bounds, (list, tuple)) and len(bounds) == 2 and all(_is_number(bound) for bound in bounds)):
-        raise InputError(f"{where}.{kind}: expected [low, high], two numbers; got {bounds!r}.")
+        raise InputError(Fault(f"{where}.{kind}", expected="[low, high], two numbers", got=f"{bounds!r}"))
     low, high = bounds
     if not (math.isfinite(low) and math.isfinite(high) and low < high) and not (low == high and kind == "int"):
-        raise InputError(f"{where}.{kind}: expected low < high, both finite; got [{low}, {high}].")
+        raise InputError(Fault(f"{where}.{kind}", expected="low < high, both finite", got=f"[{low}, {high}]"))
     if kind == "log" and low <= 0:
-        raise InputError(f"{where}.log: expected bounds above 0; got [{low}, {high}].")
+        raise InputError(Fault(f"{where}.log", expected="bounds above 0", got=f"[{low}, {high}]"))
     if kind == "int" and not (float(low).is_integer() and float(high).is_integer()):
-        raise InputError(f"{where}.int: expected whole numbers; got [{low}, {high}].")
+        raise InputError(Fault(f"{where}.int", expected="whole numbers", got=f"[{low}, {high}]"))
     values: tuple[Value, ...] = ()
     if "steps" in spec:
         values = _ladder(kind, low, high, spec["steps"], where)
@@ -311,7 +315,7 @@ def _ranged(name: str, kind: Kind, spec: Mapping[str, Any], when: dict[str, Valu
     try:
         code = parameter.encode(default)
     except ValueError as fault:
-        raise InputError(f"{where}.default: {str(fault).removeprefix(f'{name}: ')}") from None
+        raise InputError(Fault(f"{where}.default", str(fault).removeprefix(f"{name}: "))) from None
     typed = parameter.decode(code) if values else int(default) if kind == "int" else float(default)
     return Parameter(name, kind, values, low, high, typed, when)
 
@@ -324,7 +328,7 @@ def _ladder(kind: str, low: float, high: float, steps: object, where: str) -> tu
     `log: [0.999, 0.99999]` would climb to 1.0.
     """
     if not isinstance(steps, int) or isinstance(steps, bool) or steps < 2:
-        raise InputError(f"{where}.steps: expected a whole number >= 2; got {steps!r}.")
+        raise InputError(Fault(f"{where}.steps", expected="a whole number >= 2", got=f"{steps!r}"))
     fractions = [index / (steps - 1) for index in range(steps)]
     if kind == "log":
         decades = math.log10(high / low)
@@ -337,11 +341,11 @@ def _ladder(kind: str, low: float, high: float, steps: object, where: str) -> tu
             ladder = (float(low), *(float(f"{value:.{digits - 1}e}") for value in values[1:-1]), float(high))
             if all(left < right for left, right in pairwise(ladder)):
                 return ladder
-        raise InputError(f"{where}.steps: {steps} values between {low} and {high} are too close together.")
+        raise InputError(Fault(f"{where}.steps", f"{steps} values between {low} and {high} are too close together"))
     if kind == "int":
         whole = sorted({round(low + (high - low) * fraction) for fraction in fractions})
         if len(whole) < steps:
-            raise InputError(f"{where}.steps: there are only {len(whole)} whole numbers for {steps} steps.")
+            raise InputError(Fault(f"{where}.steps", f"there are only {len(whole)} whole numbers for {steps} steps"))
         return tuple(whole)
     return tuple(float(f"{low + (high - low) * fraction:.9g}") for fraction in fractions)
 

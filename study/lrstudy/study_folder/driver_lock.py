@@ -13,7 +13,7 @@ from typing import Any
 
 import psutil
 
-from lrstudy.errors import InputError, StorageError
+from lrstudy.errors import Fault, InputError, StorageError
 
 HEARTBEAT_S = 2.0
 STALE_S = 60.0
@@ -103,9 +103,13 @@ class DriverLock:
             return
         if holder and _is_alive(holder):
             raise InputError(
-                f"{self._path.parent.name}: another driver is running this study (process {holder['pid']} on "
-                f"{holder['host']}, last heard of {time.time() - holder['heartbeat_at']:.0f} s ago). Expected one driver "
-                "per study: wait for it, stop it, or give this run a name of its own with --as NAME."
+                Fault(
+                    self._path.parent.name,
+                    f"another driver is running this study (process {holder['pid']} on {holder['host']}, last heard "
+                    f"of {time.time() - holder['heartbeat_at']:.0f} s ago)",
+                    advice="Expected one driver per study: wait for it, stop it, or give this run a name of its own with "
+                    "--as NAME.",
+                )
             )
         aside = self._path.with_name(f".driver.lock.{os.getpid()}")
         try:

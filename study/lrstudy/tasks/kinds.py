@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from lrstudy.errors import InputError
+from lrstudy.errors import Fault, InputError
 
 Kind = Literal["multiclass", "binary", "multilabel"]
 Loss = Literal["cross_entropy", "binary_cross_entropy"]
@@ -52,6 +52,6 @@ def balanced_weights(labels: NDArray[np.int64] | NDArray[np.uint8], num_classes:
     """
     count = np.bincount(labels, minlength=num_classes) if labels.ndim == 1 else labels.sum(axis=0, dtype=np.int64)
     if (count == 0).any():
-        raise InputError("task.class_weights: balanced weights need a training example of every class.")
+        raise InputError(Fault("task.class_weights", "balanced weights need a training example of every class"))
     weights = len(labels) / (num_classes * count) if labels.ndim == 1 else (len(labels) - count) / count
     return tuple(float(f"{weight:.6g}") for weight in weights)

@@ -19,15 +19,15 @@ import numpy as np
 
 from lrstudy import policies, user_code
 from lrstudy.config import StudyFile
+from lrstudy.config.common import COMMON, INITIAL, recipe_faults
 from lrstudy.config.text import apply_overrides
-from lrstudy.errors import InputError, choices, unknown
+from lrstudy.errors import Fault, InputError, unknown
 from lrstudy.models.catalogue import NUM_SECTIONS
 from lrstudy.planning import arms as arms_module
-from lrstudy.planning.arms import INITIAL
 from lrstudy.policies.base import Policy, parameter_names
 from lrstudy.policies.own import values_of
 from lrstudy.policies.run import History, Run, count_updates
-from lrstudy.settings import DIGITS, FloatArray, Recipe, Settings
+from lrstudy.settings import DIGITS, FloatArray, Recipe, Settings, Tail
 from lrstudy.workload.workload import load
 
 By = Literal["update", "epoch"]
@@ -35,7 +35,7 @@ By = Literal["update", "epoch"]
 DEFAULT_LR = 0.1
 DEFAULT_BATCH = 32
 DEFAULT_UPDATES = 100
-_RECIPE = ("tail", "norm_batch", "micro_batch")
+_RECIPE = tuple(parameter.name for parameter in COMMON.values() if parameter.is_traced)
 _OF_SECTIONS = ("section_ratios", "section_rates")
 
 
@@ -58,14 +58,14 @@ class Trace:
         try:
             asked = tuple(policy.settings(epoch, history[:epoch], run) for epoch in range(run.num_epochs))
         except InputError as error:
-            raise InputError([f"{label}: {fault}" for fault in error.faults]) from None
+            raise error.within(label, ": ") from None
         except ValueError as error:
-            raise InputError(f"{label}: {error}.") from None
+            raise InputError(Fault(label, str(error))) from None
         except Exception as error:
             if not user_code.is_reference(label):
                 raise
             line = user_code.line_in(error, Path(inspect.getfile(type(policy))).parent)
-            raise InputError(f"{label}: settings raised {type(error).__name__}: {error}{line}.") from error
+            raise InputError(Fault(label, f"settings raised {type(error).__name__}: {error}{line}")) from error
         return Trace(label, policy, run, asked, len(history))
 
     @cached_property
@@ -157,11 +157,12 @@ def trace_policies(
     """
     values = apply_overrides({}, overrides)
     classes = {name: _resolved(name, base) for name in dict.fromkeys(names)}
-    faults = _nobodys(values, classes) + _recipe_faults(values)
+    faults = _nobodys(values, classes)
+    faults += recipe_faults({name: value for name, value in values.items() if name in _RECIPE})
     if epochs is None:
-        faults.append("--epochs: expected the number of epochs; got nothing.")
+        faults.append(Fault("--epochs", expected="the number of epochs", got="nothing"))
     faults += [
-        f"{option}: expected a whole number of at least 1; got {value}."
+        Fault(option, expected="a whole number of at least 1", got=str(value))
         for option, value in {
             "--epochs": epochs, "--updates-per-epoch": updates, "--examples": examples, "--sections": sections,
         }.items()
@@ -180,7 +181,7 @@ def trace_policies(
         try:
             made = policies.build_from(policy, mine)
         except InputError as error:
-            raise InputError([f"{label}: {fault}" for fault in error.faults]) from None
+            raise error.within(label, ": ") from None
         _check_metrics(label, made, history)
         run = Run(length.num_examples, epochs, sections or _num_sections(made), recipe)
         traces.append(Trace.of(label, made, run, history))
@@ -228,16 +229,14 @@ def trace_study(
     return traces
 
 
-def length_of(
-    epochs: int, updates: int | None, examples: int | None, batch_size: object, tail: Literal["keep", "drop"]
-) -> Length:
+def length_of(epochs: int, updates: int | None, examples: int | None, batch_size: object, tail: Tail) -> Length:
     """The length of a run of which up to two of `updates` per epoch, `examples` and `batch_size` are missing.
 
     Of two that are given the third follows; of several batch sizes that make the same updates, the smallest (where
     the tail is dropped, the largest) is taken. Raises InputError if the three contradict each other.
     """
     if batch_size is not None and not (type(batch_size) is int and batch_size >= 1):
-        raise InputError(f"batch_size: expected a whole number of at least 1; got {batch_size!r}.")
+        raise InputError(Fault("batch_size", expected="a whole number of at least 1", got=f"{batch_size!r}"))
     batch: int | None = batch_size
     if batch is None and updates is not None and examples is not None:
         near = _nearest(examples, updates, tail)
@@ -245,7 +244,11 @@ def length_of(
         if batch is None:
             shown = "; ".join(f"batch_size {size} makes {made}" for size, made in near.items())
             raise InputError(
-                f"--updates-per-epoch: no batch size makes {updates} updates of {examples} examples. {shown}."
+                Fault(
+                    "--updates-per-epoch",
+                    f"no batch size makes {updates} updates of {examples} examples",
+                    advice=f"{shown}.",
+                )
             )
     batch = batch or DEFAULT_BATCH
     if examples is None:
@@ -253,7 +256,11 @@ def length_of(
     made = count_updates(examples, min(batch, examples) if tail == "keep" else batch, tail)
     if updates not in (None, made):
         raise InputError(
-            f"--updates-per-epoch: {examples} examples make {made} updates with batch_size {batch}; got {updates}. Leave one of the three out."
+            Fault(
+                "--updates-per-epoch",
+                f"{examples} examples make {made} updates with batch_size {batch}; got {updates}",
+                advice="Leave one of the three out.",
+            )
         )
     return Length(epochs, made, batch, examples)
 
@@ -268,7 +275,9 @@ def read_metrics(texts: Iterable[str], num_epochs: int) -> list[dict[str, float]
         columns |= _column(text) if "=" in text else _columns_of_file(Path(text))
     longest = max(map(len, columns.values()), default=0)
     if longest > num_epochs:
-        raise InputError(f"--metrics: expected at most the {num_epochs} epochs of the run; got {longest} values.")
+        raise InputError(
+            Fault("--metrics", expected=f"at most the {num_epochs} epochs of the run", got=f"{longest} values")
+        )
     found: list[dict[str, float]] = [{} for _ in range(longest)]
     for name, values in columns.items():
         for epoch, value in enumerate(values):
@@ -283,28 +292,16 @@ def _resolved(name: str, base: Path) -> type[Policy]:
     try:
         return policies.resolve(name)
     except InputError as error:
-        hint = " A study file ends in .yaml." if not name.startswith(policies.TORCH) else ""
-        raise InputError([f"{fault}{hint}" for fault in error.faults]) from None
+        advice = "A study file ends in .yaml." if not name.startswith(policies.TORCH) else ""
+        raise InputError([replace(fault, advice=fault.advice or advice) for fault in error.faults]) from None
 
 
-def _nobodys(values: Mapping[str, Any], classes: Mapping[str, type[Policy]]) -> list[str]:
-    """A sentence for each value that no policy and no recipe takes."""
+def _nobodys(values: Mapping[str, Any], classes: Mapping[str, type[Policy]]) -> list[Fault]:
+    """A fault for each value that no policy and no recipe takes."""
     names = list(dict.fromkeys([*(p for c in classes.values() for p in parameter_names(c)), *_RECIPE]))
     who = next(iter(classes)) if len(classes) == 1 else "none of the policies"
     verb = "has no such parameter" if len(classes) == 1 else "has such a parameter"
-    return [f"{key}: {who} {verb}. {choices(names, key)}" for key in values if key not in names]
-
-
-def _recipe_faults(values: Mapping[str, Any]) -> list[str]:
-    faults = []
-    if values.get("tail", "keep") not in ("keep", "drop"):
-        faults.append(f"tail: expected keep or drop; got {values['tail']!r}.")
-    for name in ("norm_batch", "micro_batch"):
-        value = values.get(name)
-        is_count = type(value) is int and value >= 1
-        if not (value is None or is_count or (name == "norm_batch" and value == INITIAL)):
-            faults.append(f"{name}: expected a whole number of examples, or null; got {value!r}.")
-    return faults
+    return [Fault(key, f"{who} {verb}", valid=tuple(names), name=key) for key in values if key not in names]
 
 
 def _recipe(values: Mapping[str, Any], batch_size: int) -> Recipe:
@@ -321,7 +318,7 @@ def _num_sections(policy: Policy) -> int:
     return given[0] if given else NUM_SECTIONS if names else 1
 
 
-def _nearest(examples: int, updates: int, tail: Literal["keep", "drop"]) -> dict[int, int]:
+def _nearest(examples: int, updates: int, tail: Tail) -> dict[int, int]:
     """The batch sizes that make nearest to `updates` updates, and how many each makes; the one to be taken first."""
     if tail == "drop":
         sizes = [examples // updates, examples // updates + 1]
@@ -335,7 +332,7 @@ def _check_metrics(label: str, policy: Policy, history: History) -> None:
     metric = getattr(policy, "metric", None)
     if policy.reactive and history and metric is not None and not any(metric in epoch for epoch in history):
         names = sorted({name for epoch in history for name in epoch})
-        raise InputError(f"--metrics: {label} looks at {metric}; got {', '.join(names) or 'no values'}.")
+        raise InputError(Fault("--metrics", f"{label} looks at {metric}; got {', '.join(names) or 'no values'}"))
 
 
 def _column(text: str) -> dict[str, list[float | None]]:
@@ -345,7 +342,9 @@ def _column(text: str) -> dict[str, list[float | None]]:
         try:
             values.append(_metric(float(item)))
         except ValueError:
-            raise InputError(f"--metrics: expected numbers, like val_loss=1.0,0.9; got {item.strip()!r}.") from None
+            raise InputError(
+                Fault("--metrics", expected="numbers, like val_loss=1.0,0.9", got=f"{item.strip()!r}")
+            ) from None
     return {name.strip(): values}
 
 
@@ -354,7 +353,9 @@ def _columns_of_file(path: Path) -> dict[str, list[float | None]]:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise InputError(f"--metrics: expected NAME=NUMBERS or a JSON file; {path} cannot be read: {reason}.") from None
+        raise InputError(
+            Fault("--metrics", expected=f"NAME=NUMBERS or a JSON file; {path} cannot be read: {reason}")
+        ) from None
     if isinstance(raw, list) and all(isinstance(epoch, dict) for epoch in raw):
         raw = {name: [epoch.get(name) for epoch in raw] for name in {name for epoch in raw for name in epoch}}
     is_right = isinstance(raw, dict) and all(
@@ -363,7 +364,10 @@ def _columns_of_file(path: Path) -> dict[str, list[float | None]]:
     )  # fmt: skip
     if not is_right:
         raise InputError(
-            f"--metrics: expected {path} to hold lists of numbers by name, or a list with a map of metrics per epoch."
+            Fault(
+                "--metrics",
+                expected=f"{path} to hold lists of numbers by name, or a list with a map of metrics per epoch",
+            )
         )
     return {str(name): [_metric(value) for value in values] for name, values in raw.items()}
 

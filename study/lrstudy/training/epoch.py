@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from lrstudy.data.augment import PerExample, Transform, compose
 from lrstudy.data.batches import Augmentation, Part
-from lrstudy.errors import InputError
+from lrstudy.errors import Fault, InputError
 from lrstudy.settings import Recipe, Settings
 from lrstudy.tasks import metrics as task_metrics
 from lrstudy.tasks.kinds import Kind
@@ -123,7 +123,7 @@ def _stepped(step: TrainStep, model: nn.Module, images: Tensor, labels: Tensor, 
     if not isinstance(loss, Tensor) or loss.shape != () or not loss.requires_grad:
         got = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
         raise InputError(
-            f"train_step: expected the mean loss, a tensor without dimensions that has a gradient; got {got}."
+            Fault("train_step", expected="the mean loss, a tensor without dimensions that has a gradient", got=got)
         )
     return loss
 

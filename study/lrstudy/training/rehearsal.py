@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lrstudy import user_code
-from lrstudy.errors import InputError
+from lrstudy.errors import Fault, InputError
 from lrstudy.workload.workload import Workload, load
 
 _EXAMPLES = 4
@@ -56,13 +56,13 @@ def rehearse(workload: Workload) -> None:
         settings = Settings(np.full((1, len(state.sections)), 1e-3), np.array(0.9), len(index), workload.recipe)
         train_epoch(state, settings, part, 0, 0, Own(_owned(workload, "augment"), _owned(workload, "train_step")))
     except InputError as error:
-        raise InputError([f"workload.{fault}" for fault in error.faults]) from error
+        raise error.within("workload") from error
     except Exception as error:
         folders = {user_code.Reference.parse(reference).path.parent for reference in workload.own.values()}
         line = next(filter(None, (user_code.line_in(error, folder) for folder in sorted(folders))), "")
         what = " and ".join(workload.own) or "augment"
         raise InputError(
-            f"workload: a first update with your {what} fails: {type(error).__name__}: {error}{line}."
+            Fault("workload", f"a first update with your {what} fails: {type(error).__name__}: {error}{line}")
         ) from error
 
 
@@ -90,8 +90,11 @@ def _require_own_generator(augment: Any, image: Any) -> None:
     are_images = all(isinstance(answer, torch.Tensor) for answer in answers)
     if are_images and not all(torch.equal(answer, answers[0]) for answer in answers):
         raise InputError(
-            "workload.augment: your function draws from a global generator; expected it to draw from the generator it is given "
-            "alone, as in torch.rand((), generator=generator)."
+            Fault(
+                "workload.augment",
+                "your function draws from a global generator; expected it to draw from the generator it is given "
+                "alone, as in torch.rand((), generator=generator)",
+            )
         )
 
 

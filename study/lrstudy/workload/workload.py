@@ -22,7 +22,7 @@ from lrstudy.data.open_source import open_source
 from lrstudy.data.spec import AUGMENTATIONS, DataSpec
 from lrstudy.data.splits import Splits, split
 from lrstudy.data.statistics import Statistics
-from lrstudy.errors import InputError, choices, raised, unknown
+from lrstudy.errors import Fault, InputError, faults_of, unknown
 from lrstudy.lineage import Root
 from lrstudy.models.catalogue import describe, family_of
 from lrstudy.settings import Recipe, canonical_json
@@ -140,10 +140,13 @@ def _arithmetic(config: NumericsConfig, device: str, image_elements: int) -> Ari
     """
     if config.precision == "fp16" and device == "cpu":
         raise InputError(
-            "workload.numerics.precision: fp16 needs a GPU, as a CPU computes it many times slower than fp32; expected fp32 or bf16."
+            Fault(
+                "workload.numerics.precision",
+                "fp16 needs a GPU, as a CPU computes it many times slower than fp32; expected fp32 or bf16",
+            )
         )
     if config.tf32 and device == "cpu":
-        raise InputError("workload.numerics.tf32: only NVIDIA GPUs have TF32; expected false on a CPU.")
+        raise InputError(Fault("workload.numerics.tf32", "only NVIDIA GPUs have TF32; expected false on a CPU"))
     uses_tensor_cores = config.precision != "fp32" or config.tf32
     best = "channels_last" if device == "cpu" or uses_tensor_cores else "contiguous"
     fitting = max(1, _EVALUATED_AT_ONCE[device] // image_elements)
@@ -173,7 +176,7 @@ def check_without_data(study: StudyFile, base: Path) -> None:
         lambda: family_of(config.model),
         lambda: _augmentation(config),
     )
-    faults = [fault for check in checks for fault in raised(check)]
+    faults = [fault for check in checks for fault in faults_of(check)]
     if faults:
         raise InputError(faults)
 
@@ -186,9 +189,9 @@ def own_code(config: WorkloadConfig, base: Path) -> dict[str, str]:
         if user_code.is_reference(text):
             found[role] = user_code.resolve(str(text), base, role)
             if not callable(user_code.load(found[role], role)):
-                raise InputError(f"{role}: expected {text} to be a function; it is none.")
+                raise InputError(Fault(role, expected=f"{text} to be a function; it is none"))
         elif role == "train_step" and text is not None:
-            raise InputError(f"train_step: expected a reference such as ./mine.py:train_step; got {text!r}.")
+            raise InputError(Fault("train_step", expected="a reference such as ./mine.py:train_step", got=f"{text!r}"))
     return found
 
 
@@ -209,9 +212,11 @@ def _task(config: WorkloadConfig, data: DataSet) -> Task:
     faults = []
     if config.task.kind not in ("auto", kind):
         labels = "several labels each" if several else f"{len(data.classes)} classes"
-        faults.append(f"workload.task.kind: expected {kind}, as the examples have {labels}; got {config.task.kind}.")
+        expected = f"{kind}, as the examples have {labels}"
+        faults.append(Fault("workload.task.kind", expected=expected, got=config.task.kind))
     if config.task.loss not in ("auto", task.loss):
-        faults.append(f"workload.task.loss: expected {task.loss}, the loss of a {kind} task; got {config.task.loss}.")
+        expected = f"{task.loss}, the loss of a {kind} task"
+        faults.append(Fault("workload.task.loss", expected=expected, got=config.task.loss))
     if faults:
         raise InputError(faults)
     return task
@@ -252,7 +257,7 @@ def _augmentation(config: WorkloadConfig) -> str:
 def _check_metric(study: StudyFile, task: Task, data: DataSet, parts: Splits) -> None:
     """A metric that the task does not have, or that is undefined on the validation part, cannot tune anything."""
     faults = [
-        f"{where}: expected a metric of a {task.kind} task; got {name}. {choices(task.metrics, name)}"
+        Fault(where, expected=f"a metric of a {task.kind} task", got=name, valid=task.metrics, name=name)
         for where, name in [("metric", study.metric), *(("report_metrics", name) for name in study.report_metrics)]
         if name not in task.metrics
     ]
@@ -260,8 +265,7 @@ def _check_metric(study: StudyFile, task: Task, data: DataSet, parts: Splits) ->
     for part, index in read.items() if study.metric in ("auroc", "average_precision") else ():
         counts = class_counts(data.labels[index], task.num_classes)
         if not ((counts > 0) & (counts < len(index))).any():
-            faults.append(
-                f"metric: {study.metric} is undefined: no class of the {part} part has positives and negatives."
-            )
+            problem = f"{study.metric} is undefined: no class of the {part} part has positives and negatives"
+            faults.append(Fault("metric", problem))
     if faults:
         raise InputError(faults)

@@ -13,8 +13,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from lrstudy import errors
 from lrstudy.data.cells import Label
+from lrstudy.errors import Fault, InputError
 
 Encoded = bytes | Path | NDArray[np.uint8]
 """An image before decoding: bytes of an image file, its path, or pixels of shape (H, W) or (H, W, 3)."""
@@ -44,9 +44,12 @@ class WithoutColumns:
 
     def column(self, name: str) -> list[str]:
         """There is none."""
-        raise errors.InputError(
-            f"data: there is no column {name!r}: {type(self).__name__} has images and labels only. Use parquet:, csv: or "
-            "a function of your own where a group or a split goes by a column."
+        raise InputError(
+            Fault(
+                "data",
+                f"there is no column {name!r}: {type(self).__name__} has images and labels only",
+                advice="Use parquet:, csv: or a function of your own where a group or a split goes by a column.",
+            )
         )
 
 
@@ -54,7 +57,10 @@ def check_images(images: NDArray[Any], count: int, what: str) -> None:
     """Raise InputError unless `images` are `count` images as pixels; `what` names them in the message."""
     fits = images.dtype == np.uint8 and (images.ndim == 3 or (images.ndim == 4 and images.shape[3] in (1, 3)))
     if not fits or len(images) != count:
-        raise errors.InputError(
-            f"data: {what.removeprefix('data: ')} must be {count} images, uint8 of shape (N, H, W) or (N, H, W, 3); got "
-            f"{images.dtype} {images.shape}."
+        raise InputError(
+            Fault(
+                "data",
+                f"{what.removeprefix('data: ')} must be {count} images, uint8 of shape (N, H, W) or (N, H, W, 3); "
+                f"got {images.dtype} {images.shape}",
+            )
         )

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from lrstudy import errors
 from lrstudy.data.cells import POOL, Label, labels_of, parts_of
 from lrstudy.data.sources.base import PART_COLUMNS, Encoded
+from lrstudy.errors import Fault, InputError, unknown
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class CsvFile:
             try:
                 status = file.stat()
             except OSError as error:
-                raise errors.InputError(f"data: {self.path.name} names {file}: {error.strerror}.") from None
+                raise InputError(Fault("data", f"{self.path.name} names {file}: {error.strerror}")) from None
             files.append([str(file), status.st_size, status.st_mtime_ns])
         columns = {"image": self.image_column, "label": self._label}
         return {"source": "csv", "columns": columns, "multilabel": self.multilabel, "files": files}
@@ -46,14 +46,14 @@ class CsvFile:
         cells, where = self.column(self._label), f"data: {self.path.name}, column {self._label!r}"
         labels = labels_of(cells, where, self.multilabel)
         if "" in labels:
-            raise errors.InputError(f"data: {self.path.name} has no {self._label} in row {labels.index('') + 2}.")
+            raise InputError(Fault("data", f"{self.path.name} has no {self._label} in row {labels.index('') + 2}"))
         return labels, self._parts()
 
     def column(self, name: str) -> list[str]:
         """A column, surrounding spaces removed."""
         header, rows = self._table
         if name not in header:
-            raise errors.InputError(errors.unknown(f"data: {self.path.name}", "column", name, header))
+            raise InputError(unknown(f"data: {self.path.name}", "column", name, header))
         position = header.index(name)
         return [row[position].strip() for row in rows]
 
@@ -77,7 +77,7 @@ class CsvFile:
         repeated = [name for name, count in Counter(names).items() if count > 1]
         if repeated:
             shown = ", ".join(repeated[:5]) + (", ..." if len(repeated) > 5 else "")
-            raise errors.InputError(f"data: {self.path.name} lists {len(repeated)} images more than once ({shown}).")
+            raise InputError(Fault("data", f"{self.path.name} lists {len(repeated)} images more than once ({shown})"))
         return [folder / name for name in names]
 
     def _parts(self) -> list[int]:
@@ -94,10 +94,12 @@ class CsvFile:
             with self.path.open(newline="", encoding="utf-8-sig") as file:
                 header, *rows = [row for row in csv.reader(file) if row] or [[]]
         except (OSError, UnicodeDecodeError, csv.Error) as error:
-            raise errors.InputError(f"data: {self.path} cannot be read as CSV ({error}).") from None
+            raise InputError(Fault("data", f"{self.path} cannot be read as CSV ({error})")) from None
         ragged = next((number for number, row in enumerate(rows, start=2) if len(row) != len(header)), None)
         if ragged is not None:
-            raise errors.InputError(
-                f"data: {self.path.name} has {len(header)} columns, but line {ragged} has {len(rows[ragged - 2])}."
+            raise InputError(
+                Fault(
+                    "data", f"{self.path.name} has {len(header)} columns, but line {ragged} has {len(rows[ragged - 2])}"
+                )
             )
         return [name.strip() for name in header], rows

@@ -6,8 +6,8 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from lrstudy import errors
 from lrstudy.data.cells import PART_NAMES
+from lrstudy.errors import Fault, InputError
 
 
 def given_parts(folder: Path, names: list[str], ending: str) -> list[tuple[str, int]]:
@@ -17,7 +17,7 @@ def given_parts(folder: Path, names: list[str], ending: str) -> list[tuple[str, 
         part = PART_NAMES.get(name.lower())
         if part is not None and part in found:
             both = " and ".join(f"{each}{ending}" for each in (found[part], name))
-            raise errors.InputError(f"data: {folder} has both {both}; keep one of them.")
+            raise InputError(Fault("data", f"{folder} has both {both}; keep one of them"))
         if part is not None:
             found[part] = name
     return [(found[part], part) for part in sorted(found)]
@@ -29,11 +29,11 @@ def listing(folder: Path) -> list[os.DirEntry[str]]:
         with os.scandir(folder) as entries:
             return sorted((e for e in entries if not e.name.startswith(".")), key=lambda e: e.name)
     except FileNotFoundError:
-        raise errors.InputError(f"data: there is no folder {folder}.") from None
+        raise InputError(Fault("data", f"there is no folder {folder}")) from None
     except NotADirectoryError:
-        raise errors.InputError(f"data: {folder} is a file; expected a folder.") from None
+        raise InputError(Fault("data", f"{folder} is a file; expected a folder")) from None
     except OSError as error:
-        raise errors.InputError(f"data: the folder {folder} cannot be read ({error.strerror}).") from None
+        raise InputError(Fault("data", f"the folder {folder} cannot be read ({error.strerror})")) from None
 
 
 def stat(root: Path, files: Iterable[Path]) -> list[list[object]]:
@@ -43,6 +43,6 @@ def stat(root: Path, files: Iterable[Path]) -> list[list[object]]:
         try:
             status = file.stat()
         except OSError as error:
-            raise errors.InputError(f"data: {file} cannot be read ({error.strerror}).") from None
+            raise InputError(Fault("data", f"{file} cannot be read ({error.strerror})")) from None
         rows.append([file.relative_to(root).as_posix(), status.st_size, status.st_mtime_ns])
     return rows

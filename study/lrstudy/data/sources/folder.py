@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from lrstudy import errors
 from lrstudy.data.cells import POOL, Label
 from lrstudy.data.sources.base import Encoded, WithoutColumns
 from lrstudy.data.sources.files import given_parts, listing, stat
+from lrstudy.errors import Fault, InputError
 
 EXTENSIONS = frozenset(
     [
@@ -65,13 +65,13 @@ class Folder(WithoutColumns):
             classes = [entry for entry in listing(folder) if entry.is_dir()]
             if not classes:
                 expected = "one folder of images per class, or train/ and test/ with such folders"
-                raise errors.InputError(f"data: the folder {folder} has no class folders; expected {expected}.")
+                raise InputError(Fault("data", f"the folder {folder} has no class folders; expected {expected}"))
             for entry in classes:
                 images = _images_in(Path(entry.path))
                 if part == POOL and not images:
                     endings = ", ".join(sorted(EXTENSIONS))
-                    raise errors.InputError(
-                        f"data: the class folder {entry.path} has no images (files ending in {endings})."
+                    raise InputError(
+                        Fault("data", f"the class folder {entry.path} has no images (files ending in {endings})")
                     )
                 found += [(entry.name, part, image) for image in images]
         return found
@@ -88,9 +88,13 @@ def _images_in(folder: Path) -> list[Path]:
     images = []
     for entry in listing(folder):
         if entry.is_dir():
-            raise errors.InputError(
-                f"data: {folder} holds the folder {entry.name!r}; expected image files, as each folder in "
-                f"{folder.parent} is a class. (Parts are called train, validation and test.)"
+            raise InputError(
+                Fault(
+                    "data",
+                    f"{folder} holds the folder {entry.name!r}; expected image files, as each folder in "
+                    f"{folder.parent} is a class",
+                    advice="(Parts are called train, validation and test.)",
+                )
             )
         if os.path.splitext(entry.name)[1].lower() in EXTENSIONS:
             images.append(Path(entry.path))

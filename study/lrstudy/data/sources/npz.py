@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lrstudy import errors
 from lrstudy.data.cells import PART_NAMES, Label, labels_of
 from lrstudy.data.sources.base import Encoded, WithoutColumns, check_images
+from lrstudy.errors import Fault, InputError
 
 _PARTS = ("train", "val", "test")
 
@@ -30,7 +30,7 @@ class NpzFile(WithoutColumns):
         try:
             status = self.path.stat()
         except OSError as error:
-            raise errors.InputError(f"data: {self.path} cannot be read ({error.strerror}).") from None
+            raise InputError(Fault("data", f"{self.path} cannot be read ({error.strerror})")) from None
         return {"source": "npz", "files": [[str(self.path), status.st_size, status.st_mtime_ns]]}
 
     def labels(self) -> tuple[list[Label], list[int]]:
@@ -54,28 +54,33 @@ class NpzFile(WithoutColumns):
             with np.load(self.path, allow_pickle=False) as file:
                 stored = {name: file[name] for name in file.files}
         except (OSError, ValueError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as error:
-            raise errors.InputError(
-                f"data: {self.path} is not a readable .npz file ({error or 'it is empty'})."
+            raise InputError(
+                Fault("data", f"{self.path} is not a readable .npz file ({error or 'it is empty'})")
             ) from None
         found = []
         for part in _PARTS:
             if f"{part}_images" in stored and f"{part}_labels" in stored:
                 images, labels = stored[f"{part}_images"], stored[f"{part}_labels"]
                 if labels.ndim == 0:
-                    raise errors.InputError(
-                        f"data: {self.path.name}: {part}_labels must be one for each image; got a single value."
+                    raise InputError(
+                        Fault("data", f"{self.path.name}: {part}_labels must be one for each image; got a single value")
                     )
                 check_images(images, len(labels), f"{self.path.name}: {part}_images")
                 found.append((part, images, labels))
         if len({images.shape[3:] for _, images, _ in found}) > 1:
             kinds = ", ".join(f"{part} {images.shape}" for part, images, _ in found)
-            raise errors.InputError(
-                f"data: {self.path.name}: expected images of one kind in all parts, grey or colour; got {kinds}."
+            raise InputError(
+                Fault(
+                    "data", f"{self.path.name}: expected images of one kind in all parts, grey or colour; got {kinds}"
+                )
             )
         if not found or found[0][0] != "train":
-            raise errors.InputError(
-                f"data: {self.path.name} needs train_images and train_labels (and may have val_ and test_ ones); it holds "
-                f"{', '.join(sorted(stored)) or 'nothing'}."
+            raise InputError(
+                Fault(
+                    "data",
+                    f"{self.path.name} needs train_images and train_labels (and may have val_ and test_ ones); it "
+                    f"holds {', '.join(sorted(stored)) or 'nothing'}",
+                )
             )
         return found
 
@@ -87,9 +92,13 @@ def _label_rows(values: NDArray[Any], where: str) -> list[Label]:
     if values.ndim == 2 and values.dtype.kind in "iub":
         fits = bool(np.isin(values, (0, 1)).all())
     if not fits:
-        raise errors.InputError(
-            f"{where} must be class numbers (N,) or (N, 1), or 0 and 1 of shape (N, K); got {values.dtype} {values.shape}."
+        raise InputError(
+            Fault(
+                where,
+                expected="class numbers (N,) or (N, 1), or 0 and 1 of shape (N, K)",
+                got=f"{values.dtype} {values.shape}",
+            )
         )
     if values.ndim == 1 and values.dtype.kind in "iu" and len(values) and values.min() < 0:
-        raise errors.InputError(f"{where} must be at least 0; got {values.min()}.")
+        raise InputError(Fault(where, expected="class numbers of at least 0", got=str(values.min())))
     return labels_of([value.decode() if isinstance(value, bytes) else value for value in values.tolist()], where)

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lrstudy import errors
 from lrstudy.data.cells import POOL, Label, as_text, labels_of, parts_of
 from lrstudy.data.sources.base import PART_COLUMNS, Encoded
 from lrstudy.data.sources.files import given_parts, listing, stat
+from lrstudy.errors import Fault, InputError, unknown
 
 _ROWS = 256  # rows of a Parquet file held in memory at once
 
@@ -47,13 +47,13 @@ class Parquet:
             parts += [part] * len(column)
         if len(set(kinds.values())) > 1:
             said = ", ".join(f"{kind} in {name}" for name, kind in kinds.items())
-            raise errors.InputError(f"data: the column {self.label_column!r} holds {said}; expected one kind.")
+            raise InputError(Fault("data", f"the column {self.label_column!r} holds {said}; expected one kind"))
         where = f"data: the column {self.label_column!r}"
         if "lists" in kinds.values():
             return labels_of(rows, where, self.multilabel), self._parts(parts)
         missing = [k for k, row in enumerate(rows) if row is None]
         if missing and not self.multilabel:
-            raise errors.InputError(f"{where} has no label in row {missing[0]} ({len(missing)} such rows).")
+            raise InputError(Fault(where, f"there is no label in row {missing[0]} ({len(missing)} such rows)"))
         return labels_of(["" if row is None else row for row in rows], where, self.multilabel), self._parts(parts)
 
     def _kind(self, file: Path, column: Any) -> str:
@@ -65,9 +65,12 @@ class Parquet:
             return "integers"
         if _is_text(column.type):
             return "strings"
-        raise errors.InputError(
-            f"data: the column {self.label_column!r} of {file.name} holds {column.type}; expected integers or strings, one class "
-            "for each image, or lists of several."
+        raise InputError(
+            Fault(
+                "data",
+                f"the column {self.label_column!r} of {file.name} holds {column.type}; expected integers or "
+                "strings, one class for each image, or lists of several",
+            )
         )
 
     def _parts(self, parts: list[int]) -> list[int]:
@@ -89,7 +92,7 @@ class Parquet:
             try:
                 column = table.read(columns=[name])[0].combine_chunks()
             except (OSError, pa.ArrowException) as error:
-                raise errors.InputError(f"data: {file} is damaged ({' '.join(str(error).split())[:160]}).") from None
+                raise InputError(Fault("data", f"{file} is damaged ({' '.join(str(error).split())[:160]})")) from None
         return column.dictionary_decode() if types.is_dictionary(column.type) else column
 
     def column(self, name: str) -> list[str]:
@@ -98,9 +101,7 @@ class Parquet:
         for file, _ in self._files():
             with self._opened(file) as table:
                 if name not in table.schema_arrow.names:
-                    raise errors.InputError(
-                        errors.unknown(f"data: {file.name}", "column", name, table.schema_arrow.names)
-                    )
+                    raise InputError(unknown(f"data: {file.name}", "column", name, table.schema_arrow.names))
             values += [as_text(value) for value in self._read(file, name).to_pylist()]
         return values
 
@@ -118,13 +119,16 @@ class Parquet:
     def _files(self) -> list[tuple[Path, int]]:
         if not self.path.is_dir():
             if not self.path.exists():
-                raise errors.InputError(f"data: there is no file or folder {self.path}.")
+                raise InputError(Fault("data", f"there is no file or folder {self.path}"))
             return [(self.path, POOL)]
         names = [entry.name for entry in listing(self.path)]
         if "train.parquet" not in names:
-            raise errors.InputError(
-                f"data: the folder {self.path} has no train.parquet (and beside it, if you like, "
-                "validation.parquet and test.parquet)."
+            raise InputError(
+                Fault(
+                    "data",
+                    f"the folder {self.path} has no train.parquet (and beside it, if you like, validation.parquet and "
+                    "test.parquet)",
+                )
             )
         stems = [name.removesuffix(".parquet") for name in names if name.endswith(".parquet")]
         return [(self.path / f"{stem}.parquet", part) for stem, part in given_parts(self.path, stems, ".parquet")]
@@ -138,18 +142,21 @@ class Parquet:
             table = pq.ParquetFile(file)
         except (OSError, pa.ArrowException) as error:
             reason = " ".join(str(error).split())[:200]
-            raise errors.InputError(f"data: {file} is not a readable Parquet file ({reason}).") from None
+            raise InputError(Fault("data", f"{file} is not a readable Parquet file ({reason})")) from None
         schema = table.schema_arrow
         for column in (self.image_column, self.label_column):
             if column not in schema.names:
-                raise errors.InputError(errors.unknown(f"data: {file.name}", "column", column, schema.names))
+                raise InputError(unknown(f"data: {file.name}", "column", column, schema.names))
         stored = schema.field(self.image_column).type
         if pa.types.is_struct(stored) and stored.get_field_index("bytes") >= 0:
             stored = stored.field("bytes").type
         if not _is_bytes(stored):
-            raise errors.InputError(
-                f"data: the column {self.image_column!r} of {file.name} holds {stored}; expected the bytes "
-                "of image files, or structs with a field `bytes`."
+            raise InputError(
+                Fault(
+                    "data",
+                    f"the column {self.image_column!r} of {file.name} holds {stored}; expected the bytes of image "
+                    "files, or structs with a field `bytes`",
+                )
             )
         return table
 
@@ -163,7 +170,7 @@ def column_names(file: Path, where: str = "data") -> list[str]:
         return list(pq.read_schema(file).names)
     except (OSError, pa.ArrowException) as error:
         reason = " ".join(str(error).split())[:200]
-        raise errors.InputError(f"{where}: {file} is not a readable Parquet file ({reason}).") from None
+        raise InputError(Fault(where, f"{file} is not a readable Parquet file ({reason})")) from None
 
 
 def _is_text(type_: Any) -> bool:

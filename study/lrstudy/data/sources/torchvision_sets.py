@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from lrstudy import errors
 from lrstudy.data.cells import POOL, TEST, Label
 from lrstudy.data.sources.base import Encoded
+from lrstudy.errors import Fault, InputError
 
 _BY_TRAIN = ({"train": True}, {"train": False})
 _BY_SPLIT = ({"split": "train"}, {"split": "test"})
@@ -76,7 +76,7 @@ class TorchvisionSet:
 
     def column(self, name: str) -> list[str]:
         """There is none."""
-        raise errors.InputError(f"data: there is no column {name!r}: {self.name} has images and labels only.")
+        raise InputError(Fault("data", f"there is no column {name!r}: {self.name} has images and labels only"))
 
     def images(self) -> Iterator[tuple[str, Encoded]]:
         """Pixels, as torchvision decodes them."""
@@ -104,9 +104,12 @@ class TorchvisionSet:
                 if self.download
                 else "Write data: {source: " + self.name + ", download: true} to have it downloaded."
             )
-            raise errors.InputError(
-                f"data: {self.name} cannot be read from {self._folder} ({' '.join(str(error).split())[:160]}). {allowed} "
-                "Or put torchvision's files there and name the folder as `root`."
+            raise InputError(
+                Fault(
+                    "data",
+                    f"{self.name} cannot be read from {self._folder} ({' '.join(str(error).split())[:160]})",
+                    advice=f"{allowed} Or put torchvision's files there and name the folder as `root`.",
+                )
             ) from None
         finally:
             socket.setdefaulttimeout(before)

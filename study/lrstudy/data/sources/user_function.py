@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from lrstudy import errors, user_code
+from lrstudy import user_code
 from lrstudy.data.cells import POOL, Label, as_text, labels_of, parts_of
 from lrstudy.data.sources.base import Encoded, check_images
+from lrstudy.errors import Fault, InputError, unknown
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class UserFunction:
     def column(self, name: str) -> list[str]:
         """A further value that the function gives, one per image."""
         if name not in self._given:
-            raise errors.InputError(errors.unknown(self._what("column"), "column", name, list(self._given)))
+            raise InputError(unknown(self._what("column"), "column", name, list(self._given)))
         return [as_text(value.item() if hasattr(value, "item") else value) for value in self._per_image(name)]
 
     def images(self) -> Iterator[tuple[str, Encoded]]:
@@ -57,7 +58,7 @@ class UserFunction:
         found = None if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Iterable) else list(values)
         if found is None or len(found) != count:
             got = f"{len(found)} values" if found is not None else f"{values!r:.60}"
-            raise errors.InputError(f"{self._what(name)}: expected one for each of {count} images; got {got}.")
+            raise InputError(Fault(self._what(name), expected=f"one for each of {count} images", got=got))
         return found
 
     @cached_property
@@ -66,17 +67,19 @@ class UserFunction:
         try:
             given = function() if callable(function) else None
         except Exception as error:
-            raise errors.InputError(f"data: {self.reference} failed ({type(error).__name__}: {error}).") from error
+            raise InputError(Fault("data", f"{self.reference} failed ({type(error).__name__}: {error})")) from error
         if not isinstance(given, Mapping) or not {"images", "labels"} <= set(given):
-            raise errors.InputError(f"data: {self.reference} must return a dict with images and labels.")
+            raise InputError(Fault("data", f"{self.reference} must return a dict with images and labels"))
         for name in ("images", "labels"):
             if not hasattr(given[name], "__len__"):
-                raise errors.InputError(
-                    f"{self._what(name)}: expected a list or an array; got {type(given[name]).__name__}."
-                )
+                raise InputError(Fault(self._what(name), expected="a list or an array", got=type(given[name]).__name__))
         if len(given["images"]) != len(given["labels"]):
-            raise errors.InputError(
-                f"{self._what('labels')} must be one for each of {len(given['images'])} images; got {len(given['labels'])}."
+            raise InputError(
+                Fault(
+                    self._what("labels"),
+                    expected=f"one for each of {len(given['images'])} images",
+                    got=str(len(given["labels"])),
+                )
             )
         if isinstance(given["images"], np.ndarray):
             check_images(given["images"], len(given["labels"]), self._what("images"))

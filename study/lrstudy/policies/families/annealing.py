@@ -8,9 +8,10 @@ from typing import Annotated, Literal
 
 import numpy as np
 
+from lrstudy.annotations import Rule
 from lrstudy.policies.base import RatePolicy, require_absent
 from lrstudy.policies.durations import Duration, in_epochs
-from lrstudy.policies.parameters import Floor, PositiveDuration, Ratio, Rule, require
+from lrstudy.policies.parameters import Floor, PositiveDuration, Ratio, require
 from lrstudy.policies.run import Run
 from lrstudy.settings import FloatArray
 

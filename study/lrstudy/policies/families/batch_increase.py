@@ -11,10 +11,11 @@ import math
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+from lrstudy.annotations import Rule
 from lrstudy.policies.base import Policy, require_absent
 from lrstudy.policies.durations import Duration, count_passed, to_whole_epoch
 from lrstudy.policies.families.plateau import PlateauPolicy
-from lrstudy.policies.parameters import Count, Factor, PositiveDuration, Ratio, Rule, require
+from lrstudy.policies.parameters import Count, Factor, PositiveDuration, Ratio, require
 from lrstudy.policies.run import History, Run
 from lrstudy.settings import Settings
 

@@ -14,9 +14,10 @@ from typing import Annotated, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from lrstudy.annotations import Rule
 from lrstudy.policies.base import RatePolicy, Ticks, phase, require_absent
 from lrstudy.policies.families.cycles import CyclicalPolicy
-from lrstudy.policies.parameters import Floor, PositiveDuration, Ratio, Rule, require
+from lrstudy.policies.parameters import Floor, PositiveDuration, Ratio, require
 from lrstudy.policies.run import Run
 from lrstudy.settings import FloatArray
 

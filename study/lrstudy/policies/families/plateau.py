@@ -9,9 +9,10 @@ from typing import Annotated, Literal
 
 import numpy as np
 
-from lrstudy.errors import InputError, choices
+from lrstudy.annotations import Rule
+from lrstudy.errors import Fault, InputError
 from lrstudy.policies.base import Policy
-from lrstudy.policies.parameters import Floor, Rule
+from lrstudy.policies.parameters import Floor
 from lrstudy.policies.run import History, Run
 from lrstudy.settings import Settings
 
@@ -48,7 +49,13 @@ class PlateauPolicy(Policy):
         known = list(names)
         if self.metric not in known:
             raise InputError(
-                f"metric: expected a metric that is there; got {self.metric!r}. {choices(known, self.metric)}"
+                Fault(
+                    "metric",
+                    expected="a metric that is there",
+                    got=f"{self.metric!r}",
+                    valid=tuple(known),
+                    name=self.metric,
+                )
             )
 
     def num_triggers(self, epoch: int, history: History) -> int:

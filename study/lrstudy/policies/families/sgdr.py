@@ -8,9 +8,10 @@ from typing import Annotated
 
 import numpy as np
 
+from lrstudy.annotations import Rule
 from lrstudy.policies.base import Ticks, phase
 from lrstudy.policies.families.cycles import CyclicalPolicy
-from lrstudy.policies.parameters import Count, Floor, PositiveDuration, Ratio, Rule, require
+from lrstudy.policies.parameters import Count, Floor, PositiveDuration, Ratio, require
 from lrstudy.policies.run import Run
 from lrstudy.settings import FloatArray
 
