@@ -22,7 +22,7 @@ from lrstudy.settings import Recipe, Settings
 from lrstudy.training import host_memory
 from lrstudy.training.epoch import train_epoch
 from lrstudy.training.state import State
-from lrstudy.workload.numerics import Arithmetic
+from lrstudy.workload.numerics import NumericsSpec
 
 CPU = torch.device("cpu")
 _WARM_UP = 4
@@ -73,7 +73,7 @@ def _train(given: argparse.Namespace) -> Measured:
     network = (
         _linear(images.shape[-1]) if given.model == "linear" else build_model(given.model, 2, *images.shape[1:3], 0)
     )
-    state = State.of(network, CPU, Arithmetic(memory_format="channels_last"))
+    state = State.of(network, CPU, NumericsSpec(memory_format="channels_last"))
 
     def epoch(number: int, updates: int) -> None:
         rates = np.full((updates, len(state.sections)), 1e-3)

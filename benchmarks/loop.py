@@ -17,7 +17,7 @@ from lrstudy.models.build import build_model
 from lrstudy.settings import Recipe, Settings
 from lrstudy.training.epoch import evaluate, train_epoch
 from lrstudy.training.state import State
-from lrstudy.workload.numerics import Arithmetic
+from lrstudy.workload.numerics import NumericsSpec
 
 TITLE = "an epoch, against a bare PyTorch loop"
 NOTES = (
@@ -32,8 +32,8 @@ _BATCH = 64
 _SIZES = {"lenet": 4096, "small_cnn": 2048, "resnet18": 192}
 
 
-PLAIN = Arithmetic(eval_batch=512)
-DEFAULT = Arithmetic(memory_format="channels_last", eval_batch=128)
+PLAIN = NumericsSpec(eval_batch=512)
+DEFAULT = NumericsSpec(memory_format="channels_last", eval_batch=128)
 """What `auto` comes to on a CPU for images of 32 pixels."""
 
 
@@ -88,28 +88,28 @@ class _Data:
         np.save(path, rng.integers(0, 256, (count, 3, 32, 32), dtype=np.uint8))
         return _Data(np.load(path, mmap_mode="r"), rng.integers(0, 10, count))
 
-    def part(self, arithmetic: Arithmetic) -> Part:
+    def part(self, numerics_spec: NumericsSpec) -> Part:
         index, constants = np.arange(len(self.labels)), ((0.5,) * 3, (0.25,) * 3)
-        return part_of(self.images, self.labels, index, CPU, constants, memory_format=arithmetic.memory_format)
+        return part_of(self.images, self.labels, index, CPU, constants, memory_format=numerics_spec.memory_format)
 
     def tensors(self) -> tuple[Tensor, Tensor]:
         return (torch.from_numpy(np.array(self.images)).float() / 255 - 0.5) / 0.25, torch.from_numpy(self.labels)
 
 
-def _state(model: str, arithmetic: Arithmetic = PLAIN) -> State:
-    return State.of(build_model(model, 10, 3, 32, 0), CPU, arithmetic)
+def _state(model: str, numerics_spec: NumericsSpec = PLAIN) -> State:
+    return State.of(build_model(model, 10, 3, 32, 0), CPU, numerics_spec)
 
 
-def _ours(model: str, data: _Data, augment: str, arithmetic: Arithmetic) -> Callable[[], object]:
-    state, part = _state(model, arithmetic), data.part(arithmetic)
+def _ours(model: str, data: _Data, augment: str, numerics_spec: NumericsSpec) -> Callable[[], object]:
+    state, part = _state(model, numerics_spec), data.part(numerics_spec)
     recipe = Recipe(weight_decay=5e-4, augment=augment)
     rates = np.full((-(-len(part) // _BATCH), len(state.sections)), 1e-3)
     settings = Settings(rates, np.array(0.9), _BATCH, recipe)
     return lambda: train_epoch(state, settings, part, 0, 0)
 
 
-def _evaluation(model: str, data: _Data, arithmetic: Arithmetic) -> Callable[[], object]:
-    state, part = _state(model, arithmetic), data.part(arithmetic)
+def _evaluation(model: str, data: _Data, numerics_spec: NumericsSpec) -> Callable[[], object]:
+    state, part = _state(model, numerics_spec), data.part(numerics_spec)
     return lambda: evaluate(state, part, "multiclass")
 
 

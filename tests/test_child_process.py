@@ -12,7 +12,7 @@ import pytest
 
 from lrstudy import child_process
 from lrstudy.ray_tune.local_ray import LocalRay
-from lrstudy.workload.devices import Allotment
+from lrstudy.workload.devices import Resources
 from test_layers import OURS, REPORTS
 
 CHILDREN = 60
@@ -103,6 +103,6 @@ def test_the_environment_is_set_before_ray_has_a_thread(monkeypatch):
     """LocalRay sets Tune's variables when it is entered; a study enters it first, before it decodes or probes anything."""
     monkeypatch.delenv("TUNE_GLOBAL_CHECKPOINT_S", raising=False)
     monkeypatch.setenv("RAY_DEDUP_LOGS", "1")
-    with LocalRay(Allotment("cpu", 1, 1.0), 1):
+    with LocalRay(Resources("cpu", 1, 1.0), 1):
         assert os.environ["TUNE_GLOBAL_CHECKPOINT_S"] == "3600"
         assert os.environ["RAY_DEDUP_LOGS"] == "1", "what somebody has set stays"

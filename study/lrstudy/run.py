@@ -59,7 +59,7 @@ class Summary:
 
 
 @dataclass(frozen=True)
-class Order:
+class RunOptions:
     """What a run needs to know beyond the plan.
 
     `folder` is the study's, `storage` holds memo and studies. `begun` (monotonic) is when somebody began to wait for
@@ -74,41 +74,41 @@ class Order:
     local_ray: LocalRay
 
 
-def run(plan: Plan, order: Order, notes: tuple[str, ...], display: Display | None = None) -> Summary:
+def run(plan: Plan, options: RunOptions, notes: tuple[str, ...], display: Display | None = None) -> Summary:
     """Run a study to its end. Raises InputError if another driver runs it, StorageError, KeyboardInterrupt.
 
     Whatever is raised: what was recorded stays, and tables and lock show it as far as the storage allows.
     """
-    lock = DriverLock(order.folder)
+    lock = DriverLock(options.folder)
     lock.acquire(run=0)
     try:
-        if not study_lock.read(order.folder).get("complete"):
-            order.local_ray.begin()  # searchers take seconds to import as well
-        journal = _open_journal(order, lock)
-        memo = Memo(order.storage / "memo")
+        if not study_lock.read(options.folder).get("complete"):
+            options.local_ray.begin()  # searchers take seconds to import as well
+        journal = _open_journal(options, lock)
+        memo = Memo(options.storage / "memo")
         admission = Admission(plan, memo, journal)
-        tables = TableWriter(admission, order.folder)
-        _keep_sources(plan, order.folder)
-        _describe(plan, order, journal, is_complete=False)
+        tables = TableWriter(admission, options.folder)
+        _keep_sources(plan, options.folder)
+        _describe(plan, options, journal, is_complete=False)
         try:
             first = admission.next()
             if first is not None or admission.unpriced():
-                _train(admission, order, first, lock, tables, display)
+                _train(admission, options, first, lock, tables, display)
         finally:
-            _close(admission, order, tables)
+            _close(admission, options, tables)
         memo.compact()
         if plan.study.storage.keep_gb is not None:
-            memo.evict(needed_states(admission, order.folder), int(plan.study.storage.keep_gb * 1e9))
-        return _summary(admission, order.folder, notes)
+            memo.evict(needed_states(admission, options.folder), int(plan.study.storage.keep_gb * 1e9))
+        return _summary(admission, options.folder, notes)
     finally:
         lock.release()
 
 
-def _open_journal(order: Order, lock: DriverLock) -> Journal:
+def _open_journal(options: RunOptions, lock: DriverLock) -> Journal:
     """The journal with a new run begun, and the end of one that was killed noted."""
-    journal = Journal(order.folder / "journal")
+    journal = Journal(options.folder / "journal")
     unfinished = _unfinished_run(journal)
-    journal.open_run(host=platform.node(), pid=os.getpid(), started_at=time.time(), overrides=list(order.overrides))
+    journal.open_run(host=platform.node(), pid=os.getpid(), started_at=time.time(), overrides=list(options.overrides))
     if unfinished is not None:
         journal.write("killed", of=unfinished, at=_last_sign_of_life(journal, unfinished, lock.previous))
     return journal
@@ -116,7 +116,7 @@ def _open_journal(order: Order, lock: DriverLock) -> Journal:
 
 def _train(
     admission: Admission,
-    order: Order,
+    options: RunOptions,
     first: Trial | None,
     lock: DriverLock,
     tables: TableWriter,
@@ -127,9 +127,9 @@ def _train(
     from lrstudy.ray_tune.slots import Slots
 
     workload, journal = admission.plan.workload, admission.journal
-    slots = order.local_ray.slots
+    slots = options.local_ray.slots
     journal.write(
-        "slots", count=slots, start=order.begun, share=workload.share, device=workload.device, host=platform.node()
+        "slots", count=slots, start=options.begun, share=workload.share, device=workload.device, host=platform.node()
     )
     limits = _Limits(admission.plan.study, journal)
     tables_due, limits_due = _Every(TABLES_EVERY_S), _Every(_LIMITS_EVERY_S)
@@ -149,7 +149,7 @@ def _train(
     if display:
         display.start(admission, slots)
     try:
-        runner.run(admission, workload, order.folder, order.local_ray, first, Slots(slots, journal), refresh)
+        runner.run(admission, workload, options.folder, options.local_ray, first, Slots(slots, journal), refresh)
     finally:
         if display:
             display.stop()
@@ -157,14 +157,14 @@ def _train(
         raise StorageError(admission.failure)
 
 
-def _close(admission: Admission, order: Order, tables: TableWriter) -> None:
+def _close(admission: Admission, options: RunOptions, tables: TableWriter) -> None:
     """Note the end of the run in journal, tables and lock."""
     admission.close()
     if admission.journal.has_slots:
         admission.journal.write("end", at=time.monotonic())
     tables.write(time.monotonic())
     tables.write_calibration()
-    _describe(admission.plan, order, admission.journal, admission.is_done)
+    _describe(admission.plan, options, admission.journal, admission.is_done)
     admission.journal.close()
 
 
@@ -178,7 +178,7 @@ def _keep_sources(plan: Plan, folder: Path) -> None:
         raise StorageError(f"storage.path: cannot write in {folder}: {error.strerror}.") from error
 
 
-def _describe(plan: Plan, order: Order, journal: Journal, is_complete: bool) -> None:
+def _describe(plan: Plan, options: RunOptions, journal: Journal, is_complete: bool) -> None:
     """Write study.yaml and study.lock.json."""
     versions = {name: version(name) for name in _PACKAGES}
     deviations = [
@@ -187,11 +187,11 @@ def _describe(plan: Plan, order: Order, journal: Journal, is_complete: bool) -> 
         if line["deviates"]
     ]
     try:
-        _replace(order.folder / "study.yaml", order.text)
-        lock = study_lock.render(plan, order.overrides, is_complete, versions, deviations)
-        _replace(order.folder / "study.lock.json", lock)
+        _replace(options.folder / "study.yaml", options.text)
+        lock = study_lock.render(plan, options.overrides, is_complete, versions, deviations)
+        _replace(options.folder / "study.lock.json", lock)
     except OSError as error:
-        raise StorageError(f"storage.path: cannot write in {order.folder}: {error.strerror}.") from error
+        raise StorageError(f"storage.path: cannot write in {options.folder}: {error.strerror}.") from error
 
 
 class _Every:

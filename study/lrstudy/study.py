@@ -23,7 +23,7 @@ from lrstudy.policies.spaces import search_spaces
 from lrstudy.ray_tune.local_ray import LocalRay
 from lrstudy.run import Display, Summary
 from lrstudy.training.rehearsal import rehearse
-from lrstudy.workload.devices import Allotment
+from lrstudy.workload.devices import Resources
 from lrstudy.workload.workload import resolve
 
 
@@ -108,12 +108,12 @@ class Study:
         Raises InputError for the user's mistakes, StorageError when the storage fails, KeyboardInterrupt
         when interrupted; in each case everything recorded stays, and the tables show it.
         """
-        allotment = Allotment.of(self.file.resources)
-        with LocalRay(allotment, slots or allotment.num_slots) as local_ray:
+        resources = Resources.of(self.file.resources)
+        with LocalRay(resources, slots or resources.num_slots) as local_ray:
             made, notes = self.plan(before_decoding=local_ray.begin)
             _require_writable(self.folder)
-            order = run.Order(self.text, self.overrides, self.folder, self.storage, self.begun, local_ray)
-            return run.run(made, order, notes, display)
+            options = run.RunOptions(self.text, self.overrides, self.folder, self.storage, self.begun, local_ray)
+            return run.run(made, options, notes, display)
 
 
 @dataclass(frozen=True)

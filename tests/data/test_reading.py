@@ -64,7 +64,7 @@ def test_a_gpu_keeps_the_images_that_leave_room_for_the_model(mapped, monkeypatc
     assert not reading.fits(401, gpu, 1.0)
     assert not reading.fits(201, gpu, 0.5), "half of a GPU"
     assert reading.fits(10**9, CPU, 1.0), "a CPU maps them"
-    streamed = place(mapped, np.arange(10), gpu, keeps=False)
+    streamed = place(mapped, np.arange(10), gpu, resident=False)
     assert isinstance(streamed, Mapped)
     assert streamed.reads_ahead
 
@@ -97,7 +97,7 @@ def test_an_epoch_on_a_set_larger_than_the_memory_allowed_stays_flat(tmp_path):
     from lrstudy.models.build import Model, sections
     from lrstudy.data import reading
     from lrstudy.data.batches import part_of
-    from lrstudy.workload.numerics import Arithmetic
+    from lrstudy.workload.numerics import NumericsSpec
     from lrstudy.settings import Recipe, Settings
     from lrstudy.training.epoch import evaluate, train_epoch
     from lrstudy.training.state import State
@@ -116,7 +116,7 @@ def test_an_epoch_on_a_set_larger_than_the_memory_allowed_stays_flat(tmp_path):
     reading.memory_bytes = lambda: 10**9
     cpu = torch.device("cpu")
     model = torch.nn.Sequential(torch.nn.AvgPool2d(64), torch.nn.Flatten(), torch.nn.Linear(192, 2))
-    state = State.of(Model(model, sections(model), {{}}), cpu, Arithmetic(eval_batch=8))
+    state = State.of(Model(model, sections(model), {{}}), cpu, NumericsSpec(eval_batch=8))
     settings = lambda n: Settings(np.full((-(-n // 8), 3), 0.1), np.array(0.9), 8, Recipe())
     def epoch(n):
         part = part_of(images, labels, np.arange(n), cpu, ((0.5,) * 3, (0.5,) * 3))

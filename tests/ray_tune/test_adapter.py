@@ -39,7 +39,7 @@ def failing(kind, real):
 def test_a_journal_that_cannot_be_written_ends_the_study(admission, monkeypatch, kind):
     """The trial went on counting as running: Tune waited for it for ever, and only Ctrl-C helped."""
     searcher = AdmissionSearcher(admission, admission.plan.workload, "", None, Slots(1, admission.journal))
-    assert "order" in searcher.suggest("a")
+    assert "assignment" in searcher.suggest("a")
     monkeypatch.setattr(admission.journal, "write", failing(kind, admission.journal.write))
     searcher.on_trial_complete("a", report(status="failed", error="x"))
     assert admission.failure == FULL

@@ -56,16 +56,18 @@ def test_prices_are_seconds_alone_times_what_a_trial_occupies(tmp_path):
     plan = plan_of("workload.subset=null", "resources.cpu=2")
     memo, kind = Memo(tmp_path / "memo"), UpdateKind.of(settings())
     trainer = Clockwork(plan.workload)
-    assert calibration.price(memo, plan.workload, kind) is None
+    assert calibration.update_cost(memo, plan.workload, kind) is None
     calibration.measure(trainer, memo, [kind])
-    found = calibration.price(Memo(tmp_path / "memo"), plan.workload, kind)
+    found = calibration.update_cost(Memo(tmp_path / "memo"), plan.workload, kind)
     assert found.device_s_per_update == pytest.approx(2 * 0.03)
     assert found.device_s_per_epoch == pytest.approx(2 * 0.1)
     assert found.device_s_per_evaluation == pytest.approx(2 * 0.5)
     half = replace(plan.workload, device="cuda", share=0.5)
     (path,) = Path(memo.location).glob("calibrations/*")
     path.rename(path.with_name(Path(calibration._path(half, kind)).name))
-    assert calibration.price(memo, half, kind).device_s_per_update == pytest.approx(0.03), "alone, all of a GPU is used"
+    assert calibration.update_cost(memo, half, kind).device_s_per_update == pytest.approx(0.03), (
+        "alone, all of a GPU is used"
+    )
 
 
 def test_a_measurement_serves_every_study_of_the_same_shape_and_no_other(tmp_path):
@@ -94,7 +96,7 @@ def test_the_first_measurement_stays_and_a_damaged_one_is_made_again(tmp_path):
     stored = json.loads(before)
     stored["fact"]["update_s"] = 9.0
     path.write_text(json.dumps(stored))
-    assert calibration.price(memo, plan.workload, kind) is None, "its digest says that it is not what was written"
+    assert calibration.update_cost(memo, plan.workload, kind) is None, "its digest says that it is not what was written"
     calibration.measure(trainer, memo, [kind])
     assert path.read_bytes() == before
 
@@ -110,8 +112,8 @@ def test_what_confirmed_trials_trained_with_is_measured_for_real(tmp_path):
     assert [(kind.batch_size, kind.recipe.optimizer) for kind in kinds] == [(20, "sgd"), (30, "adam"), (40, "sgd")]
     assert calibration.unpriced(ran.memo, plan.workload, kinds) == kinds
     calibration.measure(Trainer(plan.workload), ran.memo, kinds)
-    prices = [calibration.price(ran.memo, plan.workload, kind) for kind in kinds]
-    assert all(0 < price.device_s_per_update < 10 and price.device_s_per_evaluation > 0 for price in prices)
+    costs = [calibration.update_cost(ran.memo, plan.workload, kind) for kind in kinds]
+    assert all(0 < cost.device_s_per_update < 10 and cost.device_s_per_evaluation > 0 for cost in costs)
 
 
 @pytest.mark.slow

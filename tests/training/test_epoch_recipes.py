@@ -31,9 +31,9 @@ class Doubles(Part):
         return images.double() / 255 - 0.5
 
 
-def part(several: bool = False) -> Part:
+def part(is_multilabel: bool = False) -> Part:
     rng = np.random.default_rng(0)
-    labels = rng.integers(0, 2, (N, CLASSES), dtype=np.uint8) if several else rng.integers(0, CLASSES, N)
+    labels = rng.integers(0, 2, (N, CLASSES), dtype=np.uint8) if is_multilabel else rng.integers(0, CLASSES, N)
     ones = torch.ones(1, 1, 1, 1)
     images = torch.from_numpy(rng.integers(0, 256, (N, 1, 6, 6), dtype=np.uint8))
     return Doubles(Resident(images), torch.from_numpy(labels), np.arange(N), ones, ones)
@@ -101,15 +101,15 @@ def test_a_reset_forgets_the_optimizer() -> None:
     assert state.kind == "sgd"
 
 
-@pytest.mark.parametrize("several", [False, True])
+@pytest.mark.parametrize("is_multilabel", [False, True])
 @pytest.mark.parametrize("class_weights", [None, (0.5, 2.0, 1.0)])
 @pytest.mark.parametrize("micro", [16, 7, 1])
 def test_micro_batches_give_the_update_of_the_whole_batch(
-    micro: int, class_weights: tuple[float, ...] | None, several: bool
+    micro: int, class_weights: tuple[float, ...] | None, is_multilabel: bool
 ) -> None:
     """Chunks of 16, 16, 16, 2: a mean of means would be off by 0.1."""
-    data, whole, pieces = part(several), network(), network()
-    loss = "binary_cross_entropy" if several else "cross_entropy"
+    data, whole, pieces = part(is_multilabel), network(), network()
+    loss = "binary_cross_entropy" if is_multilabel else "cross_entropy"
     one = settings(batch=N, class_weights=class_weights, loss=loss)
     other = settings(batch=N, class_weights=class_weights, loss=loss, micro_batch=micro)
     losses = [train_epoch(s, a, data, seed=0, epoch=0) for s, a in ((whole, one), (pieces, other))]

@@ -18,7 +18,7 @@ from lrstudy.settings import Recipe
 from lrstudy.training.epoch import batch_bounds, evaluate, train_epoch
 from lrstudy.training.randomness import generator, seed_for
 from lrstudy.training.state import State
-from lrstudy.workload.numerics import Arithmetic
+from lrstudy.workload.numerics import NumericsSpec
 
 N, CLASSES = 50, 3
 SECTIONS = (("0.weight", "0.bias"), ("2.weight", "2.bias"), ("5.weight", "5.bias"))
@@ -32,7 +32,7 @@ def part(n=N, channels=1, size=6, seed=0) -> Part:
     return part_of(images, labels, index, torch.device("cpu"), normalisation("data", images, index))
 
 
-def network(dropout=0.0, arithmetic=Arithmetic()) -> State:  # noqa: B008  # frozen
+def network(dropout=0.0, numerics_spec=NumericsSpec()) -> State:  # noqa: B008  # frozen
     torch.manual_seed(1)
     layers = [
         nn.Conv2d(1, 4, 3),
@@ -43,7 +43,7 @@ def network(dropout=0.0, arithmetic=Arithmetic()) -> State:  # noqa: B008  # fro
         nn.Linear(64, CLASSES),
     ]
     module = nn.Sequential(*layers)
-    return State.of(Model(module, SECTIONS, {}), torch.device("cpu"), arithmetic)
+    return State.of(Model(module, SECTIONS, {}), torch.device("cpu"), numerics_spec)
 
 
 def settings(batch=8, lr=0.1, recipe=None, momentum=0.9):
@@ -131,7 +131,7 @@ def test_evaluation_leaves_the_state_untouched_and_does_not_depend_on_its_batch_
     train_epoch(state, settings(), data, 0, 0)
     before = state.capture()
     one, many = (
-        evaluate(replace(state, arithmetic=Arithmetic(eval_batch=size)), data, "multiclass", keep_logits=True)
+        evaluate(replace(state, numerics_spec=NumericsSpec(eval_batch=size)), data, "multiclass", keep_logits=True)
         for size in (50, 7)
     )
     assert state.capture() == before

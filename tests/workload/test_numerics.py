@@ -18,18 +18,18 @@ from lrstudy.settings import Recipe, Settings
 from lrstudy.training.compiling import compile_for
 from lrstudy.training.epoch import Own, evaluate, train_epoch
 from lrstudy.training.state import State
-from lrstudy.workload.numerics import Arithmetic
+from lrstudy.workload.numerics import NumericsSpec
 from study_files import plan_of
 
 N, BATCH = 40, 16
 CPU = torch.device("cpu")
 CHOICES = {
-    "fp32": Arithmetic(),
-    "channels_last": Arithmetic(memory_format="channels_last"),
-    "bf16": Arithmetic(precision="bf16", memory_format="channels_last"),
-    "fp16": Arithmetic(precision="fp16", fused=True),
-    "fused": Arithmetic(fused=True),
-    "compiled": Arithmetic(compile=True),
+    "fp32": NumericsSpec(),
+    "channels_last": NumericsSpec(memory_format="channels_last"),
+    "bf16": NumericsSpec(precision="bf16", memory_format="channels_last"),
+    "fp16": NumericsSpec(precision="fp16", fused=True),
+    "fused": NumericsSpec(fused=True),
+    "compiled": NumericsSpec(compile=True),
 }
 RECIPES = {
     "sgd": Recipe(),
@@ -41,25 +41,25 @@ RECIPES = {
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 
 
-def part(arithmetic: Arithmetic) -> Part:
+def part(numerics_spec: NumericsSpec) -> Part:
     rng = np.random.default_rng(0)
     labels = np.arange(N) % 3
     images = (rng.integers(0, 60, (N, 3, 8, 8)) + 60 * labels[:, None, None, None]).astype(np.uint8)
     constants = ((0.4,) * 3, (0.3,) * 3)
-    return part_of(images, labels, np.arange(N), CPU, constants, memory_format=arithmetic.memory_format)
+    return part_of(images, labels, np.arange(N), CPU, constants, memory_format=numerics_spec.memory_format)
 
 
-def start(arithmetic: Arithmetic) -> State:
-    return State.of(build_model("small_cnn", 3, 3, 8, 0), CPU, arithmetic)
+def start(numerics_spec: NumericsSpec) -> State:
+    return State.of(build_model("small_cnn", 3, 3, 8, 0), CPU, numerics_spec)
 
 
 def settings(recipe: Recipe) -> Settings:
     return Settings(np.full((math.ceil(N / BATCH), 3), 0.01), np.array(0.9), BATCH, recipe)
 
 
-def trained(arithmetic: Arithmetic, recipe: Recipe, epochs=2) -> tuple[State, list[float]]:
-    state = start(arithmetic)
-    return state, [train_epoch(state, settings(recipe), part(arithmetic), 0, epoch) for epoch in range(epochs)]
+def trained(numerics_spec: NumericsSpec, recipe: Recipe, epochs=2) -> tuple[State, list[float]]:
+    state = start(numerics_spec)
+    return state, [train_epoch(state, settings(recipe), part(numerics_spec), 0, epoch) for epoch in range(epochs)]
 
 
 @pytest.mark.parametrize(
@@ -72,14 +72,14 @@ def trained(arithmetic: Arithmetic, recipe: Recipe, epochs=2) -> tuple[State, li
     ],
 )
 def test_stopping_and_going_on_changes_nothing(name, recipe):
-    arithmetic, recipe = CHOICES[name], RECIPES[recipe]
-    straight, losses = trained(arithmetic, recipe, epochs=2)
-    stopped, first = trained(arithmetic, recipe, epochs=1)
-    resumed = start(arithmetic)
+    numerics_spec, recipe = CHOICES[name], RECIPES[recipe]
+    straight, losses = trained(numerics_spec, recipe, epochs=2)
+    stopped, first = trained(numerics_spec, recipe, epochs=1)
+    resumed = start(numerics_spec)
     resumed.restore(stopped.capture())
-    assert [*first, train_epoch(resumed, settings(recipe), part(arithmetic), 0, 1)] == losses
+    assert [*first, train_epoch(resumed, settings(recipe), part(numerics_spec), 0, 1)] == losses
     assert resumed.capture() == straight.capture()
-    assert evaluate(resumed, part(arithmetic), "multiclass") == evaluate(straight, part(arithmetic), "multiclass")
+    assert evaluate(resumed, part(numerics_spec), "multiclass") == evaluate(straight, part(numerics_spec), "multiclass")
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -101,13 +101,13 @@ def test_losses_are_those_of_plain_arithmetic_up_to_rounding(name, tolerance, re
 @needs_compiler
 @pytest.mark.slow
 def test_a_compiled_network_learns_the_same_and_is_not_compiled_again_for_another_seed():
-    arithmetic = CHOICES["compiled"]
+    numerics_spec = CHOICES["compiled"]
     _, plain = trained(CHOICES["fp32"], Recipe())
-    state, losses = trained(arithmetic, Recipe())
+    state, losses = trained(numerics_spec, Recipe())
     assert losses == pytest.approx(plain, rel=1e-5)
     torch._dynamo.utils.counters.clear()
     state.begin_again(build_model("small_cnn", 3, 3, 8, 0).module)
-    again = [train_epoch(state, settings(Recipe()), part(arithmetic), 0, epoch) for epoch in range(2)]
+    again = [train_epoch(state, settings(Recipe()), part(numerics_spec), 0, epoch) for epoch in range(2)]
     assert again == losses
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 0
 
@@ -115,21 +115,21 @@ def test_a_compiled_network_learns_the_same_and_is_not_compiled_again_for_anothe
 @needs_compiler
 @pytest.mark.slow
 def test_compiling_before_an_epoch_leaves_the_state_and_nothing_to_compile():
-    arithmetic = CHOICES["compiled"]
-    state, data = start(arithmetic), part(arithmetic)
+    numerics_spec = CHOICES["compiled"]
+    state, data = start(numerics_spec), part(numerics_spec)
     before = state.capture()
     compile_for(state, settings(Recipe()), data, Own())
     evaluate(state, data, "multiclass")
     assert state.capture() == before
     assert all(p.grad is None for p in state.model.parameters())
     torch._dynamo.utils.counters.clear()
-    assert train_epoch(state, settings(Recipe()), data, 0, 0) == trained(arithmetic, Recipe(), epochs=1)[1][0]
+    assert train_epoch(state, settings(Recipe()), data, 0, 0) == trained(numerics_spec, Recipe(), epochs=1)[1][0]
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 0
 
 
 def test_channels_last_reaches_weights_and_images():
-    arithmetic = CHOICES["channels_last"]
-    state, data, seen = start(arithmetic), part(arithmetic), []
+    numerics_spec = CHOICES["channels_last"]
+    state, data, seen = start(numerics_spec), part(numerics_spec), []
 
     def step(model: nn.Module, images: torch.Tensor, labels: torch.Tensor, loss: object) -> torch.Tensor:
         seen.append(images.is_contiguous(memory_format=torch.channels_last))
@@ -155,23 +155,23 @@ def test_parameters_stay_float32_and_what_autocast_deems_safe_is_not():
 
 
 def test_an_overflowing_update_in_float16_is_left_out_and_the_scale_halved():
-    arithmetic = CHOICES["fp16"]
-    state = start(arithmetic)
+    numerics_spec = CHOICES["fp16"]
+    state = start(numerics_spec)
     huge = Own(train_step=lambda model, images, labels, loss: loss(model(images), labels) * 1e5)
     before = [p.detach().clone() for p in state.model.parameters()]
-    train_epoch(state, settings(Recipe()), part(arithmetic), 0, 0, huge)
+    train_epoch(state, settings(Recipe()), part(numerics_spec), 0, 0, huge)
     assert all(torch.equal(old, new) for old, new in zip(before, state.model.parameters(), strict=True))
     assert state.scaler is not None
     assert state.scaler.get_scale() == 65536 / 2**3, "halved in each of three updates"
 
 
-def chosen(*overrides: str) -> Arithmetic:
-    return plan_of(*overrides).workload.arithmetic
+def chosen(*overrides: str) -> NumericsSpec:
+    return plan_of(*overrides).workload.numerics_spec
 
 
 def test_a_study_chooses_and_auto_is_what_was_measured(monkeypatch):
     auto = chosen()
-    assert auto == Arithmetic(memory_format="channels_last", eval_batch=1024), "a CPU, and images of 8 x 8"
+    assert auto == NumericsSpec(memory_format="channels_last", eval_batch=1024), "a CPU, and images of 8 x 8"
     assert chosen("workload.numerics.precision=bf16").precision == "bf16"
     assert chosen("workload.numerics.memory_format=contiguous").memory_format == "contiguous"
     assert chosen("workload.numerics.eval_batch=100").eval_batch == 100
@@ -223,18 +223,18 @@ def test_the_choice_belongs_to_the_study():
     assert identity(plan)["numerics"]["memory_format"] == "auto", (
         "what auto comes to depends on the device, the study does not"
     )
-    assert replace(plan.workload, arithmetic=Arithmetic()).root(0).name() == plan.root(0).name()
+    assert replace(plan.workload, numerics_spec=NumericsSpec()).root(0).name() == plan.root(0).name()
 
 
 def test_a_first_update_that_overflows_leaves_no_momentum_behind():
     """torch's fused SGD makes a buffer for a skipped first update and does not write to it: the next one read garbage."""
 
     def trained(fused: bool) -> list[torch.Tensor]:
-        arithmetic = replace(CHOICES["fp16"], fused=fused)
-        state = start(arithmetic)
+        numerics_spec = replace(CHOICES["fp16"], fused=fused)
+        state = start(numerics_spec)
         huge = Own(train_step=lambda model, images, labels, loss: loss(model(images), labels) * 1e5)
-        train_epoch(state, settings(Recipe()), part(arithmetic), 0, 0, huge)
-        train_epoch(state, settings(Recipe()), part(arithmetic), 0, 1)
+        train_epoch(state, settings(Recipe()), part(numerics_spec), 0, 0, huge)
+        train_epoch(state, settings(Recipe()), part(numerics_spec), 0, 1)
         return [p.detach().clone() for p in state.model.parameters()]
 
     for fused, unfused in zip(trained(True), trained(False), strict=True):

@@ -37,7 +37,7 @@ def json_schema() -> dict[str, Any]:
         ],
     }
     one, several = {"enum": list(METHODS)}, {"type": "array", "minItems": 1, "uniqueItems": True}
-    parts["Search"]["properties"]["method"] = {"anyOf": [one, {**several, "items": one}]}
+    parts["SearchConfig"]["properties"]["method"] = {"anyOf": [one, {**several, "items": one}]}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "lrstudy study file"}
 
 

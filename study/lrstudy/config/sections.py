@@ -20,18 +20,18 @@ from lrstudy.search import METHODS
 Positive = Annotated[float, Field(gt=0, description="a number above 0")]
 Count = Annotated[int, Field(ge=1, description="a whole number of at least 1")]
 Natural = Annotated[int, Field(ge=0, description="a whole number of at least 0")]
-Share = Annotated[float, Field(gt=0, lt=1, description="a fraction between 0 and 1")]
-Part = Literal["given"] | Share | Annotated[int, Field(ge=1, description="a count of at least 1")]
+Fraction = Annotated[float, Field(gt=0, lt=1, description="a fraction between 0 and 1")]
+Part = Literal["given"] | Fraction | Annotated[int, Field(ge=1, description="a count of at least 1")]
 Text = Annotated[str, Field(min_length=1, description="a text")]
 
 
-class Section(BaseModel):
+class ConfigSection(BaseModel):
     """A map of the study file whose keys are all known."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
-class Source(Section):
+class SourceConfig(ConfigSection):
     """`workload.data` as a map: where the data lies, which columns to read, and whether it may be downloaded."""
 
     source: Text
@@ -48,23 +48,23 @@ _DATA = (
 )
 
 
-class ByColumn(Section):
+class ByColumnConfig(ConfigSection):
     """The examples whose `column` holds `value`."""
 
     column: Text
     value: str | int | bool
 
 
-class Split(Section):
+class SplitConfig(ConfigSection):
     """How examples are divided; each part is a fraction, a count, `given` by the source, or chosen by a column."""
 
-    test: Part | ByColumn | None = None
-    validation: Part | ByColumn = 0.15
+    test: Part | ByColumnConfig | None = None
+    validation: Part | ByColumnConfig = 0.15
     by: Literal["stratified", "group", "random"] = "stratified"
     seed: Natural = 0
 
 
-class Image(Section):
+class ImageConfig(ConfigSection):
     """How images become arrays."""
 
     size: Annotated[int, Field(ge=4, le=4096, description="a whole number of pixels from 4 to 4096")] | None = None
@@ -73,7 +73,7 @@ class Image(Section):
     normalize: Literal["imagenet", "data", "none"] = "data"
 
 
-class Task(Section):
+class TaskConfig(ConfigSection):
     """What is learnt."""
 
     kind: Literal["auto", "multiclass", "binary", "multilabel"] = "auto"
@@ -82,7 +82,7 @@ class Task(Section):
     label: Text | None = None
 
 
-class Numerics(Section):
+class NumericsConfig(ConfigSection):
     """How numbers are computed. `auto` is what was measured to be fastest on CPUs, and what NVIDIA advises for GPUs."""
 
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
@@ -96,24 +96,24 @@ class Numerics(Section):
 _AUGMENT = "none, flip, crop_flip, a list of torchvision transforms with arguments, or ./mine.py:augment"
 
 
-class WorkloadConfig(Section):
+class WorkloadConfig(ConfigSection):
     """Data + model + task."""
 
-    data: Annotated[Text | Source, Field(description=_DATA)] = "digits"
-    split: Split = Split()
+    data: Annotated[Text | SourceConfig, Field(description=_DATA)] = "digits"
+    split: SplitConfig = SplitConfig()
     subset: Annotated[int, Field(ge=2, description="a whole number of at least 2")] | None = None
-    image: Image = Image()
+    image: ImageConfig = ImageConfig()
     augment: Annotated[str | list[Any], Field(description=_AUGMENT)] = "none"
     train_step: Text | None = None
     model: Text = "small_cnn"
     weights: Literal["random"] = "random"
-    task: Task = Task()
-    numerics: Numerics = Numerics()
+    task: TaskConfig = TaskConfig()
+    numerics: NumericsConfig = NumericsConfig()
 
     @property
-    def source(self) -> Source:
+    def source(self) -> SourceConfig:
         """`data`, written out as a map."""
-        return self.data if isinstance(self.data, Source) else Source(source=self.data)
+        return self.data if isinstance(self.data, SourceConfig) else SourceConfig(source=self.data)
 
     def data_spec(self, base: Path) -> DataSpec:
         """The description that the data package reads; relative paths start at `base`."""
@@ -137,24 +137,28 @@ class WorkloadConfig(Section):
             multilabel={"auto": None, "multilabel": True, "binary": None}.get(task.kind, False),
             label=task.label,
             image=ImageSpec(**self.image.model_dump()),
-            split=SplitSpec(_share(test), _share(self.split.validation), self.split.by, self.split.seed),
+            split=SplitSpec(_fraction(test), _fraction(self.split.validation), self.split.by, self.split.seed),
             subset=self.subset,
         )
 
 
-def _share(share: Literal["given"] | float | int | ByColumn) -> Literal["given"] | float | int | data_spec.ByColumn:
-    return data_spec.ByColumn(share.column, str(share.value)) if isinstance(share, ByColumn) else share
+def _fraction(
+    fraction: Literal["given"] | float | int | ByColumnConfig,
+) -> Literal["given"] | float | int | data_spec.ByColumn:
+    return (
+        data_spec.ByColumn(fraction.column, str(fraction.value)) if isinstance(fraction, ByColumnConfig) else fraction
+    )
 
 
-class Budget(Section):
+class BudgetConfig(ConfigSection):
     """How long every trial trains."""
 
     epochs: Count = 30
 
 
-CommonConfig: type[Section] = create_model(
+CommonConfig: type[ConfigSection] = create_model(
     "CommonConfig",
-    __base__=Section,
+    __base__=ConfigSection,
     __doc__="Parameters that all policies share; each may be a space, and any arm may override them.",
     **{name: (Any, Field(default_factory=partial(deepcopy, known.default))) for name, known in COMMON.items()},  # type: ignore[call-overload]
 )
@@ -164,7 +168,7 @@ def _as_list(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
-class Search(Section):
+class SearchConfig(ConfigSection):
     """How configurations are proposed. A list of methods compares searchers; the first ranks policies."""
 
     method: Annotated[
@@ -194,7 +198,7 @@ class Search(Section):
         return _distinct(value)
 
     @model_validator(mode="after")
-    def _cohort_fits(self) -> Search:
+    def _cohort_fits(self) -> SearchConfig:
         if self.cohort is not None and self.cohort > self.trials:
             raise InputError(
                 Fault("search.cohort", expected=f"at most search.trials ({self.trials})", got=str(self.cohort))
@@ -202,28 +206,28 @@ class Search(Section):
         return self
 
 
-class Confirm(Section):
+class ConfirmConfig(ConfigSection):
     """How many of each arm's best configurations are trained anew, and with how many fresh seeds."""
 
     top: Natural = 1
     seeds: Count = 5
 
 
-class Compare(Section):
+class CompareConfig(ConfigSection):
     """The arm that others are compared with, and the difference that does not matter."""
 
     control: Text | None = None
-    margin: Share | None = None
+    margin: Fraction | None = None
 
 
-class Target(Section):
-    """What counts as reached: a value of the metric, or a share of the control's mean."""
+class TargetConfig(ConfigSection):
+    """What counts as reached: a value of the metric, or a fraction of the control's mean."""
 
     value: Annotated[float, Field(gt=0, le=1, description="a number above 0 and at most 1")] | None = None
     of_control: Positive | None = None
 
     @model_validator(mode="after")
-    def _one_of_them(self) -> Target:
+    def _one_of_them(self) -> TargetConfig:
         if self.value is not None and self.of_control is not None:
             raise InputError(Fault("target", expected="either value or of_control", got="both"))
         return self
@@ -232,7 +236,7 @@ class Target(Section):
 _TIME = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd])")
 
 
-class Limits(Section):
+class LimitsConfig(ConfigSection):
     """When to stop handing out trials; running again with higher limits goes on."""
 
     gpu_hours: Positive | None = None
@@ -255,14 +259,14 @@ class Limits(Section):
         return float(match[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
 
 
-class Resources(Section):
+class ResourcesConfig(ConfigSection):
     """What one trial occupies. `gpu` between 0 and 1; none given: 1 where there is a GPU, else 0."""
 
     gpu: Annotated[float, Field(ge=0, le=1, description="a number from 0 to 1")] | None = None
     cpu: Count = 1
 
 
-class Price(Section):
+class PriceConfig(ConfigSection):
     """Money per hour of a GPU (one price, or one per model name) or of a CPU core."""
 
     gpu_hour: Positive | dict[str, Positive] | None = None
@@ -270,7 +274,7 @@ class Price(Section):
     currency: Text = "USD"
 
 
-class Storage(Section):
+class StorageConfig(ConfigSection):
     """Where the memo and the study's folder lie."""
 
     path: Text = "runs"
@@ -294,7 +298,7 @@ _Metric = Literal["accuracy", "balanced_accuracy", "f1", "auroc", "average_preci
 _NAME = "up to 100 letters, digits, '_', '-' and '.', beginning with a letter or digit"
 
 
-class StudyFile(Section):
+class StudyFile(ConfigSection):
     """A whole study file, checked as far as it can be without looking at policies and data."""
 
     lrstudy: Annotated[Literal[1], Field(description="1, the version of study files that this lrstudy reads")]
@@ -303,18 +307,18 @@ class StudyFile(Section):
     metric: _Metric = "accuracy"
     report_metrics: list[_Metric] = Field(default_factory=list)
     select: Literal["final", "best"] = "final"
-    budget: Budget = Budget()
+    budget: BudgetConfig = BudgetConfig()
     common: CommonConfig = CommonConfig()  # type: ignore[valid-type]
     arms: Annotated[dict[ArmName, ArmBody], BeforeValidator(_arms_as_map)]
-    search: Search = Search()
+    search: SearchConfig = SearchConfig()
     early_stopping: Literal["none"] = "none"
-    confirm: Confirm = Confirm()
-    compare: Compare = Compare()
-    target: Target = Target()
-    limits: Limits = Limits()
-    resources: Resources = Resources()
-    price: Price = Price()
-    storage: Storage = Storage()
+    confirm: ConfirmConfig = ConfirmConfig()
+    compare: CompareConfig = CompareConfig()
+    target: TargetConfig = TargetConfig()
+    limits: LimitsConfig = LimitsConfig()
+    resources: ResourcesConfig = ResourcesConfig()
+    price: PriceConfig = PriceConfig()
+    storage: StorageConfig = StorageConfig()
 
     @field_validator("name")
     @classmethod

@@ -61,16 +61,16 @@ def part_of(
     index: NDArray[np.int64],
     device: torch.device,
     constants: Constants,
-    keeps: bool = True,
+    resident: bool = True,
     memory_format: str = "contiguous",
 ) -> Part:
-    """The examples at `index` of a data set; `keeps`: its images in a GPU's memory.
+    """The examples at `index` of a data set; `resident`: its images in a GPU's memory.
 
     `memory_format` (a key of MEMORY_FORMATS) is that of the normalised images.
     """
     mean, deviation = (torch.tensor(c, dtype=torch.float32).view(1, -1, 1, 1) * 255 for c in constants)
     return Part(
-        images=place(images, index, device, keeps),
+        images=place(images, index, device, resident),
         labels=torch.from_numpy(labels[index].astype(np.int64 if labels.ndim == 1 else np.uint8)).to(device),
         index=index,
         mean=mean.to(device),

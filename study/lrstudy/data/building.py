@@ -184,26 +184,26 @@ class _Check:
 def parts_by_column(source: Source, split: SplitSpec, parts: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The given parts, where a split goes by a column replaced by what that says. Raises InputError."""
     parts = parts.copy()
-    shares = ((split.test, TEST), (split.validation, VALIDATION))
-    if any(isinstance(share, ByColumn) for share, _ in shares):
-        for share, part in shares:
-            if share != "given":
+    fractions = ((split.test, TEST), (split.validation, VALIDATION))
+    if any(isinstance(fraction, ByColumn) for fraction, _ in fractions):
+        for fraction, part in fractions:
+            if fraction != "given":
                 parts[parts == part] = POOL  # what the source says of a part that the study does not take is no matter
-    for field_name, share, part in (("test", split.test, TEST), ("validation", split.validation, VALIDATION)):
-        if not isinstance(share, ByColumn):
+    for field_name, fraction, part in (("test", split.test, TEST), ("validation", split.validation, VALIDATION)):
+        if not isinstance(fraction, ByColumn):
             continue
-        values = np.array(source.column(share.column))
-        chosen = values == share.value
+        values = np.array(source.column(fraction.column))
+        chosen = values == fraction.value
         if not chosen.any():
             raise InputError(
-                unknown(f"split.{field_name}", f"value of {share.column}", share.value, sorted(set(values))[:20])
+                unknown(f"split.{field_name}", f"value of {fraction.column}", fraction.value, sorted(set(values))[:20])
             )
         if taken := int((parts[chosen] != POOL).sum()):
             other = "test" if part == VALIDATION else "validation"
             raise InputError(
                 Fault(
                     f"split.{field_name}",
-                    f"{taken} of the {int(chosen.sum())} examples whose {share.column} is {share.value} are in the "
+                    f"{taken} of the {int(chosen.sum())} examples whose {fraction.column} is {fraction.value} are in the "
                     f"{other} part as well",
                 )
             )

@@ -137,10 +137,10 @@ def _key(source: Source, spec: DataSpec) -> str:
 
 def _parts_key(spec: DataSpec) -> list[object] | None:
     """What of the split shapes the parts that are stored: columns that parts go by, and whether the other is given."""
-    shares = (spec.split.test, spec.split.validation)
-    if not any(isinstance(share, ByColumn) for share in shares):
+    fractions = (spec.split.test, spec.split.validation)
+    if not any(isinstance(fraction, ByColumn) for fraction in fractions):
         return None
-    return [asdict(share) if isinstance(share, ByColumn) else share == "given" for share in shares]
+    return [asdict(fraction) if isinstance(fraction, ByColumn) else fraction == "given" for fraction in fractions]
 
 
 def _read(file: Path, recorded: dict[str, Any]) -> NDArray[Any]:

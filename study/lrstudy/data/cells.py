@@ -30,17 +30,17 @@ def split_labels(cell: str) -> tuple[str, ...]:
     return _named(cell.split("|"))
 
 
-def labels_of(rows: Sequence[Any], where: str, several: bool | None = None) -> list[Label]:
+def labels_of(rows: Sequence[Any], where: str, is_multilabel: bool | None = None) -> list[Label]:
     """The labels of all rows of a source, decided for all of them at once.
 
     A row is a number, a truth value or a name; or a list of names (or numbers) of labels; or a list with a 0 or 1 for each
-    label. Names joined by ``|`` are several, if `several` is true, or None and any row has a bar. `where` begins a
+    label. Names joined by ``|`` are several, if `is_multilabel` is true, or None and any row has a bar. `where` begins a
     fault, which names the first row that does not fit. Raises InputError.
     """
     if any(_is_list(row) for row in rows):
         return _of_lists(rows, where)
     plain = [_scalar(row, f"{where}, row {number}") for number, row in enumerate(rows)]
-    if several or (several is None and any(isinstance(value, str) and "|" in value for value in plain)):
+    if is_multilabel or (is_multilabel is None and any(isinstance(value, str) and "|" in value for value in plain)):
         return [split_labels(str(value)) for value in plain]
     if len({type(value) for value in plain}) > 1:
         first = next(k for k, value in enumerate(plain) if type(value) is not type(plain[0]))

@@ -115,12 +115,12 @@ class Mapped:
 Images = Resident | Mapped
 
 
-def place(images: NDArray[np.uint8], index: NDArray[np.int64], device: torch.device, keeps: bool = True) -> Images:
+def place(images: NDArray[np.uint8], index: NDArray[np.int64], device: torch.device, resident: bool = True) -> Images:
     """The images at `index` (int64, (N,)) of an array or a memory-mapped file, where a trial best reads them.
 
-    `keeps`: in a GPU's memory, see `fits`. On a CPU a file stays where it is. What is read is the same everywhere.
+    `resident`: in a GPU's memory, see `fits`. On a CPU a file stays where it is. What is read is the same everywhere.
     """
-    if isinstance(images, np.memmap) and (device.type == "cpu" or not keeps):
+    if isinstance(images, np.memmap) and (device.type == "cpu" or not resident):
         is_large = images.nbytes > memory_bytes() * _MAPPED_SHARE
         return Mapped(images, torch.from_numpy(index), device, reads_ahead=is_large or device.type == "cuda")
     return Resident(_copied(images, index, device))

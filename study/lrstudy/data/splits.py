@@ -58,33 +58,33 @@ def split(
     `group`: the groups that `group` numbers are never divided: groups are drawn, those left out that would lead away from
     the share, so counts are not exact. A part that is chosen by a column is a given one here.
 
-    `classes` and `groups` name classes and groups in messages. Raises InputError for a share outside its range, a part
+    `classes` and `groups` name classes and groups in messages. Raises InputError for a fraction outside its range, a part
     that is `given` but not there, an empty part, a class without a training example, and a group in two parts.
     """
     _check(spec, subset, group)
-    test_share, validation_share = _share(spec.test), _share(spec.validation)
+    test_fraction, validation_fraction = _fraction(spec.test), _fraction(spec.validation)
     by_group = group if spec.by == "group" else None
     drawn_by = strata(labels) if spec.by == "stratified" else np.zeros(len(labels), dtype=np.int64)
     given_test, given_validation = part == TEST, part == VALIDATION
     everyone = np.arange(len(labels), dtype=np.int64)
 
-    if test_share == "given":
+    if test_fraction == "given":
         test = _given("test", everyone[given_test])
     else:
-        drawn_from = everyone[~given_validation] if validation_share == "given" else everyone
-        test = _draw("test", test_share, drawn_from, drawn_by, spec.seed, by_group, leave=True)
+        drawn_from = everyone[~given_validation] if validation_fraction == "given" else everyone
+        test = _draw("test", test_fraction, drawn_from, drawn_by, spec.seed, by_group, leave=True)
     rest = np.setdiff1d(everyone, test, assume_unique=True)
 
-    if validation_share == "given":
+    if validation_fraction == "given":
         _given("validation", rest[given_validation[rest]])
         drawn_by = drawn_by * 2 + given_validation
     if subset is not None:
         rest = _draw("subset", subset, rest, drawn_by, spec.seed, by_group, leave=False)
 
-    if validation_share == "given":
+    if validation_fraction == "given":
         validation = rest[given_validation[rest]]
     else:
-        validation = _draw("validation", validation_share, rest, drawn_by, spec.seed, by_group, leave=True)
+        validation = _draw("validation", validation_fraction, rest, drawn_by, spec.seed, by_group, leave=True)
     train = np.setdiff1d(rest, validation, assume_unique=True)
 
     _check_training_part(labels, train, validation, classes)
@@ -93,8 +93,8 @@ def split(
     return Splits(train, validation, test, _digest(train, validation, test))
 
 
-def _share(share: float | int | Literal["given"] | ByColumn) -> float | int | Literal["given"]:
-    return "given" if isinstance(share, ByColumn) else share
+def _fraction(fraction: float | int | Literal["given"] | ByColumn) -> float | int | Literal["given"]:
+    return "given" if isinstance(fraction, ByColumn) else fraction
 
 
 def _check(spec: SplitSpec, subset: int | None, group: Indices | None) -> None:
@@ -102,16 +102,16 @@ def _check(spec: SplitSpec, subset: int | None, group: Indices | None) -> None:
     if spec.by == "group" and group is None:
         problem = "group needs a column of groups; name it as data: {source: ..., group: COLUMN}"
         faults.append(Fault("split.by", problem))
-    for name, share in (("test", spec.test), ("validation", spec.validation)):
+    for name, fraction in (("test", spec.test), ("validation", spec.validation)):
         field = f"split.{name}"
-        if share == "given" or isinstance(share, ByColumn):
+        if fraction == "given" or isinstance(fraction, ByColumn):
             continue
-        if isinstance(share, bool) or not isinstance(share, (int, float)):
-            faults.append(Fault(field, expected="a fraction, a count or 'given'", got=f"{share!r}"))
-        elif isinstance(share, float) and not 0 < share < 1:
-            faults.append(Fault(field, expected="a fraction between 0 and 1, exclusive", got=f"{share!r}"))
-        elif isinstance(share, int) and share < 1:
-            faults.append(Fault(field, expected="a count of at least 1", got=f"{share!r}"))
+        if isinstance(fraction, bool) or not isinstance(fraction, (int, float)):
+            faults.append(Fault(field, expected="a fraction, a count or 'given'", got=f"{fraction!r}"))
+        elif isinstance(fraction, float) and not 0 < fraction < 1:
+            faults.append(Fault(field, expected="a fraction between 0 and 1, exclusive", got=f"{fraction!r}"))
+        elif isinstance(fraction, int) and fraction < 1:
+            faults.append(Fault(field, expected="a count of at least 1", got=f"{fraction!r}"))
     if subset is not None and subset < 2:
         faults.append(Fault("subset", expected="at least 2 examples", got=f"{subset!r}"))
     if spec.by not in ("stratified", "group", "random"):
@@ -135,7 +135,7 @@ def _given(name: str, indices: Indices) -> Indices:
 
 def _draw(
     name: str,
-    share: float | int,
+    fraction: float | int,
     pool: Indices,
     groups: NDArray[Any],
     seed: int,
@@ -145,17 +145,17 @@ def _draw(
 ) -> Indices:
     """Sorted indices of the part drawn from `pool`; with `leave`, it must not be all of it."""
     field = "subset" if name == "subset" else f"split.{name}"
-    count = round(share * len(pool)) if isinstance(share, float) else share
+    count = round(fraction * len(pool)) if isinstance(fraction, float) else fraction
     most = len(pool) - 1 if leave else len(pool)
     if not 1 <= count <= most:
-        raise InputError(Fault(field, f"{share!r} asks for {count} of {len(pool)} examples; expected 1 to {most}"))
+        raise InputError(Fault(field, f"{fraction!r} asks for {count} of {len(pool)} examples; expected 1 to {most}"))
     if by_group is not None:
         return _draw_whole(field, count, pool, by_group, _keys(name, seed, int(by_group.max()) + 1), leave=leave)
     members, sizes = np.unique(groups[pool], return_inverse=True, return_counts=True)[1:]
     keys = _keys(name, seed, len(groups))[pool]
     order = np.lexsort((pool, keys, members))
     rank = np.arange(len(pool)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    chosen = order[rank < np.repeat(_shares(count, sizes, leave), sizes)]
+    chosen = order[rank < np.repeat(_quotas(count, sizes, leave), sizes)]
     return np.sort(pool[chosen])
 
 
@@ -191,7 +191,7 @@ def _check_groups(group: Indices, names: Sequence[str], parts: dict[str, Indices
             )
 
 
-def _shares(count: int, sizes: Indices, leave: bool) -> Indices:
+def _quotas(count: int, sizes: Indices, leave: bool) -> Indices:
     """How many each group gives: proportional to its size, rounded by largest remainder, `count` in all.
 
     With `leave`, a group that would give its last example is asked last. Ties go to the earlier group.

@@ -22,7 +22,7 @@ _WORDS = {"train": "training", "validation": "validation", "test": "test"}
 
 @dataclass(frozen=True)
 class Statistics:
-    """Counts of examples per part and class. `several`: an example may have several labels; `groups` counts groups.
+    """Counts of examples per part and class. `is_multilabel`: an example may have several labels; `groups` counts groups.
 
     `copies` is how many test examples have exactly the pixels of a training or validation example; None: not counted.
     """
@@ -30,7 +30,7 @@ class Statistics:
     classes: tuple[str, ...]
     examples: Mapping[str, int]
     counts: Mapping[str, tuple[int, ...]]
-    several: bool
+    is_multilabel: bool
     groups: int
     size: int
     channels: int
@@ -45,7 +45,7 @@ class Statistics:
             classes=data.classes,
             examples={name: len(index) for name, index in parts.items()},
             counts={name: tuple(count.tolist()) for name, count in counts.items()},
-            several=data.labels.ndim == 2,
+            is_multilabel=data.labels.ndim == 2,
             groups=len(data.groups),
             size=data.size,
             channels=data.channels,
@@ -62,7 +62,7 @@ class Statistics:
         counts = sorted(self.counts["train"])
         parts = ", ".join(f"{number:,} {_WORDS[name]}" for name, number in self.examples.items())
         each = f"{counts[0]:,}" if counts[0] == counts[-1] else f"{counts[0]:,} to {counts[-1]:,}"
-        return f"{parts} examples; {len(self.classes)} {'labels' if self.several else 'classes'} with {each} training examples each"
+        return f"{parts} examples; {len(self.classes)} {'labels' if self.is_multilabel else 'classes'} with {each} training examples each"
 
     @property
     def imbalance(self) -> float:
@@ -113,7 +113,7 @@ class Statistics:
         return {
             **parts,
             "classes": list(self.classes),
-            "several": self.several,
+            "several": self.is_multilabel,
             "groups": self.groups,
             "copies": self.copies,
         }

@@ -72,7 +72,7 @@ class Found:
     is_stored_grey: bool
 
     @property
-    def several(self) -> bool:
+    def is_multilabel(self) -> bool:
         """Whether an example may have several labels."""
         return self.labels.ndim == 2
 

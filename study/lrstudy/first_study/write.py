@@ -68,7 +68,7 @@ def _name(source: str) -> str:
 def _lines(found: Found, others: Sequence[str], out: Path, name: str, has_gpu: bool) -> Iterator[str]:
     """The study file, line by line."""
     num_train = len(found.splits.train)
-    kind = "multilabel" if found.several else "binary" if len(found.classes) == 2 else "multiclass"
+    kind = "multilabel" if found.is_multilabel else "binary" if len(found.classes) == 2 else "multiclass"
     yield "# A first study, written by `lrstudy init` after a look at the data. Every line may be changed."
     yield "# lrstudy validate FILE checks it, lrstudy plan FILE --probe forecasts what it costs, lrstudy run FILE runs it."
     yield "lrstudy: 1"
@@ -89,7 +89,7 @@ def _lines(found: Found, others: Sequence[str], out: Path, name: str, has_gpu: b
             "a GPU was found, but the images are tiny" if has_gpu else "no GPU was found; resnet18 and others want one"
         )
         yield f"  model: small_cnn               # {why}"
-    weights = "balanced" if not found.several and found.imbalance >= 3 else "none"
+    weights = "balanced" if not found.is_multilabel and found.imbalance >= 3 else "none"
     weights_why = f"the largest class has {found.imbalance:.1f} times the training examples of the smallest"
     yield f"  task: {{kind: {kind}, class_weights: {weights}}}   # {weights_why}"
     yield from _metric_lines(found)
@@ -189,7 +189,7 @@ def _augment_lines(found: Found) -> Iterator[str]:
 
 
 def _metric_lines(found: Found) -> Iterator[str]:
-    if found.several:
+    if found.is_multilabel:
         yield "metric: auroc                    # several labels each, mostly absent: accuracy would reward saying no"
         yield "report_metrics: [average_precision, f1]"
     elif found.imbalance >= _IMBALANCED:

@@ -135,11 +135,11 @@ def _assumed(plan: Plan) -> Noise:
     at 94% of 10,000); small training sets and averages over rare classes scatter more.
     """
     num_test = plan.workload.counts[2]
-    share = plan.study.target.value or 0.9
-    binomial = math.sqrt(share * (1 - share) / num_test)
+    accuracy = plan.study.target.value or 0.9
+    binomial = math.sqrt(accuracy * (1 - accuracy) / num_test)
     low, high = (factor * binomial * math.sqrt(2) for factor in (0.5, 1.5))
     words = (
-        f"nothing is recorded to measure the noise with; assumed: {plan.study.metric} near {share:g}, whose counting noise "
+        f"nothing is recorded to measure the noise with; assumed: {plan.study.metric} near {accuracy:g}, whose counting noise "
         f"over {num_test} test examples is sqrt(p(1-p)/n) = {binomial:.4f}, seeds that scatter by 0.5 to 1.5 of that, and "
         "arms that do so independently"
     )

@@ -223,12 +223,12 @@ class Schedule:
             raise RuntimeError(
                 f"the optimizer has {len(groups)} groups; this schedule was attached when it had {len(lr)}."
             )
-        for group, rate, share in zip(groups, lr, momentum, strict=True):
+        for group, rate, momentum_now in zip(groups, lr, momentum, strict=True):
             group["lr"] = rate
             if "betas" in group:
-                group["betas"] = (share, *group["betas"][1:])
+                group["betas"] = (momentum_now, *group["betas"][1:])
             elif "momentum" in group:
-                group["momentum"] = share
+                group["momentum"] = momentum_now
 
 
 def _numbers(metrics: Mapping[str, float]) -> dict[str, float]:

@@ -139,7 +139,7 @@ class Ticks:
 
 
 def phase(ticks: Ticks, period: Fraction) -> tuple[NDArray[np.int64], FloatArray]:
-    """Where each update of an epoch stands in cycles of `period` epochs: whole cycles done, share in [0, 1).
+    """Where each update of an epoch stands in cycles of `period` epochs: whole cycles done, position in [0, 1).
 
     The position is divided in whole numbers, so a cycle begins at exactly the right update however the
     period was written, and the same point of a cycle has the same float in every run. Floats miss

@@ -19,7 +19,7 @@ from ray.tune.search import Searcher
 from lrstudy.errors import StorageError
 from lrstudy.memo.records import Record
 from lrstudy.ray_tune.slots import Slots
-from lrstudy.ray_tune.trainable import CalibrationOrder, Order
+from lrstudy.ray_tune.trainable import Assignment, CalibrationAssignment
 from lrstudy.running.admission import Admission
 from lrstudy.running.calibration import UpdateKind
 from lrstudy.running.protocol import Trial
@@ -51,7 +51,7 @@ class AdmissionSearcher(Searcher):
         return {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
-        """An order for a worker, None while everything is held back, FINISHED at the end."""
+        """An assignment for a worker, None while everything is held back, FINISHED at the end."""
         trial, self._first = self._first, None
         with self._stopping_when_storage_fails():
             trial = trial or self._admission.next()
@@ -59,10 +59,10 @@ class AdmissionSearcher(Searcher):
             return self._calibration() if self._admission.is_over else None
         self._ids[trial_id] = trial.trial_id
         memo = self._admission.memo.location
-        return {"order": Order(trial.spec, trial.arm, self._workload, memo, self._folder)}
+        return {"assignment": Assignment(trial.spec, trial.arm, self._workload, memo, self._folder)}
 
     def _calibration(self) -> dict[str, Any] | str:
-        """The order to measure what is not known of the confirmed trials' costs, once; else FINISHED."""
+        """The assignment to measure what is not known of the confirmed trials' costs, once; else FINISHED."""
         kinds: list[UpdateKind] = []
         if not self._is_calibrated:
             self._is_calibrated = True
@@ -70,7 +70,7 @@ class AdmissionSearcher(Searcher):
                 kinds = self._admission.unpriced()
         if not kinds:
             return Searcher.FINISHED
-        return {"order": CalibrationOrder(tuple(kinds), self._workload, self._admission.memo.location)}
+        return {"assignment": CalibrationAssignment(tuple(kinds), self._workload, self._admission.memo.location)}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Take the epochs of a report that is not the last."""

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
-from lrstudy.workload.devices import Allotment
+from lrstudy.workload.devices import Resources
 
 _ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # five files per trial, twice the driver's CPU time
@@ -25,7 +25,7 @@ _ENVIRONMENT = {
 
 
 class LocalRay:
-    """A Ray for `slots` trials of an allotment at once.
+    """A Ray for `slots` trials at once, each with these resources.
 
     As a context it sets Tune's environment variables when it is entered, before any thread of ours runs: a program that
     starts meanwhile would read freed memory. `begin` starts Ray in the background, `wait` waits for it, and leaving the
@@ -34,8 +34,8 @@ class LocalRay:
     stack and exit with 15.
     """
 
-    def __init__(self, allotment: Allotment, slots: int) -> None:
-        self.slots, self._allotment = slots, allotment
+    def __init__(self, resources: Resources, slots: int) -> None:
+        self.slots, self._resources = slots, resources
         self._thread: threading.Thread | None = None
         self._settled, self._unwanted = threading.Event(), threading.Event()
         self._error: BaseException | None = None
@@ -72,11 +72,11 @@ class LocalRay:
     def _live(self) -> None:
         import ray
 
-        gpus: Mapping[str, Any] = {} if self._allotment.device == "cuda" else {"num_gpus": 0}
+        gpus: Mapping[str, Any] = {} if self._resources.device == "cuda" else {"num_gpus": 0}
         try:
             ray.init(
                 address="local",
-                num_cpus=self.slots * self._allotment.threads,
+                num_cpus=self.slots * self._resources.threads,
                 include_dashboard=False,
                 logging_level=logging.CRITICAL,
                 log_to_driver=False,

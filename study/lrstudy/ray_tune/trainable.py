@@ -29,7 +29,7 @@ REPORT_EVERY_S = 0.5
 
 
 @dataclass(frozen=True)
-class Order:
+class Assignment:
     """What a worker is to do; a class of its own so that Tune neither flattens nor prints it."""
 
     spec: TrialSpec
@@ -43,7 +43,7 @@ class Order:
 
 
 @dataclass(frozen=True)
-class CalibrationOrder:
+class CalibrationAssignment:
     """What a worker is to do when all others have nothing to do: measure what kinds of updates cost."""
 
     kinds: tuple[UpdateKind, ...]
@@ -55,7 +55,7 @@ class CalibrationOrder:
 
 
 class TuneTrial(Trainable):
-    """Walks the trial of its order, or calibrates; results carry epochs and the worker's own time.
+    """Walks the trial of its assignment, or calibrates; results carry epochs and the worker's own time.
 
     A result has `records`, `spans`, `worker`, `host`, `process`, and at the end `status`,
     `error`, `test`, or `fatal` when the storage failed and the whole study must stop.
@@ -71,7 +71,7 @@ class TuneTrial(Trainable):
 
         import lrstudy.training.trainer  # noqa: F401
 
-        self._memo = Memo(config["order"].memo)  # one for the life of the worker: it keeps what it has looked up
+        self._memo = Memo(config["assignment"].memo)  # one for the life of the worker: it keeps what it has looked up
         self._trainer: Any = None
         self._trained_workload: Workload | None = None
         self._begin(config, "setup")
@@ -83,8 +83,8 @@ class TuneTrial(Trainable):
 
     def step(self) -> dict[str, Any]:
         """Some epochs of the trial, or its end; or the whole calibration."""
-        if isinstance(self._order, CalibrationOrder):
-            return self._calibrate(self._order)
+        if isinstance(self._assignment, CalibrationAssignment):
+            return self._calibrate(self._assignment)
         begin = time.monotonic()
         steps: list[Step] = []
         try:
@@ -103,55 +103,55 @@ class TuneTrial(Trainable):
             text = text or f"{type(error).__name__}: {error}"
             return self._result(steps, status="failed", error=text, traceback=traceback.format_exc())
 
-    def _calibrate(self, order: CalibrationOrder) -> dict[str, Any]:
+    def _calibrate(self, assignment: CalibrationAssignment) -> dict[str, Any]:
         """Measure. A failure is the calibration's alone: the study stands, priced by what it recorded."""
         begin, error = time.monotonic(), ""
         try:
-            calibration.measure(self._get_trainer(), self._memo, order.kinds)
+            calibration.measure(self._get_trainer(), self._memo, assignment.kinds)
         except Exception as failure:
             error = f"{type(failure).__name__}: {failure}"
         self._spans.append(Span(begin, time.monotonic() - begin, "calibrate"))
         return self._result([], calibration=True, error=error)
 
     def _begin(self, config: dict[str, Any], before: Category) -> None:
-        self._order: Order | CalibrationOrder = config["order"]
-        if isinstance(self._order, Order):
-            self._walk = Walk(self._order.spec, self._memo, self._get_trainer)
+        self._assignment: Assignment | CalibrationAssignment = config["assignment"]
+        if isinstance(self._assignment, Assignment):
+            self._walk = Walk(self._assignment.spec, self._memo, self._get_trainer)
             self._steps: Iterator[Step] = iter(self._walk)
         self._measure(before)
 
     def _get_trainer(self) -> Any:
         from lrstudy.training.trainer import Trainer
 
-        if self._trained_workload != self._order.workload:
-            self._trainer = Trainer(self._order.workload)
-            self._trained_workload = self._order.workload
+        if self._trained_workload != self._assignment.workload:
+            self._trainer = Trainer(self._assignment.workload)
+            self._trained_workload = self._assignment.workload
         return self._trainer
 
     def _test(self) -> dict[str, Any]:
         """Read the test part, if the trial is to: evaluate the final state and keep its predictions."""
-        order = self._order
-        assert isinstance(order, Order)
-        if not order.spec.read_test:
+        assignment = self._assignment
+        assert isinstance(assignment, Assignment)
+        if not assignment.spec.read_test:
             return {}
         trainer, spans = self._walk.bring_to_end()
         begin = time.monotonic()
         evaluation, part = trainer.test()  # type: ignore[attr-defined]
         predictions.write(
-            Path(order.folder) / "predictions",
-            order.spec.trial_id,
-            order.arm,
+            Path(assignment.folder) / "predictions",
+            assignment.spec.trial_id,
+            assignment.arm,
             part.index,
             part.labels.cpu().numpy(),
             evaluation.logits.numpy(),
             trainer.test_groups(),  # type: ignore[attr-defined]
         )
-        self._spans += [*spans, Span(begin, time.monotonic() - begin, "evaluate", order.spec.trial_id)]
+        self._spans += [*spans, Span(begin, time.monotonic() - begin, "evaluate", assignment.spec.trial_id)]
         return {"test": [("loss", evaluation.loss), *evaluation.metrics.items()]}  # Tune would flatten a map
 
     @property
     def _trial_id(self) -> str:
-        return self._order.spec.trial_id if isinstance(self._order, Order) else ""
+        return self._assignment.spec.trial_id if isinstance(self._assignment, Assignment) else ""
 
     def _measure(self, category: Category) -> None:
         now = time.monotonic()

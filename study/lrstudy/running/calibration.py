@@ -42,7 +42,7 @@ class UpdateKind:
 
 
 @dataclass(frozen=True)
-class Price:
+class UpdateCost:
     """Device-seconds of an update of a kind, of an epoch beyond its updates, and of an evaluation."""
 
     kind: UpdateKind
@@ -66,7 +66,7 @@ def kinds_of(trials: Iterable[Trial]) -> list[UpdateKind]:
     return sorted(found, key=lambda kind: (kind.batch_size, kind.digest))
 
 
-def price(memo: Memo, workload: Workload, kind: UpdateKind) -> Price | None:
+def update_cost(memo: Memo, workload: Workload, kind: UpdateKind) -> UpdateCost | None:
     """What was measured of a kind of update on this kind of device, or None."""
     stored = memo.fact(_path(workload, kind))
     if stored is None:
@@ -74,12 +74,12 @@ def price(memo: Memo, workload: Workload, kind: UpdateKind) -> Price | None:
     # Alone, a trial has the whole GPU; on a CPU, as many cores as it has threads.
     devices = 1.0 if workload.device == "cuda" else workload.share
     seconds = (devices * stored[name] for name in ("update_s", "epoch_s", "evaluation_s"))
-    return Price(kind, workload.root(seed=0).device_kind, *seconds)
+    return UpdateCost(kind, workload.root(seed=0).device_kind, *seconds)
 
 
 def unpriced(memo: Memo, workload: Workload, kinds: Iterable[UpdateKind]) -> list[UpdateKind]:
     """Those of `kinds` that nobody has measured."""
-    return [kind for kind in kinds if price(memo, workload, kind) is None]
+    return [kind for kind in kinds if update_cost(memo, workload, kind) is None]
 
 
 def measure(trainer: Trainer, memo: Memo, kinds: Iterable[UpdateKind]) -> None:

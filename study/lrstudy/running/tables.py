@@ -73,10 +73,8 @@ class TableWriter:
         """Write what the confirmed trials' updates cost alone on the device, as far as it is known. Raises StorageError."""
         admission = self._admission
         kinds = calibration.kinds_of(admission.trials.values())
-        prices = [calibration.price(admission.memo, admission.plan.workload, kind) for kind in kinds]
-        rows = [
-            asdict(price) | {"update_kind": price.kind.digest, **_kind_columns(price.kind)} for price in prices if price
-        ]
+        costs = [calibration.update_cost(admission.memo, admission.plan.workload, kind) for kind in kinds]
+        rows = [asdict(cost) | {"update_kind": cost.kind.digest, **_kind_columns(cost.kind)} for cost in costs if cost]
         self._write("calibration", pa.Table.from_pylist(rows, schema=CALIBRATION))
 
     def _epochs_of(self, trial: Trial) -> pa.Table:

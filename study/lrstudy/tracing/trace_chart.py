@@ -147,10 +147,10 @@ class _Grid:
         """How many dots above the panel's floor a value stands."""
         most = self.rows * self.tall - 1
         if self.panel.log:
-            share = math.log(max(value, self.low) / self.low) / (math.log(self.high / self.low) or 1.0)
+            fraction = math.log(max(value, self.low) / self.low) / (math.log(self.high / self.low) or 1.0)
         else:
-            share = (value - self.low) / (self.high - self.low)
-        return min(max(round(share * most), 0), most)
+            fraction = (value - self.low) / (self.high - self.low)
+        return min(max(round(fraction * most), 0), most)
 
     def _row(self, level: int) -> int:
         return self.rows - 1 - level // self.tall
@@ -173,11 +173,11 @@ class _Grid:
         rows = (0, self.rows // 2, self.rows - 1)
         found = {}
         for row in rows:
-            share = (self.rows - 1 - row) / (self.rows - 1)
+            fraction = (self.rows - 1 - row) / (self.rows - 1)
             if self.panel.log:
-                value = self.low * (self.high / self.low) ** share
+                value = self.low * (self.high / self.low) ** fraction
             else:
-                value = self.low + share * (self.high - self.low)
+                value = self.low + fraction * (self.high - self.low)
             found[row] = f"{value:.3g}"
         return found
 

@@ -140,7 +140,7 @@ class Evaluation:
 @torch.no_grad()
 def evaluate(state: State, part: Part, kind: Kind, keep_logits: bool = False) -> Evaluation:
     """Evaluate in evaluation mode; leaves the model's parameters, buffers and all generators untouched."""
-    was_training, batch_size = state.model.training, state.arithmetic.eval_batch
+    was_training, batch_size = state.model.training, state.numerics_spec.eval_batch
     state.network.eval()
     total = torch.zeros((), dtype=torch.float64, device=part.device)
     logits = torch.empty(0, device=part.device)

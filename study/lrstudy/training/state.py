@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from lrstudy.data.batches import MEMORY_FORMATS
 from lrstudy.models.build import Model
 from lrstudy.settings import Recipe
-from lrstudy.workload.numerics import PLAIN, Arithmetic
+from lrstudy.workload.numerics import PLAIN, NumericsSpec
 
 _MOST_SHAPES = 10_000
 """Batch sizes that may be compiled; torch's own limit is 8, after which it goes on uncompiled, with other numbers."""
@@ -37,7 +37,7 @@ class State:
 
     model: nn.Module
     sections: tuple[tuple[str, ...], ...]
-    arithmetic: Arithmetic = PLAIN
+    numerics_spec: NumericsSpec = PLAIN
     optimizer: torch.optim.Optimizer | None = field(init=False)
     kind: str = field(init=False)
     network: Any = field(init=False)
@@ -45,16 +45,16 @@ class State:
 
     def __post_init__(self) -> None:
         self.network = self.model
-        if self.arithmetic.compile:
+        if self.numerics_spec.compile:
             torch._dynamo.config.recompile_limit = _MOST_SHAPES
             self.network = torch.compile(self.model, dynamic=False)
         self._forget()
 
     @staticmethod
-    def of(model: Model, device: torch.device, arithmetic: Arithmetic = PLAIN) -> State:
+    def of(model: Model, device: torch.device, numerics_spec: NumericsSpec = PLAIN) -> State:
         """The state before the first epoch."""
-        layout = MEMORY_FORMATS[arithmetic.memory_format]
-        return State(model.module.to(device).to(memory_format=layout), model.sections, arithmetic)
+        layout = MEMORY_FORMATS[numerics_spec.memory_format]
+        return State(model.module.to(device).to(memory_format=layout), model.sections, numerics_spec)
 
     def begin_again(self, module: nn.Module) -> None:
         """Become the state before the first epoch with the weights of `module`, keeping what was compiled."""
@@ -63,7 +63,7 @@ class State:
 
     def autocast(self) -> AbstractContextManager[object]:
         """Within it, forward passes have the precision of the study."""
-        dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.arithmetic.precision)
+        dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.numerics_spec.precision)
         return nullcontext() if dtype is None else torch.autocast(self._device.type, dtype)
 
     def backward(self, loss: Tensor) -> None:
@@ -137,7 +137,9 @@ class State:
     def _placed(self, tensor: Tensor, key: str, parameter: Tensor) -> Tensor:
         """A stored tensor of an optimizer where and how the optimizer keeps it."""
         if tensor.shape != parameter.shape or key == "step":
-            return tensor.to(parameter.device) if self.arithmetic.fused else tensor  # unfused, Adam counts on the CPU
+            return (
+                tensor.to(parameter.device) if self.numerics_spec.fused else tensor
+            )  # unfused, Adam counts on the CPU
         return torch.empty_like(parameter).copy_(tensor)
 
     @property
@@ -147,13 +149,13 @@ class State:
     def _forget(self) -> None:
         """Be without an optimizer, and with a new scaler."""
         self.optimizer, self.kind = None, ""
-        self.scaler = torch.amp.GradScaler(self._device.type) if self.arithmetic.precision == "fp16" else None
+        self.scaler = torch.amp.GradScaler(self._device.type) if self.numerics_spec.precision == "fp16" else None
 
     def _make(self, kind: str) -> torch.optim.Optimizer:
         parameters = dict(self.model.named_parameters())
         groups = [{"params": [parameters[name] for name in section]} for section in self.sections]
         options: dict[str, Any] = {"lr": 0.0} | ({"momentum": 0.9} if kind in ("sgd", "rmsprop") else {})
-        options |= {"fused": True} if self.arithmetic.fused and kind != "rmsprop" else {}
+        options |= {"fused": True} if self.numerics_spec.fused and kind != "rmsprop" else {}
         optimizer: torch.optim.Optimizer = _OPTIMIZERS[kind](groups, **options)
         if self.scaler is not None and kind == "sgd":
             # Fused, a first update that float16's overflow skips would leave a buffer that nobody has written to.

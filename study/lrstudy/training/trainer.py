@@ -42,15 +42,15 @@ class Trainer:
     """
 
     def __init__(self, workload: Workload) -> None:
-        arithmetic = workload.arithmetic
-        found = numerics.describe(arithmetic, numerics.measure(workload.device, workload.threads))
+        numerics_spec = workload.numerics_spec
+        found = numerics.describe(numerics_spec, numerics.measure(workload.device, workload.threads))
         if found != workload.numerics:
             differing = {k for k in found.keys() | workload.numerics.keys() if found.get(k) != workload.numerics.get(k)}
             detail = "; ".join(
                 f"{k}: expected {workload.numerics.get(k)!r}, here {found.get(k)!r}" for k in sorted(differing)
             )
             raise RuntimeError(f"this worker computes with other numerics than its study was named with ({detail})")
-        numerics.configure(workload.device, workload.threads, arithmetic)
+        numerics.configure(workload.device, workload.threads, numerics_spec)
         host_memory.keep_freed()
         self.workload = workload
         self.device = device_memory.device_of(workload.device)
@@ -68,7 +68,7 @@ class Trainer:
         ):
             raise RuntimeError("this worker sees other data than the driver: the source changed while the study ran")
         num_bytes = sum(self.workload.counts) * self._data.images[0].nbytes
-        self._keeps = fits(num_bytes, self.device, self.workload.share)
+        self._resident = fits(num_bytes, self.device, self.workload.share)
         self._own = Own(self._owned("augment"), self._owned("train_step"))
         self.train_part = self._part(self._splits.train)
         self.validation_part = self._part(self._splits.validation)
@@ -81,8 +81,8 @@ class Trainer:
     def _part(self, index: np.ndarray) -> Part:
         w = self.workload
         return part_of(
-            self._data.images, self._data.labels, index, self.device, w.constants, self._keeps,
-            w.arithmetic.memory_format,
+            self._data.images, self._data.labels, index, self.device, w.constants, self._resident,
+            w.numerics_spec.memory_format,
         )  # fmt: skip
 
     @property
@@ -96,10 +96,10 @@ class Trainer:
         w = self.workload
         builder = self._owned("model")
         model = build_model(w.model, len(w.classes), w.channels, w.size, seed_for(seed, "init"), builder)
-        if self._state is not None and w.arithmetic.compile:
+        if self._state is not None and w.numerics_spec.compile:
             self._state.begin_again(model.module)  # what is compiled belongs to a module
         else:
-            self._state = State.of(model, self.device, w.arithmetic)
+            self._state = State.of(model, self.device, w.numerics_spec)
 
     def restore(self, data: bytes) -> None:
         """Hold a stored state."""
@@ -109,7 +109,7 @@ class Trainer:
 
     def make_ready(self, settings: Settings) -> None:
         """Have the network compiled for the batches of these settings, if the study asks for it: no epoch's time has it in."""
-        if not self.workload.arithmetic.compile:
+        if not self.workload.numerics_spec.compile:
             return
         recipe = settings.recipe
         shapes = (settings.batch_size, settings.num_updates, recipe.tail, recipe.micro_batch, recipe.norm_batch)

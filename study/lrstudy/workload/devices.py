@@ -6,11 +6,11 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from lrstudy.config.sections import Resources
+from lrstudy.config.sections import ResourcesConfig
 
 
 @dataclass(frozen=True)
-class Allotment:
+class Resources:
     """`device` is ``cuda`` or ``cpu``, `share` the number of devices that a trial occupies: GPUs, or CPU cores where
     there is none. `threads` is how many CPU cores compute for it."""
 
@@ -19,10 +19,10 @@ class Allotment:
     share: float
 
     @staticmethod
-    def of(resources: Resources) -> Allotment:
+    def of(config: ResourcesConfig) -> Resources:
         """What a study's `resources` come to on this machine."""
-        gpu = resources.gpu if resources.gpu is not None else float(num_gpus() > 0)
-        return Allotment("cuda" if gpu else "cpu", resources.cpu, gpu or float(resources.cpu))
+        gpu = config.gpu if config.gpu is not None else float(num_gpus() > 0)
+        return Resources("cuda" if gpu else "cpu", config.cpu, gpu or float(config.cpu))
 
     @property
     def num_slots(self) -> int:

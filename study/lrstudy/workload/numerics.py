@@ -27,7 +27,7 @@ _ENVIRONMENT = ("ATEN_", "MKL_", "DNNL_", "ONEDNN_", "CUBLAS_", "NVIDIA_TF32", "
 
 
 @dataclass(frozen=True)
-class Arithmetic:
+class NumericsSpec:
     """How a study wants its numbers computed; whatever can be chosen of its numerics.
 
     `precision`: ``fp32``; ``bf16`` or ``fp16`` for what autocast deems safe, parameters staying float32, the latter with a
@@ -44,13 +44,13 @@ class Arithmetic:
     eval_batch: int = 512
 
 
-PLAIN = Arithmetic()
+PLAIN = NumericsSpec()
 
 
-def describe(arithmetic: Arithmetic, machine: dict[str, object]) -> dict[str, object]:
+def describe(numerics_spec: NumericsSpec, machine: dict[str, object]) -> dict[str, object]:
     """All numerics of a study: those of a machine, as `measure` gives them, and the chosen ones."""
-    compiler = {"compiler": _compiler()} if arithmetic.compile and machine["device"] == "cpu" else {}
-    return machine | asdict(arithmetic) | compiler
+    compiler = {"compiler": _compiler()} if numerics_spec.compile and machine["device"] == "cpu" else {}
+    return machine | asdict(numerics_spec) | compiler
 
 
 def measure(device: str, threads: int) -> dict[str, object]:
@@ -72,14 +72,14 @@ def measure(device: str, threads: int) -> dict[str, object]:
     return described | ({"environment": environment} if environment else {})
 
 
-def configure(device: str, threads: int, arithmetic: Arithmetic) -> None:
+def configure(device: str, threads: int, numerics_spec: NumericsSpec) -> None:
     """Make this process compute the way `describe` says. OMP_NUM_THREADS alone does not set torch's threads."""
     import torch
 
     torch.set_num_threads(threads)
     if device == "cuda":
-        torch.backends.cuda.matmul.allow_tf32 = arithmetic.tf32
-        torch.backends.cudnn.allow_tf32 = arithmetic.tf32
+        torch.backends.cuda.matmul.allow_tf32 = numerics_spec.tf32
+        torch.backends.cudnn.allow_tf32 = numerics_spec.tf32
         torch.backends.cudnn.benchmark = False
 
 

@@ -13,8 +13,7 @@ from pathlib import Path
 
 from lrstudy import user_code
 from lrstudy.config import StudyFile
-from lrstudy.config.sections import Numerics as NumericsConfig
-from lrstudy.config.sections import WorkloadConfig
+from lrstudy.config.sections import NumericsConfig, WorkloadConfig
 from lrstudy.data.cache import DataSet, prepare
 from lrstudy.data.labels import class_counts
 from lrstudy.data.normalise import Constants, normalisation
@@ -28,8 +27,8 @@ from lrstudy.models.catalogue import describe, family_of
 from lrstudy.settings import Recipe, canonical_json
 from lrstudy.tasks.kinds import Kind, Task, balanced_weights
 from lrstudy.workload import numerics
-from lrstudy.workload.devices import Allotment
-from lrstudy.workload.numerics import PLAIN, Arithmetic
+from lrstudy.workload.devices import Resources
+from lrstudy.workload.numerics import PLAIN, NumericsSpec
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class Workload:
     """Data, model and device of a study.
 
     `cache` is the folder of decoded data. `data_digest` and `split_digest` are what the driver found; a
-    worker checks them, and `numerics` too, of which `arithmetic` is what can be chosen. `constants` are mean and deviation per channel. `counts` are the examples of train, validation
+    worker checks them, and `numerics` too, of which `numerics_spec` is what can be chosen. `constants` are mean and deviation per channel. `counts` are the examples of train, validation
     and test, `statistics` those of each class in them. `recipe` holds what every epoch's settings take from the workload:
     loss, class weights, augmentation. `own` are the references to
     the user's code by role (model, augment, train_step), with absolute paths, and `sources` the digests of what lies behind
@@ -64,12 +63,12 @@ class Workload:
     threads: int
     share: float
     numerics: dict[str, object]
-    arithmetic: Arithmetic = PLAIN
+    numerics_spec: NumericsSpec = PLAIN
 
     @property
     def num_slots(self) -> int:
         """How many trials this machine can run at once; at least 1."""
-        return Allotment(self.device, self.threads, self.share).num_slots
+        return Resources(self.device, self.threads, self.share).num_slots
 
     def root(self, seed: int) -> Root:
         """The root of a trial with this seed."""
@@ -96,14 +95,14 @@ def resolve(study: StudyFile, base: Path, storage: Path, before_decoding: Callab
     config = study.workload
     spec, owned = config.data_spec(base), own_code(config, base)
     cache = storage / "memo" / "data"
-    allotment = Allotment.of(study.resources)
-    device, threads = allotment.device, allotment.threads
+    resources = Resources.of(study.resources)
+    device, threads = resources.device, resources.threads
     with ThreadPoolExecutor(1) as pool:  # the first time both take seconds, each on a core of its own
         measuring = pool.submit(numerics.probe, device, threads, storage / "memo" / "numerics")
         data, parts = load(spec, cache, before_decoding)
     task = _task(config, data)
     _check_metric(study, task, data, parts)
-    arithmetic = _arithmetic(config.numerics, device, data.channels * data.size**2)
+    numerics_spec = _numerics_spec(config.numerics, device, data.channels * data.size**2)
     return Workload(
         data=spec,
         cache=str(cache),
@@ -122,9 +121,9 @@ def resolve(study: StudyFile, base: Path, storage: Path, before_decoding: Callab
         size=data.size,
         device=device,
         threads=threads,
-        share=allotment.share,
-        numerics=numerics.describe(arithmetic, measuring.result()),
-        arithmetic=arithmetic,
+        share=resources.share,
+        numerics=numerics.describe(numerics_spec, measuring.result()),
+        numerics_spec=numerics_spec,
     )
 
 
@@ -132,7 +131,7 @@ _EVALUATED_AT_ONCE = {"cpu": 2**19, "cuda": 2**25}
 """Elements of the images of one evaluation batch: a CPU is up to twice as fast while activations stay in its cache."""
 
 
-def _arithmetic(config: NumericsConfig, device: str, image_elements: int) -> Arithmetic:
+def _numerics_spec(config: NumericsConfig, device: str, image_elements: int) -> NumericsSpec:
     """What a study's `numerics` come to. Raises InputError for what the device cannot do.
 
     On a CPU channels_last trained 11 networks 1.0 to 1.7 times as fast; that a GPU needs it for its tensor
@@ -150,7 +149,7 @@ def _arithmetic(config: NumericsConfig, device: str, image_elements: int) -> Ari
     uses_tensor_cores = config.precision != "fp32" or config.tf32
     best = "channels_last" if device == "cpu" or uses_tensor_cores else "contiguous"
     fitting = max(1, _EVALUATED_AT_ONCE[device] // image_elements)
-    return Arithmetic(
+    return NumericsSpec(
         precision=config.precision,
         tf32=config.tf32,
         memory_format=best if config.memory_format == "auto" else config.memory_format,
@@ -204,14 +203,14 @@ def _source(digests: Mapping[str, str]) -> str:
 
 def _task(config: WorkloadConfig, data: DataSet) -> Task:
     """The kind of task that the labels ask for. Raises InputError if the study says another."""
-    several = data.labels.ndim == 2
-    kind: Kind = "multilabel" if several else "binary" if len(data.classes) == 2 else "multiclass"
+    is_multilabel = data.labels.ndim == 2
+    kind: Kind = "multilabel" if is_multilabel else "binary" if len(data.classes) == 2 else "multiclass"
     if config.task.kind == "multiclass" and kind == "binary":
         kind = "multiclass"
     task = Task(kind, len(data.classes))
     faults = []
     if config.task.kind not in ("auto", kind):
-        labels = "several labels each" if several else f"{len(data.classes)} classes"
+        labels = "several labels each" if is_multilabel else f"{len(data.classes)} classes"
         expected = f"{kind}, as the examples have {labels}"
         faults.append(Fault("workload.task.kind", expected=expected, got=config.task.kind))
     if config.task.loss not in ("auto", task.loss):

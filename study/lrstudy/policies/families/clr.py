@@ -27,11 +27,11 @@ Mode = Literal["triangular", "triangular2", "exp_range", "modified_triangular2"]
 def triangular(ticks: Ticks, up: Fraction, down: Fraction | None = None) -> tuple[NDArray[np.int64], FloatArray]:
     """Cycle, from 0, and height in [0, 1] at each update: up in `up` epochs, down in `down` (as many), and again."""
     down = up if down is None else down
-    cycle, share = phase(ticks, up + down)
+    cycle, position = phase(ticks, up + down)
     if up == down:
-        return cycle, 2 * np.minimum(share, 1 - share)
+        return cycle, 2 * np.minimum(position, 1 - position)
     top = float(up / (up + down))
-    return cycle, np.where(share < top, share / top, (1 - share) / (1 - top))
+    return cycle, np.where(position < top, position / top, (1 - position) / (1 - top))
 
 
 @dataclass(frozen=True, kw_only=True)

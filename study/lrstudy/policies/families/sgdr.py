@@ -24,13 +24,13 @@ def cosine_restarts(ticks: Ticks, t0: Fraction, t_mult: int) -> FloatArray:
     A cycle starts at the first update at or after its exact beginning. The form cos^2(x / 2) is used: near
     a cycle's end 1 + cos(x) cancels, and its few exact digits would not fix the nine that settings name.
     """
-    whole, share = phase(ticks, t0)  # in units of t0 every cycle begins at a whole number
+    whole, position = phase(ticks, t0)  # in units of t0 every cycle begins at a whole number
     if t_mult == 1:
-        done = share
+        done = position
     else:
         starts, lengths = _cycles(int(whole.max()), t_mult)
         cycle = np.searchsorted(starts, whole, side="right") - 1
-        done = (whole - starts[cycle] + share) / lengths[cycle]
+        done = (whole - starts[cycle] + position) / lengths[cycle]
     return np.cos(np.pi / 2 * done) ** 2
 
 
