@@ -20,14 +20,18 @@ SEMANTICS = 1
 
 @dataclass(frozen=True, kw_only=True)
 class Root:
-    """All that shapes a training run and is no epoch's setting.
+    """Everything that shapes a training run and is not a setting of an epoch.
 
-    `data`, `split`, `weights` and `source` are digests (hexadecimal); `weights` is ``random`` for weights
-    drawn from the seed; `source` covers the user's own modules, empty if there are none. `task` is the kind of
-    task, which decides what an evaluation records. `preprocessing`
-    and `model` are plain descriptions (JSON values). `numerics` names whatever changes the order of
-    floating-point operations: device kind and model, CPU capability, threads per trial, mkldnn,
-    precision, TF32, compile, memory format, torch version, evaluation batch.
+    Attributes:
+        data, split: Digests (hexadecimal) of the examples and of their division into parts.
+        preprocessing, model: Plain descriptions (JSON values).
+        weights: ``random`` for weights drawn from the seed.
+        seed: The seed of the trial.
+        numerics: Whatever changes the order of floating-point operations: device kind and model, CPU capability,
+            threads per trial, mkldnn, precision, TF32, compile, memory format, torch version, evaluation batch.
+        task: The kind of task, which decides what an evaluation records.
+        source: The digest of the user's own modules; empty if there are none.
+        semantics: The version of the training semantics.
     """
 
     data: str

@@ -26,10 +26,10 @@ _POWERS = np.array([float(f"1e{k}") for k in range(-300, 301)])
 
 
 def rounded(values: ArrayLike) -> FloatArray:
-    """Return `values` as little-endian float64, rounded to 9 significant digits, with -0 as 0.
+    """Round to 9 significant digits, as little-endian float64, with -0 turned into 0.
 
-    Deterministic across platforms: decades come from a table of decimal literals, and the rest is
-    IEEE multiplication, division and rounding; no logarithm is taken. Non-finite values pass through.
+    The result is the same on every platform: the decade is looked up in a table of decimal literals, and the rest is
+    IEEE multiplication, division and rounding. No logarithm is taken. Non-finite values pass through.
     """
     array = np.array(values, dtype="<f8")
     magnitude = np.abs(array)
@@ -46,22 +46,26 @@ def _rounded_regular(array: FloatArray, magnitude: FloatArray) -> FloatArray:
     exponent = np.searchsorted(_POWERS, magnitude, side="right") - 301  # floor(log10(|x|))
     shift = DIGITS - 1 - exponent
     up, down = _POWERS[np.maximum(shift, 0) + 300], _POWERS[np.maximum(-shift, 0) + 300]
-    found: FloatArray = np.rint(array * up / down) / up * down
-    return found
+    nearest: FloatArray = np.rint(array * up / down) / up * down
+    return nearest
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """The part of an epoch's settings that most policies leave as the study gave it.
 
-    `beta2`, `eps` (Adam, AdamW) and `alpha`, `eps` (RMSprop) take torch's defaults where they are None, and are
-    None where the optimizer has no such constant; Adam's beta1 is the `momentum` of the settings. `augment` is
-    ``none``, ``flip``, ``crop_flip``, a list of transforms as canonical JSON, or a reference to a user's function.
-    `trainable` holds one flag per section, or is empty for "all". `class_weights` holds one weight per
-    class. `norm_batch` (BatchNorm takes its statistics over so many examples) and `micro_batch` (gradients are
-    accumulated over so many) are in examples; None means the batch itself. `tail` says what happens to the
-    last, partial batch of an epoch: `keep` trains it, and merges a tail of a single example into the batch
-    before it, because BatchNorm cannot normalise one example; `drop` leaves it out.
+    Attributes:
+        beta2, eps, alpha: Constants of the optimizer: torch's defaults where they are None, and None where the
+            optimizer has no such constant. Adam's beta1 is the `momentum` of the settings.
+        class_weights: One weight per class, or None for equal ones.
+        clip_norm: The largest norm of the gradient, or None.
+        augment: ``none``, ``flip``, ``crop_flip``, a list of transforms as canonical JSON, or a reference to a user's
+            function.
+        trainable: One flag per section, or empty if all sections are trained.
+        norm_batch: The number of examples that BatchNorm takes its statistics over; None: the whole batch.
+        micro_batch: The number of examples whose gradients are accumulated at a time; None: the whole batch.
+        tail: What happens to the last, smaller batch of an epoch. `keep` trains it, but merges a tail of a single
+            example into the batch before it, because BatchNorm cannot normalise one example; `drop` leaves it out.
     """
 
     optimizer: Optimizer = "sgd"
@@ -83,7 +87,7 @@ class Recipe:
     tail: Tail = "keep"
 
     def __post_init__(self) -> None:
-        """Fill in the optimizer's constants; make 0 and 0.0 one value: a study file may write either."""
+        """Fill in the optimizer's constants, and turn whole numbers into floats: a study file may write 0 or 0.0."""
         for name, default in OPTIMIZER_CONSTANTS[self.optimizer].items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, default)
@@ -135,9 +139,9 @@ class Settings:
 
     @property
     def unrounded_lr(self) -> FloatArray:
-        """`lr` as the policy gave it, for traces and for comparison with other implementations; nothing trains with it."""
-        found: FloatArray = vars(self)["_unrounded_lr"]
-        return found
+        """`lr` as the policy computed it, for traces and comparisons with other implementations; training uses `lr`."""
+        unrounded: FloatArray = vars(self)["_unrounded_lr"]
+        return unrounded
 
     @property
     def num_updates(self) -> int:
@@ -168,18 +172,18 @@ class Settings:
 
 
 def _rounded_momentum(values: ArrayLike, shape: tuple[int, ...]) -> FloatArray:
-    """Momentum rounded and spread over (updates, sections), read-only. Raises ValueError outside [0, 1)."""
+    """Momentum, rounded and broadcast to (updates, sections), read-only. Raises ValueError outside [0, 1)."""
     given = np.asarray(values, dtype=np.float64)
     if given.size and not any(given.strides):  # one number, as nearly always
         return _constant(float(given.reshape(-1)[0]), shape)
-    found = rounded(given)
-    found = found.reshape(-1, 1) if found.ndim == 1 else found
-    return _momentum(np.ascontiguousarray(np.broadcast_to(found, shape)))
+    momentum = rounded(given)
+    momentum = momentum.reshape(-1, 1) if momentum.ndim == 1 else momentum
+    return _momentum(np.ascontiguousarray(np.broadcast_to(momentum, shape)))
 
 
 @lru_cache(maxsize=64)
 def _constant(value: float, shape: tuple[int, ...]) -> FloatArray:
-    """A momentum of one number, made once for the many epochs that have it."""
+    """A constant momentum, built once for the many epochs that use it."""
     return _momentum(np.full(shape, rounded(value)))
 
 
@@ -192,14 +196,14 @@ def _momentum(values: FloatArray) -> FloatArray:
 
 @lru_cache(maxsize=1024)
 def _scalars(batch_size: int, num_updates: int, num_sections: int, recipe: Recipe) -> bytes:
-    """What of the canonical bytes is no array; the same for most epochs of a study, and half the cost of a name."""
+    """JSON of all scalar settings. Cached: it is the same for most epochs of a study, and half the cost of a name."""
     return canonical_json({"batch_size": batch_size, "shape": [num_updates, num_sections], **asdict(recipe)})
 
 
 def canonical_json(value: object) -> bytes:
-    """Compact JSON with sorted keys; floats rounded to 9 digits, whole ones kept apart from integers.
+    """Compact JSON with sorted keys and floats rounded to 9 digits; 1.0 and 1 stay different.
 
-    Raises ValueError for NaN and infinities, TypeError for what JSON does not know.
+    Raises ValueError for NaN and infinities, TypeError for values that JSON cannot represent.
     """
     return json.dumps(_plain(value), sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
 
