@@ -8,6 +8,7 @@ import obstore
 import pytest
 
 from lrstudy.memo import memo as memo_module
+from lrstudy.memo import segments as segments_module
 from lrstudy.memo.memo import Memo
 from memo_records import emptied, files, flip, loose, misplaced, record, torn
 
@@ -84,7 +85,7 @@ def test_few_loose_records_are_left_alone(tmp_path):
 
 def test_large_compactions_are_cut_into_several_segments(tmp_path, monkeypatch):
     monkeypatch.setattr(memo_module, "SEGMENT_ROWS", 8)
-    monkeypatch.setattr(memo_module, "_GROUP_ROWS", 3)
+    monkeypatch.setattr(segments_module, "_GROUP_ROWS", 3)
     memo = Memo(tmp_path)
     committed = [memo.commit(record(number)) for number in range(20)]
     assert memo.compact(at_least=1) == 20
@@ -148,7 +149,7 @@ def test_records_are_deleted_only_when_the_segment_is_on_the_disk(tmp_path, monk
     Memo(tmp_path).commit(record(0))
     happened = []
     fsync, delete = os.fsync, obstore.delete
-    monkeypatch.setattr(memo_module.os, "fsync", lambda file: (happened.append("sync"), fsync(file)))
+    monkeypatch.setattr(os, "fsync", lambda file: (happened.append("sync"), fsync(file)))
     monkeypatch.setattr(obstore, "delete", lambda *where: (happened.append("delete"), delete(*where)))
     Memo(tmp_path).compact(at_least=1)
     assert happened == ["sync", "sync", "delete"]  # the file, its folder

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
+import threading
 from hashlib import blake2b
 from pathlib import Path
 
 import pytest
 
-from lrstudy.memo.memo import Memo, state_digest
+from lrstudy.memo.memo import Memo
+from lrstudy.memo.objects import content_digest
 from memo_records import emptied, files, flip, record
 
 
 def test_a_state_is_stored_under_its_digest_and_found_by_its_record(tmp_path):
     digest = Memo(tmp_path).put_state(b"weights")
-    assert digest == state_digest(b"weights") == blake2b(b"weights", digest_size=16).hexdigest()
+    assert digest == content_digest(b"weights") == blake2b(b"weights", digest_size=16).hexdigest()
     assert Memo(tmp_path).put_state(b"weights") == digest
     assert [path.name for path in files(tmp_path, "states")] == [digest]
     assert Memo(tmp_path).state_of(record(0, state=digest)) == b"weights"
@@ -79,6 +81,16 @@ def test_a_damaged_anchor_counts_as_none_and_is_replaced(tmp_path, content):
     assert memo.state_of(record(0)) is None
     memo.anchor(record(0).lineage, b"weights")
     assert memo.state_of(record(0)) == b"weights"
+
+
+def test_one_thread_may_anchor_states_while_another_commits_records(tmp_path):
+    """As a walk does whose large states are written while the next epoch is trained."""
+    memo, epochs = Memo(tmp_path), [record(number) for number in range(100)]
+    writer = threading.Thread(target=lambda: [memo.anchor(epoch.lineage, epoch.lineage.encode()) for epoch in epochs])
+    writer.start()
+    assert [memo.commit(epoch) for epoch in epochs] == epochs
+    writer.join()
+    assert [memo.state_of(epoch) for epoch in epochs] == [epoch.lineage.encode() for epoch in epochs]
 
 
 def aged(memo: Memo, folder: Path, number: int) -> str:

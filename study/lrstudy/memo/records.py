@@ -63,5 +63,11 @@ class Record:
             return None
 
 
+def parse(lineage: str, data: bytes) -> Record | None:
+    """The record of this epoch, or None if the bytes are torn, damaged or another epoch's."""
+    record = Record.from_bytes(data)
+    return record if record is not None and record.lineage == lineage else None
+
+
 def _digest(text: str) -> str:
     return blake2b(text.encode(), digest_size=8).hexdigest()

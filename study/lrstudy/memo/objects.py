@@ -1,0 +1,158 @@
+"""A create-only object store: files in a folder, or objects in a bucket, each written once under its final name."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import obstore
+from obstore.exceptions import AlreadyExistsError, BaseError
+from obstore.store import LocalStore, from_url
+
+from lrstudy.errors import StorageError
+
+
+class Listed(NamedTuple):
+    """An object as a listing shows it."""
+
+    path: str
+    size_bytes: int
+    modified_at: datetime
+
+    @property
+    def name(self) -> str:
+        """The last part of the path."""
+        return self.path.rsplit("/", 1)[1]
+
+
+class ObjectStore:
+    """Objects under one location, created once and never rewritten.
+
+    An object appears under its final name whole and in one step, and of all writers of one name exactly one creates
+    it. Only `sync` waits for the disk, so a power failure may lose an object or leave it torn. Readers must therefore
+    verify what they read, against its name (`get_addressed`) or a digest that it contains, and set aside what is damaged.
+
+    Any number of threads and processes may call any method at once. Every method raises StorageError when the storage
+    fails. Constructing a store touches nothing; its folder is made on first use.
+
+    Args:
+        location: A folder, or a URL such as ``s3://bucket/prefix``. Paths of objects are relative to it, with ``/``.
+    """
+
+    def __init__(self, location: str | Path) -> None:
+        self._is_url = "://" in str(location)
+        self.location = str(location) if self._is_url else str(Path(location).resolve())
+        self._opened: Any = None
+
+    def __reduce__(self) -> tuple[type[ObjectStore], tuple[str]]:
+        return type(self), (self.location,)
+
+    def get(self, path: str) -> bytes | None:
+        """The bytes of an object, unchecked, or None if there is none."""
+        with self._translated("read"):
+            try:
+                return bytes(obstore.get(self._store, path).bytes())
+            except FileNotFoundError:
+                return None
+
+    def create(self, path: str, data: bytes) -> bool:
+        """Create an object. Returns False, and changes nothing, if the name is taken."""
+        with self._translated("write"):
+            try:
+                obstore.put(self._store, path, data, mode="create")
+            except AlreadyExistsError:
+                return False
+            return True
+
+    def create_addressed(self, folder: str, data: bytes, suffix: str = "") -> str:
+        """Create an object that is named by its content, unless it exists; returns ``<folder>/<digest><suffix>``.
+
+        If what exists under that name is damaged, it is set aside: on return the object holds `data`.
+        """
+        path = f"{folder}/{content_digest(data)}{suffix}"
+        while not self.create(path, data):
+            existing = self.get(path)
+            if existing == data:
+                break
+            if existing is not None:
+                self.set_aside(path, existing)
+        return path
+
+    def get_addressed(self, path: str) -> bytes | None:
+        """The bytes of an object that is named by its content, or None; a damaged one is set aside."""
+        data = self.get(path)
+        if data is None or Path(path).stem == content_digest(data):
+            return data
+        self.set_aside(path, data)
+        return None
+
+    def listing(self, folder: str) -> list[Listed]:
+        """All complete objects below a folder, in no particular order."""
+        with self._translated("list"):
+            batches = obstore.list(self._store, f"{folder}/", chunk_size=1000)
+            return [Listed(item["path"], item["size"], item["last_modified"]) for batch in batches for item in batch]
+
+    def delete(self, path: str) -> None:
+        """Delete an object, if it is there."""
+        with self._translated("delete"), suppress(FileNotFoundError):
+            obstore.delete(self._store, path)
+
+    def set_aside(self, path: str, damaged: bytes) -> None:
+        """Move an object in which the caller has read the bytes `damaged` to ``damaged/<path>``, which frees its name.
+
+        If the object moved is another one, which a faster process has put in the place of the damaged one, it is put back.
+        Until then its name is free, and whoever takes it keeps it.
+        """
+        aside = f"damaged/{path}"
+        with self._translated("move"):
+            try:
+                obstore.rename(self._store, path, aside)
+            except FileNotFoundError:
+                return
+        moved = self.get(aside)
+        if moved is not None and moved != damaged:
+            self.create(path, moved)
+
+    def sync(self, path: str) -> None:
+        """Flush an object and its folder to the disk. Does nothing for a URL: what a bucket has acknowledged is stored."""
+        if self._is_url:
+            return
+        file = Path(self.location, path)
+        with self._translated("write"):
+            for place in (file, file.parent):
+                descriptor = os.open(place, os.O_RDONLY)
+                try:
+                    os.fsync(descriptor)
+                finally:
+                    os.close(descriptor)
+
+    @property
+    def _store(self) -> Any:
+        """The obstore store, opened on first use."""
+        if self._opened is None:
+            with self._translated("open" if self._is_url else "create"):
+                is_url, where = self._is_url, self.location
+                self._opened = from_url(where) if is_url else LocalStore(prefix=Path(where), mkdir=True)
+        return self._opened
+
+    @contextmanager
+    def _translated(self, action: str) -> Iterator[None]:
+        """Raise failures of the storage as StorageError: what failed, where, why, and what to do about it."""
+        try:
+            yield
+        except (BaseError, OSError) as error:
+            reason = str(error).split("\n\nDebug source")[0]
+            raise StorageError(
+                f"storage.path: cannot {action} in the memo at {self.location}: {reason}. "
+                "What was recorded before is safe; free space or fix permissions, then run the same command again."
+            ) from error
+
+
+def content_digest(data: bytes) -> str:
+    """128-bit BLAKE2b of some bytes, 32 hexadecimal digits."""
+    return blake2b(data, digest_size=16).hexdigest()
