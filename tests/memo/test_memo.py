@@ -140,7 +140,7 @@ def test_objects_lie_where_earlier_versions_put_them(tmp_path):
     digest = memo.put_state(b"weights")
     memo.commit(record(0, state=digest))
     memo.anchor(lineage, b"weights")
-    memo.put_fact("calibrations/a-b", {})
+    memo.put_measurement("calibrations/a-b", {})
     assert {path.relative_to(tmp_path).as_posix() for path in files(tmp_path, "")} == {
         f"records/{lineage[:2]}/{lineage}", f"states/{digest}", f"anchors/{lineage}", "calibrations/a-b",
     }  # fmt: skip

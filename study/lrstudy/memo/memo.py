@@ -238,9 +238,9 @@ class Memo:
         """The state of this digest, or None; what an anchor contains need not be a digest."""
         return self._objects.get_addressed(f"states/{digest.decode()}") if _DIGEST.fullmatch(digest) else None
 
-    # Measurements
+    # Measurements. The key "fact" is that of all versions: under another one, earlier measurements would be lost.
 
-    def fact(self, path: str) -> dict[str, Any] | None:
+    def measurement(self, path: str) -> dict[str, Any] | None:
         """A small measurement that was stored under `path`, verified, or None."""
         data = self._objects.get(path)
         if data is None:
@@ -255,7 +255,7 @@ class Memo:
         self._objects.set_aside(path, data)
         return None
 
-    def put_fact(self, path: str, values: Mapping[str, Any]) -> None:
+    def put_measurement(self, path: str, values: Mapping[str, Any]) -> None:
         """Store a small measurement, a map of JSON values, unless there is one under `path` already."""
         stored = {"fact": dict(values), "digest": _values_digest(values)}
         self._objects.create(path, json.dumps(stored, sort_keys=True).encode())

@@ -68,7 +68,7 @@ def kinds_of(trials: Iterable[Trial]) -> list[UpdateKind]:
 
 def update_cost(memo: Memo, workload: Workload, kind: UpdateKind) -> UpdateCost | None:
     """What was measured of a kind of update on this kind of device, or None."""
-    stored = memo.fact(_path(workload, kind))
+    stored = memo.measurement(_path(workload, kind))
     if stored is None:
         return None
     # Alone, a trial has the whole GPU; on a CPU, as many cores as it has threads.
@@ -89,7 +89,7 @@ def measure(trainer: Trainer, memo: Memo, kinds: Iterable[UpdateKind]) -> None:
     for kind in kinds:
         trainer.start(seed=0)  # kinds differ in their optimizers
         timed = time_updates(trainer, kind.batch_size, kind.recipe, _STRETCH_S)
-        memo.put_fact(_path(trainer.workload, kind), asdict(timed))
+        memo.put_measurement(_path(trainer.workload, kind), asdict(timed))
 
 
 @lru_cache(maxsize=1024)
