@@ -94,7 +94,7 @@ class ObjectStore:
     def listing(self, folder: str) -> list[Listed]:
         """All complete objects below a folder, in no particular order."""
         with self._translated("list"):
-            batches = obstore.list(self._store, f"{folder}/", chunk_size=1000)
+            batches = obstore.list(self._store, folder, chunk_size=1000)
             return [Listed(item["path"], item["size"], item["last_modified"]) for batch in batches for item in batch]
 
     def delete(self, path: str) -> None:

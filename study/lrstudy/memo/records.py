@@ -1,6 +1,6 @@
-"""Records of trained epochs: metrics, costs, digests.
+"""Records of trained epochs: their metrics, what they cost, and the digests of settings and state.
 
-A record lies in the memo under its lineage and belongs to no study. Times are in seconds; `created_at` is Unix time.
+The memo holds a record under its lineage; it belongs to no study. Times are in seconds, and `created_at` is Unix time.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """One trained epoch. `state` is the digest of the stored state's bytes, or None if none was stored.
+    """One trained epoch.
 
-    `epoch` counts from 0: this epoch leads from state `parent` (name(epoch)) to state `lineage`
-    (name(epoch + 1)). `metrics` holds finite numbers: those of a diverged epoch that are not are absent.
-    `device_s` is the allocated device time: `device_share` x (train + evaluate + state).
-    `origin` says which study, run and trial trained it.
+    `epoch` counts from 0: it led from the state `parent`, name(epoch), to the state `lineage`, name(epoch + 1). `root`
+    is name(0). `settings` and `state` are digests; `state` is None if the state was not stored before the record.
+    `metrics` holds finite numbers only: of a diverged epoch, the others are left out. `device_s` is the allocated device
+    time, `device_share` x (`train_s` + `eval_s` + `state_s`). `origin` says which study, run and trial trained it.
     """
 
     lineage: str
@@ -44,7 +44,7 @@ class Record:
     kind: str = "train"
 
     def to_bytes(self) -> bytes:
-        """JSON with a digest of itself, so that damage is noticed."""
+        """JSON together with its digest. Raises ValueError if a metric is not finite."""
         text = json.dumps(asdict(self), sort_keys=True, allow_nan=False)
         return json.dumps({"record": text, "digest": _digest(text)}).encode()
 
