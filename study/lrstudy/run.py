@@ -24,6 +24,7 @@ from lrstudy.running.retention import needed_states
 from lrstudy.running.tables import TableWriter
 from lrstudy.study_folder.driver_lock import DriverLock
 from lrstudy.study_folder.journal import Journal
+from lrstudy.study_folder.replace_file import replacing
 
 TABLES_EVERY_S = 5.0
 _LIMITS_EVERY_S = 1.0
@@ -187,9 +188,10 @@ def _describe(plan: Plan, options: RunOptions, journal: Journal, is_complete: bo
         if line["deviates"]
     ]
     try:
-        _replace(options.folder / "study.yaml", options.text)
         lock = study_lock.render(plan, options.overrides, is_complete, versions, deviations)
-        _replace(options.folder / "study.lock.json", lock)
+        for name, text in (("study.yaml", options.text), ("study.lock.json", lock)):
+            with replacing(options.folder / name) as fresh:
+                fresh.write_text(text, encoding="utf-8")
     except OSError as error:
         raise StorageError(f"storage.path: cannot write in {options.folder}: {error.strerror}.") from error
 
@@ -260,9 +262,3 @@ def _last_sign_of_life(journal: Journal, run: int, holder: Mapping[str, Any] | N
     starts = [line["start"] for line in journal.of_kind("slots") if line["run"] == run]
     heartbeat = [holder["heartbeat"]] if holder and "heartbeat" in holder else []
     return float(max([*starts, *ends, *heartbeat]))
-
-
-def _replace(path: Path, text: str) -> None:
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    fresh.write_text(text, encoding="utf-8")
-    fresh.replace(path)

@@ -347,7 +347,7 @@ def test_predictions_are_replaced_whole(tmp_path):
 
 def test_predictions_that_cannot_be_written_are_a_storage_error_and_leave_no_file(tmp_path, monkeypatch):
     predict(tmp_path, "kept", "a")
-    monkeypatch.setattr(predictions.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(StorageError, match=r"storage\.path: cannot write the predictions .* No space left on device"):
         predict(tmp_path, "t", "a")
     assert [path.name for path in (tmp_path / "predictions").iterdir()] == ["kept.parquet"]

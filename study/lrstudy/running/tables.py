@@ -27,6 +27,7 @@ from lrstudy.running.calibration import UpdateKind
 from lrstudy.running.protocol import Trial
 from lrstudy.settings import Settings
 from lrstudy.study_folder.ledger import Span, Worker, slot_lines
+from lrstudy.study_folder.replace_file import replacing
 from lrstudy.study_folder.schemas import CALIBRATION, EPOCHS, LEDGER, PREDICTIONS, SCHEMA_VERSION, SETTINGS, TRIALS
 
 REFRESH_COST = 20.0
@@ -96,12 +97,11 @@ class TableWriter:
 
     def _write(self, name: str, table: pa.Table) -> None:
         """Replace one table atomically."""
-        path, fresh = self._folder / f"{name}.parquet", self._folder / f".{name}.parquet.fresh"
+        path = self._folder / f"{name}.parquet"
         try:
-            pq.write_table(table.replace_schema_metadata(_metadata()), fresh, compression="zstd")
-            fresh.replace(path)
+            with replacing(path, has_one_writer=True) as fresh:
+                pq.write_table(table.replace_schema_metadata(_metadata()), fresh, compression="zstd")
         except OSError as error:
-            fresh.unlink(missing_ok=True)
             raise StorageError(
                 f"storage.path: cannot write {path}: {error}. What was recorded before is safe; free space or fix "
                 "permissions, then run the same command again."

@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 
 from lrstudy.errors import Fault, InputError, StorageError
+from lrstudy.study_folder.replace_file import replacing
 
 HEARTBEAT_S = 2.0
 STALE_S = 60.0
@@ -53,13 +54,12 @@ class DriverLock:
         if now - self._beaten < HEARTBEAT_S:
             return
         self._beaten = now
-        fresh = self._path.with_name(".driver.lock.fresh")
         with suppress(OSError):  # a full disk: whatever has to be recorded says so
             if not self._path.exists():
                 self._create()
             if self._is_ours():
-                fresh.write_bytes(self._facts())
-                fresh.replace(self._path)
+                with replacing(self._path, has_one_writer=True) as fresh:
+                    fresh.write_bytes(self._facts())
                 return
         holder = _read(self._path)
         if holder and holder["token"] != self._token:

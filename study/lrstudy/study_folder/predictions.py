@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from lrstudy.errors import StorageError
+from lrstudy.study_folder.replace_file import replacing
 from lrstudy.study_folder.schemas import PREDICTIONS
 
 
@@ -47,17 +46,12 @@ def write(
         },
         schema=PREDICTIONS,
     )
-    fresh = folder / f".{trial_id}.{os.getpid()}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with fresh.open("wb") as file:
-            pq.write_table(table, file, compression="zstd")
-            file.flush()
-            os.fsync(file.fileno())  # a torn file under the final name would stop every later run
-        fresh.replace(folder / f"{trial_id}.parquet")
+        # A torn file under the final name would stop every later run.
+        with replacing(folder / f"{trial_id}.parquet", durable=True) as fresh:
+            pq.write_table(table, fresh, compression="zstd")
     except OSError as error:
-        with suppress(OSError):
-            fresh.unlink()
         raise StorageError(
             f"storage.path: cannot write the predictions in {folder}: {error}. What was recorded before is safe; free "
             "space or fix permissions, then run the same command again."

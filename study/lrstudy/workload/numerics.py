@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from lrstudy import child_process
+from lrstudy.study_folder.replace_file import replacing
 
 EVALUATION = 2
 """Version of what an evaluation records: raised with new metrics, so that whatever is recalled has them all."""
@@ -102,9 +103,8 @@ def probe(device: str, threads: int, cache: Path | None = None) -> dict[str, obj
     measured: dict[str, object] = json.loads(done.stdout)
     if remembered:
         remembered.parent.mkdir(parents=True, exist_ok=True)
-        fresh = remembered.with_suffix(f".{os.getpid()}")
-        fresh.write_text(json.dumps(measured))
-        fresh.replace(remembered)
+        with replacing(remembered) as fresh:
+            fresh.write_text(json.dumps(measured))
     return measured
 
 
