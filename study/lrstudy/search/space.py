@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import combinations, pairwise, product
 from typing import Any, Literal
@@ -72,7 +72,7 @@ class Parameter:
         return {_comparable(value): index for index, value in enumerate(self.values)}
 
     def encode(self, value: Value) -> float:
-        """The code of `value`. Raises ValueError if this parameter cannot have it."""
+        """The code of `value`. Raises InputError if this parameter cannot have it."""
         if self.values:
             found = self._places.get(_comparable(value))
             if found is not None:
@@ -84,7 +84,7 @@ class Parameter:
                 return float((value - self.low + 0.5) / (self.high - self.low + 1))
             return float((value - self.low) / (self.high - self.low))
         expected = f"one of {list(self.values)}" if self.values else f"a number in [{self.low}, {self.high}]"
-        raise ValueError(f"{self.name}: expected {expected}; got {value!r}.")
+        raise InputError(Fault(self.name, expected=expected, got=f"{value!r}"))
 
     def decode(self, code: float) -> Value:
         """The value of a code; for a list the very object in `values`. A code out of range is clipped."""
@@ -314,8 +314,8 @@ def _ranged(name: str, kind: Kind, spec: Mapping[str, Any], when: dict[str, Valu
     default = spec.get("default", parameter.at(0.5))
     try:
         code = parameter.encode(default)
-    except ValueError as fault:
-        raise InputError(Fault(f"{where}.default", str(fault).removeprefix(f"{name}: "))) from None
+    except InputError as error:
+        raise InputError([replace(fault, where=f"{where}.default") for fault in error.faults]) from None
     typed = parameter.decode(code) if values else int(default) if kind == "int" else float(default)
     return Parameter(name, kind, values, low, high, typed, when)
 
