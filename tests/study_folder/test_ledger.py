@@ -10,8 +10,8 @@ from lrstudy.study_folder.ledger import CATEGORIES, Span, Worker, slot_lines
 
 def lines(workers, start, end, idle=(), done=None):
     """(category, start, end) of a slot's lines."""
-    found = slot_lines(workers, start, end, idle, end if done is None else done)
-    return [(line.category, line.start, line.end) for line in found]
+    filled = slot_lines(workers, start, end, idle, end if done is None else done)
+    return [(line.category, line.start, line.end) for line in filled]
 
 
 def spans(*measured):
@@ -100,6 +100,32 @@ def test_a_pause_in_the_successors_boot_is_lost_too():
     ]  # fmt: skip
 
 
+def test_loading_a_state_is_a_successors_first_work():
+    dead = Worker(spans(("train", 0, 4)), died=True)
+    successor = Worker(spans(("setup", 5, 6), ("state", 6, 7), ("setup", 7, 8), ("train", 8, 9)))
+    assert lines([dead, successor], 0, 9) == [
+        ("train", 0, 4), ("lost", 4, 5), ("lost", 5, 6), ("state", 6, 7), ("setup", 7, 8), ("train", 8, 9),
+    ]  # fmt: skip
+
+
+def test_a_successor_that_has_booted_waits_and_one_that_has_not_is_lost():
+    dead = Worker(spans(("train", 0, 4)), died=True)
+    booted = Worker(spans(("setup", 5, 6), ("data", 6, 7)))
+    assert lines([dead, booted], 0, 12, idle=[(3, 9)], done=10) == [
+        ("train", 0, 4), ("lost", 4, 5), ("lost", 5, 6), ("lost", 6, 7), ("idle", 7, 9), ("waiting", 9, 10),
+        ("teardown", 10, 12),
+    ]  # fmt: skip
+    assert lines([dead, Worker([])], 0, 12, idle=[(3, 9)], done=10) == [
+        ("train", 0, 4),
+        ("lost", 4, 10),
+        ("lost", 10, 12),
+    ]
+
+
+def test_a_slot_of_which_nothing_was_measured_in_time_is_setup_whoever_died_in_it():
+    assert lines([Worker([], died=True), Worker(spans(("train", 20, 30)))], 0, 10) == [("setup", 0, 10)]
+
+
 def test_a_killed_runs_last_worker_loses_the_time_to_the_kill():
     assert lines([Worker(spans(("train", 1, 4)), died=True)], 0, 6) == [
         ("setup", 0, 1),
@@ -114,11 +140,10 @@ def test_spans_beyond_the_run_are_cut_and_spans_outside_it_dropped():
     assert lines([Worker(spans(("train", 20, 30)))], 0, 10, done=8) == [("setup", 0, 8), ("teardown", 8, 10)]
 
 
-def test_of_overlapping_spans_the_one_that_starts_first_holds():
-    assert lines([Worker(spans(("train", 0, 5), ("evaluate", 3, 7), ("state", 4, 6)))], 0, 7) == [
-        ("train", 0, 5),
-        ("evaluate", 5, 7),
-    ]
+def test_of_overlapping_spans_the_one_that_starts_first_holds_in_whatever_order_they_come():
+    measured = spans(("train", 0, 5), ("evaluate", 3, 7), ("state", 4, 6))
+    for ordered in (measured, measured[::-1]):
+        assert lines([Worker(ordered)], 0, 7) == [("train", 0, 5), ("evaluate", 5, 7)]
 
 
 def test_a_workers_bookkeeping_between_two_spans_makes_no_line_of_its_own():

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
@@ -19,14 +19,16 @@ Category = Literal[
     "recompute", "calibrate", "waiting", "between", "idle", "lost", "teardown",
 ]  # fmt: skip
 CATEGORIES: tuple[Category, ...] = get_args(Category)
+_BOOT: tuple[Category, ...] = ("setup", "data")
+"""What a worker does before its first trial."""
 NEGLIGIBLE_S = 1e-3
-"""A shorter gap between spans is a worker's own bookkeeping; it goes to the span that follows."""
+"""A shorter gap between spans is a worker's own bookkeeping, which counts to the span that follows."""
 
 
 class Span(NamedTuple):
-    """`duration_s` seconds of a slot from `start` (monotonic clock of the host).
+    """A slot's time from `start`, on the host's monotonic clock, for `duration_s` seconds.
 
-    A tuple, because a large study has hundreds of thousands: five times faster than a frozen dataclass.
+    A named tuple, since a large study has hundreds of thousands of spans: it is five times as fast as a frozen dataclass.
     """
 
     start: float
@@ -42,9 +44,9 @@ class Span(NamedTuple):
 
 @dataclass(frozen=True)
 class Worker:
-    """The measured life of one worker process, as the driver knows it.
+    """What one worker process measured, as far as the driver knows.
 
-    `spans` are contiguous from the process's start. `died` is true if it ended before the run asked it to.
+    `spans` are contiguous from the start of the process. `died`: it ended before the run asked it to.
     """
 
     spans: Sequence[Span]
@@ -54,41 +56,66 @@ class Worker:
 def slot_lines(
     workers: Iterable[Worker], start: float, end: float, idle: Sequence[tuple[float, float]], done: float
 ) -> list[Span]:
-    """The lines of one slot, given its workers in order of time: they fill `start` to `end` without gap or overlap.
+    """The lines of one slot: they fill `start` to `end` without gap or overlap.
 
-    Before the first worker there is `setup`, after `done` (the last trial's end) `teardown`. From the last span of
-    a worker that died to the end of its successor's boot (its `setup` and `data`) the time is `lost`. In any other
-    gap, and between trials, it is `idle` where the driver had nothing to hand out; what is left of a gap is `waiting`.
-    Where spans overlap, the one that starts first holds.
+    A span is clipped to the run and to the spans before it: of two that overlap, the one that starts first counts. A gap
+    is `setup` before the first span, then `waiting`, and `teardown` after `done`. What lies between a worker's death and
+    the first work of its successor is `lost`, boot (`setup` and `data`) included; so is what follows the last death. In
+    gaps that are neither `lost` nor `teardown`, and in `between`, the time when the driver had nothing to hand out is
+    `idle`.
+
+    Args:
+        workers: The slot's workers, in order of time.
+        start: When the run began, in seconds on one monotonic clock, as are all other times.
+        end: When the run ended.
+        idle: When the driver had nothing to hand out: (start, end), in any order and possibly overlapping.
+        done: When the last trial ended.
+
+    Returns:
+        Spans of positive duration, in order.
     """
     lines: list[Span] = []
-    idle = _merged(idle)
-    at, lost = start, False
+    idle, at = _merged(idle), start
+    gap: Category = "setup"  # what a gap before the next span would be
     for worker in workers:
-        for span in sorted(worker.spans):
-            begin = span.start if span.start - at >= NEGLIGIBLE_S else at
-            finish = min(span.end, end)
-            if finish <= begin:
-                continue
+        for begin, finish, span in _clipped(worker.spans, at, end):
             if begin > at:
-                lines += _gap(at, begin, "lost" if lost else "waiting" if lines else "setup", idle)
-            lost = lost and span.category in ("setup", "data")
-            if span.category == "between" and not lost:
-                lines += _gap(begin, finish, "between", idle, span.trial_id)
+                lines += _gap(at, begin, gap, idle)
+            is_lost = gap == "lost" and span.category in _BOOT
+            category = "lost" if is_lost else span.category
+            if category == "between":
+                lines += _gap(begin, finish, category, idle, span.trial_id)
             else:
-                lines.append(Span(begin, finish - begin, "lost" if lost else span.category, span.trial_id))
-            at = finish
-        lost = worker.died or (lost and not worker.spans)
-    closing = max(at, min(done, end))
-    lines += _gap(at, closing, "lost" if lost else "waiting" if lines else "setup", idle)
-    lines.append(Span(closing, end - closing, "lost" if lost else "teardown"))
+                lines.append(Span(begin, finish - begin, category, span.trial_id))
+            at, gap = finish, "lost" if is_lost else "waiting"
+        if worker.died:
+            gap = "lost"
+        elif gap == "lost" and worker.spans:  # it has booted, and nothing was handed to it
+            gap = "waiting" if lines else "setup"
+    last = max(at, min(done, end))
+    lines += _gap(at, last, gap, idle)
+    lines.append(Span(last, end - last, "lost" if gap == "lost" else "teardown"))
     return [line for line in lines if line.duration_s > 0]
+
+
+def _clipped(spans: Iterable[Span], start: float, end: float) -> Iterator[tuple[float, float, Span]]:
+    """Yield (start, end, span) in order of time; spans of which clipping leaves nothing are skipped."""
+    at = start
+    for span in sorted(spans):
+        begin = span.start if span.start - at >= NEGLIGIBLE_S else at
+        finish = min(span.end, end)
+        if finish > begin:
+            yield begin, finish, span
+            at = finish
 
 
 def _gap(
     start: float, end: float, category: Category, idle: Sequence[tuple[float, float]], trial_id: str = ""
 ) -> list[Span]:
-    """[start, end] as `category`, and `idle` where the driver had nothing to hand out, unless the time is lost."""
+    """`start` to `end`, when nothing was run, as `category`, except that it is `idle` within the disjoint intervals `idle`.
+
+    What is `lost` is lost as a whole. Some of the spans may be empty.
+    """
     lines, at = [], start
     first = bisect_right(idle, start, key=lambda interval: interval[1]) if category != "lost" else len(idle)
     for low, high in itertools.islice(idle, first, None):
@@ -101,7 +128,7 @@ def _gap(
 
 
 def _merged(intervals: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
-    """The same times as disjoint intervals in order."""
+    """The union of intervals, as disjoint intervals in order."""
     merged: list[tuple[float, float]] = []
     for low, high in sorted(intervals):
         if merged and low <= merged[-1][1]:
