@@ -52,16 +52,19 @@ def run(repeats: int) -> list[Row]:
 
 
 def _rows(where: str, memos: dict[int, Memo], repeats: int) -> list[Row]:
-    found: dict[tuple[str, int], list[float]] = {}
+    measured_s: dict[tuple[str, int], list[float]] = {}
     for repeat in range(repeats):
         for size, memo in memos.items():
             fresh = Memo(memo.location)
             for name, seconds in _operations(fresh, size, f"{where} {repeat}"):
-                found.setdefault((name, size), []).append(seconds)
+                measured_s.setdefault((name, size), []).append(seconds)
     small = min(memos)
     return [
         compared(
-            f"{where}, {name}, {size:,} records against {small}", found[name, size], found[name, small], target=0.5
+            f"{where}, {name}, {size:,} records against {small}",
+            measured_s[name, size],
+            measured_s[name, small],
+            target=0.5,
         )
         for name in ("commit", "look-up", "fetch")
         for size in memos

@@ -59,10 +59,10 @@ def check_winners(folder: Path, reported: list[dict[str, str]], names: int) -> N
     assert all(winners == reported[0] for winners in reported)
     reader = Memo(folder)
     for number in range(names):
-        found = reader.find(record(number).lineage)
-        assert found is not None
-        assert found.origin["trial"] == reported[0][found.lineage]
-        assert reader.state_of(found) == f"{found.origin['trial']} {number}".encode()
+        winner = reader.find(record(number).lineage)
+        assert winner is not None
+        assert winner.origin["trial"] == reported[0][winner.lineage]
+        assert reader.state_of(winner) == f"{winner.origin['trial']} {number}".encode()
 
 
 @pytest.mark.slow
@@ -116,8 +116,8 @@ def test_a_killed_writer_leaves_nothing_half_visible(tmp_path):
     reader = Memo(tmp_path)
     assert len(visible) >= 50
     for path in visible:
-        found = reader.find(path.name)
-        assert found is not None
-        assert reader.state_of(found) == f"{found.origin['trial']} {found.epoch}".encode()
+        committed = reader.find(path.name)
+        assert committed is not None
+        assert reader.state_of(committed) == f"{committed.origin['trial']} {committed.epoch}".encode()
     assert not files(tmp_path, "damaged")
     assert reader.compact(at_least=1) == len(visible)

@@ -54,9 +54,9 @@ def names(folder):
 def test_the_lock_says_who_holds_it_and_goes_with_its_release(tmp_path):
     lock = DriverLock(tmp_path / "study")
     lock.acquire(run=3)
-    found = facts(tmp_path / "study")
-    assert (found["run"], found["host"], found["pid"]) == (3, platform.node(), os.getpid())
-    assert found["heartbeat"] == pytest.approx(time.monotonic(), abs=5)
+    holder = facts(tmp_path / "study")
+    assert (holder["run"], holder["host"], holder["pid"]) == (3, platform.node(), os.getpid())
+    assert holder["heartbeat"] == pytest.approx(time.monotonic(), abs=5)
     assert lock.previous is None
     lock.release()
     assert names(tmp_path / "study") == []

@@ -41,8 +41,8 @@ def test_a_worker_fills_its_slot_with_what_it_measured():
 
 
 def test_spans_keep_their_trial():
-    found = slot_lines([Worker([Span(0, 1, "train", "a"), Span(1, 1, "between", "b")])], 0, 2, [(1.5, 1.75)], 2)
-    assert [(line.category, line.trial_id) for line in found] == [
+    filled = slot_lines([Worker([Span(0, 1, "train", "a"), Span(1, 1, "between", "b")])], 0, 2, [(1.5, 1.75)], 2)
+    assert [(line.category, line.trial_id) for line in filled] == [
         ("train", "a"), ("between", "b"), ("idle", ""), ("between", "b"),
     ]  # fmt: skip
 
@@ -164,14 +164,14 @@ interval = st.tuples(number, number)
 )
 def test_whatever_was_measured_the_lines_fill_the_run_exactly(workers, run, idle, done):
     start, end = run
-    found = slot_lines(workers, start, end, idle, done)
-    assert all(line.duration_s > 0 and line.category in CATEGORIES for line in found)
+    filled = slot_lines(workers, start, end, idle, done)
+    assert all(line.duration_s > 0 and line.category in CATEGORIES for line in filled)
     at = start
-    for line in found:
+    for line in filled:
         assert line.start == pytest.approx(at, abs=1e-9)  # neither gap nor overlap
         at = line.end
     assert at == pytest.approx(end, abs=1e-9)
-    assert sum(line.duration_s for line in found) == pytest.approx(end - start, abs=1e-9)
+    assert sum(line.duration_s for line in filled) == pytest.approx(end - start, abs=1e-9)
 
 
 # The ledger of a whole journal
@@ -182,8 +182,8 @@ def slots(run, start, count=1):
 
 
 def report(run, worker, *measured, slot=0):
-    found = [[start, end - start, category, "t"] for category, start, end in measured]
-    return {"kind": "spans", "run": run, "worker": worker, "host": "h", "slot": slot, "spans": found}
+    measured_spans = [[start, end - start, category, "t"] for category, start, end in measured]
+    return {"kind": "spans", "run": run, "worker": worker, "host": "h", "slot": slot, "spans": measured_spans}
 
 
 def shown(journal, now=100.0):

@@ -18,11 +18,11 @@ from lrstudy.study_folder.replace_file import replacing
 
 HEARTBEAT_S = 2.0
 STALE_S = 60.0
-"""A driver on another host counts as dead after so long without a heartbeat."""
+"""A driver on another host counts as dead after this long without a heartbeat."""
 TORN_S = 1.0
-"""A lock file that says nothing for so long was torn by a crash; before that it is being written."""
+"""A lock file that stays unreadable for this long was torn by a crash; until then it may be being written."""
 
-_FACTS = ("token", "host", "pid", "process_started_at", "boot", "boot_id", "heartbeat", "heartbeat_at")
+_KEYS = ("token", "host", "pid", "process_started_at", "boot", "boot_id", "heartbeat", "heartbeat_at")
 
 
 class DriverLock:
@@ -46,20 +46,20 @@ class DriverLock:
         self._beaten = time.monotonic()
 
     def beat(self) -> None:
-        """Say that the driver is alive; cheap enough to be called all the time.
+        """Renew the heartbeat if it is due; cheap enough to be called several times a second.
 
-        Raises StorageError if another driver has taken over, because this one had not been heard of for too long.
+        Raises StorageError if another driver has taken the study over because the heartbeat had become stale.
         """
         now = time.monotonic()
         if now - self._beaten < HEARTBEAT_S:
             return
         self._beaten = now
-        with suppress(OSError):  # a full disk: whatever has to be recorded says so
+        with suppress(OSError):  # a full disk is reported by whatever has to be recorded
             if not self._path.exists():
                 self._create()
             if self._is_ours():
                 with replacing(self._path, has_one_writer=True) as fresh:
-                    fresh.write_bytes(self._facts())
+                    fresh.write_bytes(self._content())
                 return
         holder = _read(self._path)
         if holder and holder["token"] != self._token:
@@ -70,19 +70,19 @@ class DriverLock:
             )
 
     def release(self) -> None:
-        """Give the lock back, if it is still ours."""
+        """Release the lock, if this driver still holds it."""
         with suppress(OSError):
             if self._is_ours():
                 self._path.unlink()
 
     def _create(self) -> bool:
-        """Whether the lock was free and is ours now."""
+        """Create the lock file. Returns False if the lock is taken."""
         try:
             descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
         except FileExistsError:
             return False
         try:
-            os.write(descriptor, self._facts())
+            os.write(descriptor, self._content())
         except OSError:
             self._path.unlink()
             raise
@@ -95,9 +95,9 @@ class DriverLock:
         return holder is not None and holder.get("token") == self._token
 
     def _clear_dead(self) -> None:
-        """Move a dead holder's lock aside. Raises InputError if its holder lives."""
-        patience = time.monotonic() + TORN_S
-        while (holder := _read(self._path)) == {} and time.monotonic() < patience:
+        """Remove the lock of a dead holder. Raises InputError if the holder is alive."""
+        torn_at = time.monotonic() + TORN_S
+        while (holder := _read(self._path)) == {} and time.monotonic() < torn_at:
             time.sleep(0.01)  # being written by another driver, or torn by a crash
         if holder is None:
             return
@@ -118,13 +118,13 @@ class DriverLock:
             return  # another driver was faster
         if _read(aside) == holder:
             self.previous = holder
-        else:  # another driver was faster and has taken the lock: give it back
+        else:  # another driver was faster and holds the lock now: put it back
             with suppress(FileExistsError):
                 os.link(aside, self._path)
         aside.unlink()
 
-    def _facts(self) -> bytes:
-        facts = {
+    def _content(self) -> bytes:
+        content = {
             "token": self._token,
             "run": self._run,
             "host": platform.node(),
@@ -135,18 +135,18 @@ class DriverLock:
             "heartbeat": time.monotonic(),
             "heartbeat_at": time.time(),
         }
-        return json.dumps(facts).encode()
+        return json.dumps(content).encode()
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    """What a lock file says: None if there is none, an empty map if it is torn."""
+    """The content of a lock file: None if there is none, an empty map if it is torn."""
     try:
         holder = json.loads(path.read_bytes())
     except FileNotFoundError:
         return None
     except ValueError:
         return {}
-    return holder if isinstance(holder, dict) and all(fact in holder for fact in _FACTS) else {}
+    return holder if isinstance(holder, dict) and all(key in holder for key in _KEYS) else {}
 
 
 def _is_alive(holder: dict[str, Any]) -> bool:
@@ -160,9 +160,9 @@ def _is_alive(holder: dict[str, Any]) -> bool:
 
 
 def _is_same(process: psutil.Process, holder: dict[str, Any]) -> bool:
-    """Whether a process is the holder and not a later one with its number.
+    """Whether a process is the holder, and not a later one with the same PID.
 
-    Start times are compared as seconds since the boot: both clocks move when the system's time is set.
+    Start times are compared as seconds since boot: setting the system clock shifts both times alike.
     """
     after_boot = process.create_time() - psutil.boot_time()
     is_same_start = abs(after_boot - (holder["process_started_at"] - holder["boot"])) < 1.0

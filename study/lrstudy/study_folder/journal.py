@@ -2,8 +2,8 @@
 
     journal/0001.jsonl     kind: run | slots | suggest | told | trial | frozen | spans | idle | done | end | killed
 
-Lines are written whole and unbuffered, so a killed driver loses nothing that it had said; a torn
-line is ignored. Records in the memo say the rest.
+Each line is written at once and unbuffered, so a driver that is killed loses nothing that it has
+written; a torn line is ignored. All else that a study knows is in the records of the memo.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from lrstudy.errors import StorageError
 
 
 class Journal:
-    """The journal of one study, read whole on construction; `open_run` starts a new file."""
+    """The journal of one study. Constructing it reads all its files; `open_run` starts a new one."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -34,9 +34,9 @@ class Journal:
             self.lines += [{**line, "run": self.run} for line in _read(path)]
 
     def open_run(self, **facts: Any) -> int:
-        """Begin a run; returns its number. The first one gives the study an identity of its own (`study_id`).
+        """Begin a run; returns its number. The first run gives the study an identity of its own, `study_id`.
 
-        Raises StorageError when the storage does not take it.
+        Raises StorageError if the file cannot be written.
         """
         self.run += 1
         known = (str(line["study_id"]) for line in self.of_kind("run") if "study_id" in line)
@@ -50,7 +50,7 @@ class Journal:
         return self.run
 
     def write(self, kind: str, **facts: Any) -> None:
-        """Append a line. Raises StorageError when the storage does not take it."""
+        """Append a line. Raises StorageError if it cannot be written; then it does not count."""
         assert self._file is not None, "no run is open"
         line = {"kind": kind, **facts}
         data = (json.dumps(line) + "\n").encode()
@@ -74,7 +74,7 @@ class Journal:
         return (line for line in self.lines if line["kind"] == kind)
 
     def close(self) -> None:
-        """Finish the run's file and bring it to the disk."""
+        """Close the run's file and flush it to the disk."""
         if self._file is not None:
             with suppress(OSError), self._file:  # a full disk has been reported by write
                 os.fsync(self._file.fileno())

@@ -1,9 +1,9 @@
 """The ledger: where every allocated device-second of a run went.
 
-A slot is what one trial runs on. It exists from the start of the run to its end, on one monotonic
-clock, and every second of it belongs to one span. Workers measure their own time as contiguous spans;
-the driver measures when it had nothing to hand out (`idle`). Nothing is a remainder except
-`unaccounted`, which a report shows.
+A slot is what one trial runs on. It exists from the start of a run to its end, on one monotonic clock,
+and every second of it belongs to one span. Workers measure their own time as contiguous spans; the
+driver measures when it had nothing to hand out (`idle`). No category is a remainder: what nobody
+measured is `unaccounted`, and a report shows it.
 """
 
 from __future__ import annotations

@@ -25,23 +25,31 @@ def write(
     logits: NDArray[np.float32],
     groups: Sequence[str] | None = None,
 ) -> None:
-    """Write one trial's predictions, replacing earlier ones; logits have shape (examples, classes).
+    """Write the predictions of one trial, replacing earlier ones.
 
-    `labels` is int64 (examples,), or 0 and 1 of shape (examples, classes) where an example has several; `groups`
-    names the group of each example.
+    Args:
+        folder: The study's folder for predictions, made if it does not exist.
+        trial_id: The trial, which names the file.
+        arm: Its arm.
+        index: Positions of the examples in the data set, shape (examples,).
+        labels: Class indices, int64 of shape (examples,); or, where an example may have several labels, 0 and 1 of shape
+            (examples, classes).
+        logits: Shape (examples, classes).
+        groups: The name of each example's group, if there are groups.
 
-    Raises StorageError when the storage does not take them.
+    Raises:
+        StorageError: The file cannot be written.
     """
-    count = len(index)
-    several = labels.ndim == 2
+    num_examples = len(index)
+    is_multilabel = labels.ndim == 2
     table = pa.table(
         {
-            "trial_id": [trial_id] * count,
-            "arm": [arm] * count,
+            "trial_id": [trial_id] * num_examples,
+            "arm": [arm] * num_examples,
             "example": index,
-            "group": list(groups) if groups is not None else [""] * count,
-            "label": pa.nulls(count, pa.int32()) if several else labels.astype(np.int32),
-            "labels": _rows(labels.astype(np.int8)) if several else pa.nulls(count, pa.list_(pa.int8())),
+            "group": list(groups) if groups is not None else [""] * num_examples,
+            "label": pa.nulls(num_examples, pa.int32()) if is_multilabel else labels.astype(np.int32),
+            "labels": _rows(labels.astype(np.int8)) if is_multilabel else pa.nulls(num_examples, pa.list_(pa.int8())),
             "scores": _rows(logits),
         },
         schema=PREDICTIONS,

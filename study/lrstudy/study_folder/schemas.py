@@ -1,7 +1,7 @@
 """The columns of a study's tables: trials, epochs, settings, calibration, ledger, predictions.
 
-Columns may be added; their meaning never changes. All times are in seconds, all clocks monotonic
-except `*_at`, which are Unix time.
+Columns may be added; their meaning never changes. Times are in seconds: columns named `*_at` are Unix
+time, all others are measured on monotonic clocks.
 """
 
 from __future__ import annotations
