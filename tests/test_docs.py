@@ -63,6 +63,13 @@ def test_every_link_and_picture_in_the_documentation_exists():
                 assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
+def test_decisions_are_numbered_and_the_newest_comes_last():
+    text = (ROOT / "docs" / "decisions.md").read_text()
+    found = re.findall(r"^## (\d+)\. .+\n(\d{4}-\d\d-\d\d)\. ", text, flags=re.MULTILINE)
+    assert [int(number) for number, _ in found] == list(range(1, text.count("\n## ") + 1))
+    assert sorted(date for _, date in found) == [date for _, date in found]
+
+
 def test_the_table_of_policies_is_complete():
     text = (ROOT / "docs" / "policies.md").read_text()
     assert set(re.findall(r"^\| `([a-z_]+)` \|", text, flags=re.MULTILINE)) >= set(registry())
