@@ -44,7 +44,7 @@ def test_there_are_study_files_in_the_documentation():
 def test_every_command_in_the_documentation_exists():
     commands = set(get_command(app).commands)
     for page in PAGES:
-        shown = re.findall(r"(?:^|`|\n)(?:\.venv/bin/)?lrstudy ([a-z-]+)", page.read_text())
+        shown = re.findall(r"(?:^|`|\n)(?:\.venv/bin/)?lrstudy (?:--debug )?([a-z-]+)", page.read_text())
         assert set(shown) <= commands, page
 
 
