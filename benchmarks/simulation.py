@@ -141,7 +141,7 @@ class _Run:
 
 @dataclass
 class Trained:
-    """How far a trial has come along its chain, which the metrics of a reactive policy bend."""
+    """How far a trial has come along its chain, which a reactive policy may replan."""
 
     trial: Trial
     policy: Policy

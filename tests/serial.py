@@ -12,7 +12,7 @@ from lrstudy.running.protocol import Trial
 from lrstudy.study import Study
 from lrstudy.study_folder.journal import Journal
 from lrstudy.training.trainer import Trainer
-from lrstudy.trial import Step, Walk
+from lrstudy.trial import TrialEpoch, Walk
 
 SMALL = """
 lrstudy: 1
@@ -44,7 +44,7 @@ class Serial:
         self.plan, self.slots, self.order = plan, slots, order
         self.trainers: list[Trainer] = [Trainer(plan.workload) for _ in range(slots)]
         self.trained: list[str] = []
-        self.steps: list[Step] = []
+        self.steps: list[TrialEpoch] = []
 
     def run(self, stop_after: int | None = None) -> Admission:
         running: list[tuple[Trial, Trainer, Walk, object]] = []

@@ -1,7 +1,7 @@
 """A trial, the whole idea without Ray: policy + memo + train + record.
 
-A trial walks its lineage. Epochs with a record are recalled; from the deepest stored state the rest is
-trained, evaluated and committed, epoch by epoch, so a trial can stop anywhere and go on anywhere.
+A trial walks its lineage. Epochs that have a record are recalled. The others are trained from the deepest stored
+state, evaluated and committed one by one, so a trial can stop after any epoch and be continued by any process.
 This module imports no torch: the trainer comes from outside, and a walk that only recalls needs none.
 """
 
@@ -12,79 +12,27 @@ import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from functools import cached_property
+from typing import Any
 
 from lrstudy.lineage import Root, chain, extend
 from lrstudy.memo.memo import Memo
 from lrstudy.memo.records import Record
 from lrstudy.memo.state_writer import StateWriter
-from lrstudy.policies import build
+from lrstudy.policies import build, resolve
 from lrstudy.policies.base import Policy
 from lrstudy.policies.run import History, Run
 from lrstudy.settings import Settings
 from lrstudy.study_folder.ledger import Category, Span
+from lrstudy.trainer_interface import TrainedLike, TrainerLike
 
 _HOST = platform.node()
-_NOTICEABLE_S = 1e-3
+_NOTICEABLE_S = 1e-3  # getting ready in less than this gets no span of its own
 
 FOLLOWS = "follows"
-"""What a record's origin says under `state` if the state is written behind training and comes soon."""
+"""What a record's origin says under `state` if the state is written after the record, while the next epoch trains."""
 PATIENCE_S = 30.0
-"""How old such a record may be for somebody who needs its state to wait for it."""
-
-
-class EvaluationLike(Protocol):
-    """Mean loss and metrics over a part of the data."""
-
-    @property
-    def loss(self) -> float:
-        """Mean loss per example."""
-
-    @property
-    def metrics(self) -> dict[str, float]:
-        """Metrics by name."""
-
-
-class TrainedLike(Protocol):
-    """What training one epoch gave."""
-
-    @property
-    def train_loss(self) -> float:
-        """Mean training loss per example."""
-
-    @property
-    def validation(self) -> EvaluationLike:
-        """The evaluation on validation data after the epoch."""
-
-    @property
-    def train_s(self) -> float:
-        """Seconds of training."""
-
-    @property
-    def eval_s(self) -> float:
-        """Seconds of evaluation."""
-
-
-class TrainerLike(Protocol):
-    """What a walk needs of a trainer (training/trainer.py says what each does)."""
-
-    def start(self, seed: int) -> None:
-        """Hold the state before the first epoch."""
-
-    def restore(self, data: bytes) -> None:
-        """Hold a stored state."""
-
-    def make_ready(self, settings: Settings) -> None:
-        """Do what has to be done once in this process before such an epoch, and is no part of its cost."""
-
-    def train(self, settings: Settings, seed: int, epoch: int) -> TrainedLike:
-        """Train one epoch from the state held, and evaluate."""
-
-    def capture(self) -> bytes:
-        """The state held, as bytes."""
-
-    def snapshot(self) -> Callable[[], bytes]:
-        """The state held, copied; the bytes are made when asked for, which another thread may do."""
+"""How long after such a record was made its state is waited for."""
 
 
 class RecomputedDifferentlyError(RuntimeError):
@@ -95,9 +43,9 @@ class RecomputedDifferentlyError(RuntimeError):
 class TrialSpec:
     """One configuration of one arm with one seed; plain values, picklable.
 
-    `run` holds the budget, the size of the training set, sections and recipe. `store_at` are epochs
-    (numbers of finished epochs) whose state other trials wait for. `share` is the number of devices
-    (CPU cores on a CPU) that one trial occupies. `read_test`: evaluate the test part at the end.
+    `run` holds the budget, the size of the training set, sections and recipe. `share` is the number of devices (CPU
+    cores on a CPU) that the trial occupies. `read_test`: whether the test part is evaluated at the end. `store_at`:
+    after how many epochs other trials wait for the state.
     """
 
     trial_id: str
@@ -114,27 +62,37 @@ class TrialSpec:
         """The policy with its parameters."""
         return build(self.policy, self.parameters)
 
-    def chain(self, names: Sequence[str] = (), history: History = ()) -> list[str]:
-        """name(1) ... name(E), beginning with `names`, which are known, and given the metrics of the first epochs.
+    @cached_property
+    def is_reactive(self) -> bool:
+        """Whether the policy looks at the metrics of earlier epochs."""
+        return resolve(self.policy).reactive
 
-        The chain of a reactive policy is the one it follows if nothing triggers in epochs without metrics.
+    def untriggered(self, begin: int = 0, history: History = ()) -> list[Settings]:
+        """The settings of the epochs from `begin` on, given the metrics of the first ones.
+
+        Epochs without metrics trigger nothing.
         """
         policy = self.build_policy()
-        epochs = (policy.settings(epoch, history, self.run) for epoch in range(len(names), self.run.num_epochs))
-        return [*names, *chain(names[-1] if names else self.root.name(), epochs)]
+        return [policy.settings(epoch, history, self.run) for epoch in range(begin, self.run.num_epochs)]
 
-    def bent(self, names: list[str], history: History) -> list[str]:
-        """The chain `names`, as the metrics of its first epochs bend it: a reactive policy may answer otherwise now."""
+    def chain(self, names: Sequence[str] = (), history: History = ()) -> list[str]:
+        """name(1) ... name(E): the known first `names`, then those that follow from them.
+
+        `history` has the metrics of the first epochs; the other epochs trigger nothing in a reactive policy.
+        """
+        return [*names, *chain(names[-1] if names else self.root.name(), self.untriggered(len(names), history))]
+
+    def replanned(self, names: list[str], history: History) -> list[str]:
+        """The chain as the policy plans it after the epochs of `history`: `names` itself if that changes nothing."""
         reached = len(history)
-        policy = self.build_policy()
-        if not policy.reactive or reached == self.run.num_epochs:
+        if not self.is_reactive or reached == self.run.num_epochs:
             return names
-        following = extend(names[reached - 1], policy.settings(reached, history, self.run))
+        following = extend(names[reached - 1], self.build_policy().settings(reached, history, self.run))
         return names if following == names[reached] else self.chain([*names[:reached], following], history)
 
 
 @dataclass(frozen=True)
-class Step:
+class TrialEpoch:
     """One epoch of a walk: its settings and record, whether it was recalled, and where the time went."""
 
     settings: Settings
@@ -143,11 +101,19 @@ class Step:
     spans: tuple[Span, ...] = ()
 
 
-class Walk:
-    """The walk of one trial along its lineage; iterate over it for its `Step`s.
+@dataclass(frozen=True)
+class _Kept:
+    """How the state after an epoch is kept: stored under `digest`, written later from `snapshot`, or not at all."""
 
-    `trainer` is called when the first epoch has to be trained. After the last step `bring_to_end` makes the
-    trainer hold the final state. Raises StorageError, and whatever training raises; what was committed stays.
+    digest: str | None = None
+    snapshot: Callable[[], bytes] | None = None
+
+
+class Walk:
+    """The walk of one trial along its lineage; iterate over it for its `TrialEpoch`s.
+
+    `trainer` is called when the first epoch has to be trained. After the last epoch `bring_to_end` makes the
+    trainer hold the final state. Raises StorageError, and whatever training raises; what is committed stays.
     """
 
     def __init__(self, spec: TrialSpec, memo: Memo, trainer: Callable[[], TrainerLike]) -> None:
@@ -155,153 +121,196 @@ class Walk:
         self.memo = memo
         self._make_trainer = trainer
         self._trainer: TrainerLike | None = None
-        self._held: int | None = None  # the trainer holds the state after so many epochs of this walk
+        self._held: int | None = None  # the trainer holds the state after this many epochs
+        self._names = [spec.root.name()]
         self._settings: list[Settings] = []
         self._records: list[Record] = []
         self._spans: list[Span] = []
         self._writer = StateWriter(memo)
 
-    def __iter__(self) -> Iterator[Step]:
+    def __iter__(self) -> Iterator[TrialEpoch]:
         try:
             yield from self._advance()
         finally:
             self._writer.close()
 
-    def _advance(self) -> Iterator[Step]:
-        spec = self.spec
-        policy, name = spec.build_policy(), spec.root.name()
-        history: list[Mapping[str, float]] = []
-        for epoch in range(spec.run.num_epochs):
-            settings = policy.settings(epoch, history, spec.run)
-            self._settings.append(settings)
-            child = extend(name, settings)
-            record = self.memo.find(child)
-            recalled = record is not None
-            if record is None:
-                self._bring_to(epoch)
-                record = self._train(child, name, epoch)
-            self._records.append(record)
-            history.append(record.metrics)
-            spans, self._spans = tuple(self._spans), []
-            yield Step(settings, record, recalled, spans)
-            if record.diverged:
-                return
-            name = child
-
     def bring_to_end(self) -> tuple[TrainerLike, tuple[Span, ...]]:
         """Make the trainer hold the state after the last epoch; returns it and where the time went."""
-        self._bring_to(len(self._records))
-        spans, self._spans = tuple(self._spans), []
-        assert self._trainer is not None
-        return self._trainer, spans
+        return self._trainer_at(len(self._records)), self._take_spans()
 
-    def _bring_to(self, depth: int) -> None:
-        """Hold the state after `depth` epochs: from the deepest stored one, retraining what lies between."""
+    def _advance(self) -> Iterator[TrialEpoch]:
+        policy, run = self.spec.build_policy(), self.spec.run
+        history: list[Mapping[str, float]] = []
+        for epoch in range(run.num_epochs):
+            settings = policy.settings(epoch, history, run)
+            self._settings.append(settings)
+            self._names.append(extend(self._names[epoch], settings))
+            recalled = self.memo.find(self._names[-1])
+            record = self._train(epoch) if recalled is None else recalled
+            self._records.append(record)
+            history.append(record.metrics)
+            yield TrialEpoch(settings, record, recalled is not None, self._take_spans())
+            if record.diverged:
+                return
+
+    # A state to train from: the deepest one that is stored, and the recorded epochs after it once more
+
+    def _trainer_at(self, depth: int) -> TrainerLike:
+        """The trainer, holding the state after `depth` epochs."""
+        trainer = self._get_trainer()
+        if self._held != depth:
+            for epoch in range(self._restore_deepest(trainer, depth), depth):
+                self._recompute(trainer, epoch, is_target=epoch + 1 == depth)
+            self._held = depth
+        return trainer
+
+    def _get_trainer(self) -> TrainerLike:
         if self._trainer is None:
-            with_data = time.monotonic()
+            begin = time.monotonic()
             self._trainer = self._make_trainer()
-            self._span(with_data, "data")
-        if self._held == depth:
-            return
+            self._span(begin, "data")
+        return self._trainer
+
+    def _restore_deepest(self, trainer: TrainerLike, depth: int) -> int:
+        """Restore the deepest stored state within the first `depth` epochs, or start; returns its depth."""
         begin = time.monotonic()
-        for reached in range(depth, -1, -1):
-            if reached == 0:
-                self._trainer.start(self.spec.root.seed)
-            elif (data := self._state_of(self._records[reached - 1], waits=reached == depth)) is not None:
-                self._trainer.restore(data)
-            else:
-                continue
-            break
+        for reached in range(depth, 0, -1):
+            if (state := self._state_of(self._records[reached - 1], waits=reached == depth)) is not None:
+                trainer.restore(state)
+                break
+        else:
+            reached = 0
+            trainer.start(self.spec.root.seed)
         self._span(begin, "state")
         self._writer.begin_from_stored()
-        for epoch in range(reached, depth):
-            self._recompute(epoch, is_target=epoch + 1 == depth)
-        self._held = depth
+        return reached
 
     def _state_of(self, record: Record, waits: bool) -> bytes | None:
-        """A stored state; `waits`: for one that is being written by whoever trained it."""
+        """The state after a recorded epoch, if it is stored; `waits`: for one that is still being written."""
         self._writer.finish()
-        while (data := self.memo.state_of(record)) is None:
-            is_coming = record.origin.get("state") == FOLLOWS and time.time() - record.created_at < PATIENCE_S
+        while (state := self.memo.state_of(record)) is None:
+            is_coming = _follows(record) and time.time() - record.created_at < PATIENCE_S
             if not (waits and is_coming):
                 return None
             time.sleep(0.1)
-        return data
+        return state
 
-    def _recompute(self, epoch: int, is_target: bool) -> None:
+    def _recompute(self, trainer: TrainerLike, epoch: int, is_target: bool) -> None:
         """Retrain a recorded epoch whose state is not stored."""
-        assert self._trainer is not None
-        begin, record = time.monotonic(), self._records[epoch]
-        self._trainer.make_ready(self._settings[epoch])
-        trained = self._trainer.train(self._settings[epoch], self.spec.root.seed, epoch)
+        begin, record, settings = time.monotonic(), self._records[epoch], self._settings[epoch]
+        trainer.make_ready(settings)
+        trained = trainer.train(settings, self.spec.root.seed, epoch)
         self._span(begin, "recompute")
-        if self.spec.root.numerics.get("device") == "cpu" and not record.diverged:
-            expected = (record.metrics["train_loss"], record.metrics["val_loss"])
-            if (trained.train_loss, trained.validation.loss) != expected:
-                raise RecomputedDifferentlyError(
-                    f"epoch {epoch} of lineage {record.lineage} was recomputed with losses "
-                    f"{trained.train_loss!r}, {trained.validation.loss!r}; its record says {expected}. Something that "
-                    "changes results is missing from its name: remove the record, and please report this."
-                )
+        if self._is_exact and not record.diverged:
+            _require_same_losses(trained, record)
         self._writer.trained(trained.train_s)
         if is_target or self._wants_state(epoch + 1):
             begin = time.monotonic()
-            self._writer.anchor(record.lineage, self._trainer.capture())
+            self._writer.anchor(record.lineage, trainer.capture())
             self._span(begin, "state")
 
-    def _train(self, lineage: str, parent: str, epoch: int) -> Record:
-        """Train, evaluate and commit one epoch from the state held."""
-        assert self._trainer is not None
-        spec, settings = self.spec, self._settings[epoch]
+    # A new epoch: train and evaluate, keep the state, then commit the record
+
+    def _train(self, epoch: int) -> Record:
+        """Train, evaluate and commit one epoch; returns the record that holds."""
+        trainer = self._trainer_at(epoch)
+        trained = self._timed(trainer, epoch)
+        self._writer.trained(trained.train_s)
         begin = time.monotonic()
-        self._trainer.make_ready(settings)
+        kept = _Kept() if _is_diverged(trained) else self._keep_state(trainer, epoch + 1)
+        record = self._record(epoch, trained, kept, state_s=time.monotonic() - begin)
+        winner = self.memo.commit(record)
+        self._go_on_from(winner, record, kept)
+        self._span(begin, "state")
+        return winner
+
+    def _timed(self, trainer: TrainerLike, epoch: int) -> TrainedLike:
+        """Train and evaluate one epoch, and note the time of each."""
+        settings, begin = self._settings[epoch], time.monotonic()
+        trainer.make_ready(settings)
         if time.monotonic() - begin > _NOTICEABLE_S:
             self._span(begin, "setup")
         begin = time.monotonic()
-        trained = self._trainer.train(settings, spec.root.seed, epoch)
-        self._spans.append(Span(begin, trained.train_s, "train", spec.trial_id))
+        trained = trainer.train(settings, self.spec.root.seed, epoch)
+        self._spans.append(Span(begin, trained.train_s, "train", self.spec.trial_id))
         self._span(begin + trained.train_s, "evaluate")
-        metrics = {"train_loss": trained.train_loss, "val_loss": trained.validation.loss}
-        metrics |= {f"val_{name}": value for name, value in trained.validation.metrics.items()}
-        diverged = not (math.isfinite(trained.train_loss) and math.isfinite(trained.validation.loss))
-        metrics = {name: value for name, value in metrics.items() if math.isfinite(value)}
-        self._writer.trained(trained.train_s)
-        begin, digest, snapshot = time.monotonic(), None, None
-        origin = dict(spec.origin) | {"trial": spec.trial_id}
-        if not diverged and self._wants_state(epoch + 1):
-            if self._writer.writes_behind and not self._is_awaited(epoch + 1):
-                self._writer.finish()  # of two copies in memory one is enough
-                snapshot, origin = self._trainer.snapshot(), origin | {"state": FOLLOWS}
-            else:
-                digest = self._writer.put(self._trainer.capture())
-        state_s = time.monotonic() - begin
-        record = Record(
-            lineage=lineage, parent=parent, root=spec.root.name(), epoch=epoch, settings=settings.digest,
-            state=digest, diverged=diverged, metrics=metrics, batch_size=settings.batch_size,
-            updates=settings.num_updates, examples=_trained_on(settings, spec.run), train_s=trained.train_s,
-            eval_s=trained.eval_s, state_s=state_s, device_kind=spec.root.device_kind, device_share=spec.share,
-            device_s=spec.share * (trained.train_s + trained.eval_s + state_s), host=_HOST,
-            created_at=time.time(), origin=origin,
-        )  # fmt: skip
-        winner = self.memo.commit(record)
-        # If another process was first, its state may differ from ours (on a GPU): go on from what it stores.
-        is_theirs = winner != record and winner.origin.get("state") == FOLLOWS
-        if snapshot is not None and winner.state is None and not is_theirs:
-            self._writer.anchor_behind(lineage, snapshot)
-        self._span(begin, "state")
-        is_same = winner.state in (None, digest) and not (is_theirs and spec.root.numerics.get("device") != "cpu")
-        self._held = epoch + 1 if is_same else None
-        return winner
+        return trained
+
+    def _keep_state(self, trainer: TrainerLike, depth: int) -> _Kept:
+        """Store the state after `depth` epochs, or copy it to be written during the next one, if it is due at all."""
+        if not self._wants_state(depth):
+            return _Kept()
+        if self._writer.writes_behind and not self._is_awaited(depth):
+            self._writer.finish()  # of two copies in memory one is enough
+            return _Kept(snapshot=trainer.snapshot())
+        return _Kept(digest=self._writer.put(trainer.capture()))
 
     def _wants_state(self, depth: int) -> bool:
         return self._is_awaited(depth) or self._writer.is_due
 
     def _is_awaited(self, depth: int) -> bool:
-        """Whether others are known to go on from here: they must find the state with the record."""
+        """Whether other trials go on from here: they must find the state as soon as they find the record."""
         return depth == self.spec.run.num_epochs or depth in self.spec.store_at
+
+    def _record(self, epoch: int, trained: TrainedLike, kept: _Kept, state_s: float) -> Record:
+        spec, settings = self.spec, self._settings[epoch]
+        origin = dict(spec.origin) | {"trial": spec.trial_id}
+        return Record(
+            lineage=self._names[epoch + 1], parent=self._names[epoch], root=self._names[0], epoch=epoch,
+            settings=settings.digest, state=kept.digest, diverged=_is_diverged(trained), metrics=_metrics(trained),
+            batch_size=settings.batch_size, updates=settings.num_updates, examples=_trained_on(settings, spec.run),
+            train_s=trained.train_s, eval_s=trained.eval_s, state_s=state_s, device_kind=spec.root.device_kind,
+            device_share=spec.share, device_s=spec.share * (trained.train_s + trained.eval_s + state_s), host=_HOST,
+            created_at=time.time(), origin=origin if kept.snapshot is None else origin | {"state": FOLLOWS},
+        )  # fmt: skip
+
+    def _go_on_from(self, winner: Record, ours: Record, kept: _Kept) -> None:
+        """Go on from the state that belongs to `winner`: on a GPU, another process's may differ from the one held."""
+        is_being_written = winner != ours and _follows(winner)
+        if kept.snapshot is not None and winner.state is None and not is_being_written:
+            self._writer.anchor_behind(winner.lineage, kept.snapshot)
+        is_ours = self._is_exact if is_being_written else winner.state in (None, kept.digest)
+        self._held = ours.epoch + 1 if is_ours else None
+
+    @property
+    def _is_exact(self) -> bool:
+        """Whether training an epoch twice gives the same numbers."""
+        return self.spec.root.numerics.get("device") == "cpu"
 
     def _span(self, begin: float, category: Category) -> None:
         self._spans.append(Span(begin, time.monotonic() - begin, category, self.spec.trial_id))
+
+    def _take_spans(self) -> tuple[Span, ...]:
+        """The spans since the last call."""
+        spans, self._spans = tuple(self._spans), []
+        return spans
+
+
+def _follows(record: Record) -> bool:
+    """Whether the state of a recorded epoch is written after the record."""
+    return record.origin.get("state") == FOLLOWS
+
+
+def _is_diverged(trained: TrainedLike) -> bool:
+    return not (math.isfinite(trained.train_loss) and math.isfinite(trained.validation.loss))
+
+
+def _metrics(trained: TrainedLike) -> dict[str, float]:
+    """The metrics of a record: those that are finite."""
+    metrics = {"train_loss": trained.train_loss, "val_loss": trained.validation.loss}
+    metrics |= {f"val_{name}": value for name, value in trained.validation.metrics.items()}
+    return {name: value for name, value in metrics.items() if math.isfinite(value)}
+
+
+def _require_same_losses(trained: TrainedLike, record: Record) -> None:
+    """Raise RecomputedDifferentlyError if an epoch was retrained with other losses than its record has."""
+    expected = (record.metrics["train_loss"], record.metrics["val_loss"])
+    if (trained.train_loss, trained.validation.loss) != expected:
+        raise RecomputedDifferentlyError(
+            f"epoch {record.epoch} of lineage {record.lineage} was recomputed with losses "
+            f"{trained.train_loss!r}, {trained.validation.loss!r}; its record says {expected}. Something that "
+            "changes results is missing from its name: remove the record, and please report this."
+        )
 
 
 def _trained_on(settings: Settings, run: Run) -> int:

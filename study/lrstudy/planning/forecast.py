@@ -279,7 +279,7 @@ class _Walker:
             metrics = [record.metrics for record in self._recorded(names)]
             bent = names
             for reached in range(1, len(metrics) + 1):
-                bent = spec.bent(names, metrics[:reached])
+                bent = spec.replanned(names, metrics[:reached])
                 if bent is not names:
                     break
             if bent is names:

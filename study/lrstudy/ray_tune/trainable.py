@@ -21,7 +21,7 @@ from lrstudy.running import calibration
 from lrstudy.running.calibration import UpdateKind
 from lrstudy.study_folder import predictions
 from lrstudy.study_folder.ledger import Category, Span
-from lrstudy.trial import Step, TrialSpec, Walk
+from lrstudy.trial import TrialEpoch, TrialSpec, Walk
 from lrstudy.workload.workload import Workload
 
 REPORT_EVERY_S = 0.5
@@ -86,7 +86,7 @@ class TuneTrial(Trainable):
         if isinstance(self._assignment, CalibrationAssignment):
             return self._calibrate(self._assignment)
         begin = time.monotonic()
-        steps: list[Step] = []
+        steps: list[TrialEpoch] = []
         try:
             for step in self._steps:
                 steps.append(step)
@@ -117,7 +117,7 @@ class TuneTrial(Trainable):
         self._assignment: Assignment | CalibrationAssignment = config["assignment"]
         if isinstance(self._assignment, Assignment):
             self._walk = Walk(self._assignment.spec, self._memo, self._get_trainer)
-            self._steps: Iterator[Step] = iter(self._walk)
+            self._steps: Iterator[TrialEpoch] = iter(self._walk)
         self._measure(before)
 
     def _get_trainer(self) -> Any:
@@ -158,7 +158,7 @@ class TuneTrial(Trainable):
         self._spans.append(Span(self._last, now - self._last, category, self._trial_id))
         self._last = now
 
-    def _result(self, steps: list[Step], **end: Any) -> dict[str, Any]:
+    def _result(self, steps: list[TrialEpoch], **end: Any) -> dict[str, Any]:
         if steps:
             self._previous = steps[-1]
         spans = self._spans + [span for step in steps for span in step.spans]
@@ -175,7 +175,7 @@ class TuneTrial(Trainable):
         }
 
 
-def _divergence(step: Step) -> str:
+def _divergence(step: TrialEpoch) -> str:
     rates = step.settings.lr
     return (
         f"the loss was not finite in epoch {step.record.epoch}, with a learning rate between "

@@ -139,7 +139,7 @@ class Admission:
                 self._wait(trial)
 
     def _wait(self, trial: Trial, first: bool = False) -> None:
-        """Let a trial wait. What it wants is counted by the chain that it has now, which results may bend later."""
+        """Let a trial wait. What it wants is counted by its present chain, which may be replanned later."""
         self._waiting.insert(0 if first else len(self._waiting), trial)
         self._counted[trial.trial_id] = trial.chain
         self._wanted.update(trial.chain)
@@ -198,14 +198,14 @@ class Admission:
         return trial
 
     def _follow(self, trial: Trial) -> None:
-        """A reactive policy that was triggered leaves its chain: it claims what nobody else has of the new one.
+        """A reactive policy that was triggered leaves its chain: it claims what nobody else has claimed of the new one.
 
-        What others have claimed it trains all the same: a running trial never waits, so nothing can deadlock.
+        It trains the rest all the same: a running trial never waits, so nothing can deadlock.
         """
         before = trial.chain
         if trial.records[-1].diverged:
             return
-        trial.bend(trial.records)
+        trial.replan(trial.records)
         if trial.chain is not before:
             self._release(trial, before)
             for name in trial.chain[len(trial.records) :]:

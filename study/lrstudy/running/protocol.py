@@ -27,7 +27,7 @@ Status = Literal["waiting", "running", "completed", "diverged", "failed", "inter
 
 @dataclass(eq=False)
 class Trial:
-    """One trial as the driver knows it. `chain` are the names of its states; `records` grow as epochs arrive.
+    """One trial as the driver knows it. `chain` holds the names of its states; `records` grow as epochs arrive.
 
     The chain of a reactive policy is the one that it follows if nothing triggers any more.
     """
@@ -47,23 +47,23 @@ class Trial:
     test: Mapping[str, Any] | None = None
     started_at: float | None = None
     ended_at: float | None = None
-    _bent_by: int = 0
+    _replanned_after: int = 0
 
     def walk(self, find: Callable[[str], Record | None]) -> list[Record]:
-        """The records along its chain, up to a missing one or one that diverged; they may bend the chain."""
+        """The records along its chain, up to a missing one or one that diverged; the chain is replanned on the way."""
         walked: list[Record] = []
         while len(walked) < len(self.chain) and (record := find(self.chain[len(walked)])) is not None:
             walked.append(record)
             if record.diverged:
                 break
-            if len(walked) > self._bent_by:
-                self.bend(walked)
+            if len(walked) > self._replanned_after and self.spec.is_reactive:
+                self.replan(walked)
         return walked
 
-    def bend(self, records: Sequence[Record]) -> None:
-        """Let the chain follow from the `records` of its first epochs."""
-        self.chain = self.spec.bent(self.chain, [record.metrics for record in records])
-        self._bent_by = len(records)
+    def replan(self, records: Sequence[Record]) -> None:
+        """Let the chain go on as its policy decides after the `records` of the first epochs."""
+        self.chain = self.spec.replanned(self.chain, [record.metrics for record in records])
+        self._replanned_after = len(records)
 
     @property
     def recalled(self) -> list[bool]:
