@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
@@ -16,17 +13,21 @@ from hypothesis import settings as tried
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from lrstudy.study_folder import schemas
 from lrstudy_reports import build
 from lrstudy_reports.classes import UNDEFINED, auroc_by_class, by_class
 from lrstudy_reports.tables import load
+from prescribed import Training, run_study
+from report_studies import SMALL
 
 NAMES = ["ant", "bee", "cat"]
-STATISTICS = {
-    "train": {"examples": 60, "counts": [40, 15, 5]},
-    "validation": {"examples": 20, "counts": [12, 8, 0]},
-    "test": {"examples": 30, "counts": [20, 10, 0]},
-}
+COUNTS = {"train": (40, 15, 5), "val": (12, 8, 0), "test": (20, 10, 0)}
+DATA = """
+import numpy as np
+
+def load():
+    labels, part = {labels!r}, {part!r}
+    return {{"images": np.zeros((len(labels), 8, 8), np.uint8), "labels": labels, "part": part}}
+"""
 
 
 @tried(deadline=None, max_examples=50)
@@ -43,48 +44,40 @@ def test_the_area_of_each_class_is_scikit_learns(n: int, seed: int) -> None:
             assert np.isnan(found[k])
 
 
-def with_classes(folder: Path, several: bool, edit_lock: Callable[[dict], None] = lambda lock: None) -> pd.DataFrame:
-    """Give a made study classes and predictions of all its confirm trials; returns what was predicted."""
-    lock = json.loads((folder / "study.lock.json").read_text())
-    lock["data"] |= {"classes": NAMES, "train": 60, "validation": 20, "test": 30, "statistics": STATISTICS}
-    edit_lock(lock)
-    (folder / "study.lock.json").write_text(json.dumps(lock))
-    trials = pq.read_table(folder / "trials.parquet").to_pandas()
-    confirm = trials[trials["phase"] == "confirm"]
-    rng = np.random.default_rng(0)
-    label = np.array([0] * 20 + [1] * 10)
-    rows = [
-        {
-            "trial_id": trial, "arm": arm, "example": k, "group": "", "label": None if several else int(label[k]),
-            "labels": [int(label[k] == c) for c in range(3)] if several else None,
-            "scores": (rng.normal(size=3) + (label[k] == np.arange(3))).tolist(),
-        }
-        for trial, arm in zip(confirm["trial_id"], confirm["arm"], strict=True) for k in range(30)
-    ]  # fmt: skip
-    pq.write_table(pa.Table.from_pylist(rows, schemas.PREDICTIONS), folder / "predictions.parquet")
-    return pd.DataFrame(rows)
+def with_classes(folder: Path, several: bool, names: list[str] = NAMES) -> Path:
+    """A study of data whose examples have one of the classes `names`; or `several`, which happen to be one each."""
+    of_each = [(part, name, n) for part, counts in COUNTS.items() for name, n in zip(names, counts, strict=False)]
+    labels = [[name] if several else name for _, name, n in of_each for _ in range(n)]
+    part = [part for part, _, n in of_each for _ in range(n)]
+    (folder / "mine.py").write_text(DATA.format(labels=labels, part=part))
+    data = f"workload.data={folder / 'mine.py'}:load"
+    given = ("workload.split.test=given", "workload.split.validation=given", "workload.subset=null")
+    return run_study(folder / "runs", SMALL, data, *given, "confirm.seeds=3")
 
 
 @pytest.mark.parametrize("several", [False, True])
-def test_classes_are_ranked_by_the_mean_over_seeds_and_one_without_positives_is_undefined(make, several: bool) -> None:
-    folder = make(small=True)
-    rows = with_classes(folder, several)
+def test_classes_are_ranked_by_the_mean_over_seeds_and_one_without_positives_is_undefined(
+    tmp_path: Path, several: bool
+) -> None:
+    folder = with_classes(tmp_path, several)
+    rows = pd.read_parquet(folder / "predictions.parquet")
     found = by_class(load(folder))
     assert list(found.index) == NAMES
     for arm in ("constant", "step"):
         values = []
         for _, mine in rows[rows["arm"] == arm].groupby("trial_id"):
-            scores = np.array(mine["scores"].tolist())
+            scores = np.array(mine["scores"].tolist(), dtype=np.float64)
+            truth = np.array(mine["labels"].tolist())[:, 0] if several else mine["label"] == 0
             if not several:
                 scores = scores - np.log(np.exp(scores).sum(axis=1, keepdims=True))
-            values.append(roc_auc_score([1] * 20 + [0] * 10, scores[:, 0]))
+            values.append(roc_auc_score(truth, scores[:, 0]))
+        assert len(values) == 3
         assert found.loc["ant", arm] == pytest.approx(np.mean(values), abs=1e-6)  # scores are float32
         assert np.isnan(found.loc["cat", arm])
 
 
-def test_the_page_shows_counts_areas_and_what_is_undefined(make) -> None:
-    folder = make(small=True)
-    with_classes(folder, several=True)
+def test_the_page_shows_counts_areas_and_what_is_undefined(tmp_path: Path) -> None:
+    folder = with_classes(tmp_path, several=True)
     text = build(folder).with_name("report.md").read_text()
     row = next(line for line in text.splitlines() if line.startswith("| cat"))
     assert [cell.strip() for cell in row.strip("|").split("|")] == ["cat", "5", "0", "0", UNDEFINED, UNDEFINED]
@@ -92,48 +85,30 @@ def test_the_page_shows_counts_areas_and_what_is_undefined(make) -> None:
     assert (folder / "report" / "tables" / "classes.csv").read_text().startswith("class,constant,step\n")
 
 
-def test_two_classes_are_counted_and_not_ranked_twice(make) -> None:
-    folder = make(small=True)
-
-    def two(lock: dict) -> None:
-        lock["data"]["classes"] = NAMES[:2]
-        for part in lock["data"]["statistics"].values():
-            part["counts"] = part["counts"][:2]
-
-    with_classes(folder, several=True, edit_lock=two)
-    text = build(folder).with_name("report.md").read_text()
+def test_two_classes_are_counted_and_not_ranked_twice(tmp_path: Path) -> None:
+    text = build(with_classes(tmp_path, several=False, names=NAMES[:2])).with_name("report.md").read_text()
     assert "| bee | 15 | 8 | 10 |" in text
     assert "AUROC" not in text
 
 
-def test_further_metrics_have_intervals_and_no_say(make) -> None:
-    folder = make(small=True, lock={"report_metrics": ["f1", "accuracy", "auroc"]})
-    table = pq.read_table(folder / "trials.parquet")
-    is_confirm = [phase == "confirm" for phase in table["phase"].to_pylist()]
-    values = [0.5 + 0.01 * k if confirm else None for k, confirm in enumerate(is_confirm)]
-    table = table.append_column("test_f1", pa.array(values, pa.float64()))
-    table = table.append_column("test_auroc", pa.nulls(len(table), pa.float64()))
-    pq.write_table(table, folder / "trials.parquet")
+def test_further_metrics_have_intervals_and_no_say(tmp_path: Path) -> None:
+    training = Training(undefined=("auroc",))
+    folder = run_study(tmp_path, SMALL, "report_metrics=[f1, accuracy, auroc]", training=training)
     text = build(folder).with_name("report.md").read_text()
     heading = next(line for line in text.splitlines() if line.startswith("| Arm | Test f1"))
     assert heading == "| Arm | Test f1 | Test auroc |", "accuracy is what the verdicts are about"
-    mine = [
-        value
-        for value, arm, confirm in zip(values, table["arm"].to_pylist(), is_confirm, strict=True)
-        if confirm and arm == "step"
-    ]
+    trials = pq.read_table(folder / "trials.parquet").to_pandas()
+    mine = trials[(trials["phase"] == "confirm") & (trials["arm"] == "step")]
+    assert (mine["test_f1"] < mine["test_metric"]).all()
     row = next(line for line in text.splitlines() if line.startswith("| step |") and UNDEFINED in line)
-    assert f"{np.mean(mine):.3f}" in row
+    assert f"{mine['test_f1'].mean():.3f}" in row
 
 
-def test_caveats_stand_below_the_verdicts_once_for_all_arms_that_they_concern(make) -> None:
-    caveat = "UNVERIFIED: no published definition."
-    folder = make(small=True)
-    lock = json.loads((folder / "study.lock.json").read_text())
-    for arm in lock["arms"].values():
-        arm["caveats"] = [caveat]
-    (folder / "study.lock.json").write_text(json.dumps(lock))
+def test_caveats_stand_below_the_verdicts_once_for_all_arms_that_they_concern(tmp_path: Path) -> None:
+    modified = "{policy: clr, mode: modified_triangular2}"
+    folder = run_study(tmp_path, SMALL, f"arms={{constant: , one: {modified}, other: {modified}}}")
     page = build(folder)
+    caveat = "UNVERIFIED: no published definition"
     assert page.read_text().count(caveat) == 1
     text = page.with_name("report.md").read_text()
-    assert text.index("## Verdicts") < text.index(f"constant and step: {caveat}") < text.index("## Along the way")
+    assert text.index("## Verdicts") < text.index(f"one and other: {caveat}") < text.index("## Along the way")

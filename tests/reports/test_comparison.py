@@ -1,18 +1,18 @@
-"""The verdict table of synthetic studies, and what it refuses to say."""
+"""The verdict table of studies with known effects, and what it refuses to say."""
 
 import json
 import math
 from pathlib import Path
 
 import pandas as pd
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from scipy import stats
 
-from lrstudy.study_folder import schemas
 from lrstudy_reports import answer, build, summary
 from lrstudy_reports.comparison import COLUMNS
+from prescribed import DATA_S, EPOCH_S, EVALUATION_S, SETUP_S, UPDATE_S, run_study
+from report_studies import SMALL, edit_table
 
 
 def by_arm(path):
@@ -22,18 +22,6 @@ def by_arm(path):
 def confirmed(path):
     trials = pd.read_parquet(path / "trials.parquet")
     return trials[trials["phase"] == "confirm"].pivot(index="seed", columns="arm", values="test_metric")
-
-
-def where(column, arm, seeds=None, **values):
-    """An edit of the confirm trials of `arm`."""
-
-    def edit(trials):
-        chosen = (trials["phase"] == "confirm") & (trials["arm"] == arm)
-        if seeds is not None:
-            chosen &= trials["seed"].isin(seeds)
-        return trials.assign(**{column: trials[column].where(~chosen, values["to"])})
-
-    return edit
 
 
 def test_the_verdict_table_is_what_scipy_says(study):
@@ -52,7 +40,7 @@ def test_the_planted_effect_is_found_and_ranked_first(study):
     assert [rows[0][key] for key in ("arm", "rank", "verdict")] == ["sgdr_dlr", 1, "better"]
     assert by_arm(study)["constant"]["verdict"] == "control"
     assert by_arm(study)["clr"]["verdict"] == "undecided"
-    assert answer(study).startswith("sgdr_dlr reached 0.962 ± 0.004 test accuracy, 0.023 [0.017, 0.029] above constant")
+    assert answer(study).startswith("sgdr_dlr reached 0.961 ± 0.005 test accuracy, 0.021 [0.013, 0.028] above constant")
 
 
 def test_arms_parquet_holds_the_table_by_its_schema(reported):
@@ -63,77 +51,79 @@ def test_arms_parquet_holds_the_table_by_its_schema(reported):
     assert table.to_pylist() == summary(reported)
 
 
-def test_calibrated_cost_is_the_median_per_update_times_updates_plus_evaluation(study):
-    epochs = pd.read_parquet(study / "epochs.parquet")
+def training_costs(path):
+    return {arm: row["training_device_s"] for arm, row in by_arm(path).items()}
+
+
+def test_what_was_measured_alone_on_the_device_is_the_cost(reported):
+    rows, begin = by_arm(reported), EPOCH_S + EVALUATION_S
+    assert rows["constant"]["training_device_s"] == pytest.approx(6 * (20 * UPDATE_S[32] + begin))
+    grown = 3 * (20 * UPDATE_S[32] + begin) + 3 * (10 * UPDATE_S[64] + begin)
+    assert rows["batch_increase"]["training_device_s"] == pytest.approx(grown)
+    page = (reported / "report" / "index.html").read_text()
+    assert "what an update takes alone on the device" in page
+    assert "not measured alone" not in page
+    assert "alone" in (reported / "report" / "tables" / "calibration.csv").read_text()
+
+
+def not_measured(folder, batch_sizes=(32, 64)):
+    """The study as a run leaves it whose calibration did not come so far."""
+    edit_table(folder / "calibration.parquet", lambda prices: prices[~prices["batch_size"].isin(batch_sizes)])
+    return folder
+
+
+def test_calibrated_cost_is_else_the_median_per_update_times_updates_plus_evaluation(make):
+    folder = not_measured(make())
+    epochs = pd.read_parquet(folder / "epochs.parquet")
     trained = epochs[~epochs["recalled"]]
     medians = (trained["train_s"] / trained["updates"]).groupby(trained["batch_size"]).median()
     evaluation = trained["eval_s"].median()
-    rows = by_arm(study)
-    assert rows["constant"]["training_device_s"] == pytest.approx(10 * (20 * medians[32] + evaluation))
-    grown = 5 * (20 * medians[32] + evaluation) + 5 * (10 * medians[64] + evaluation)
+    rows = by_arm(folder)
+    assert rows["constant"]["training_device_s"] == pytest.approx(6 * (20 * medians[32] + evaluation))
+    grown = 3 * (20 * medians[32] + evaluation) + 3 * (10 * medians[64] + evaluation)
     assert rows["batch_increase"]["training_device_s"] == pytest.approx(grown)
     assert rows["batch_increase"]["cost_ratio"] == pytest.approx(grown / rows["constant"]["training_device_s"])
 
 
-def write_prices(folder, prices):
-    """calibration.parquet: device-seconds per update by batch size, 0.25 s for what begins an epoch, 0.5 s per evaluation."""
-    rows = [
-        {
-            "update_kind": f"kind-{batch}", "batch_size": batch, "recipe": "{}", "device_kind": "cpu",
-            "device_s_per_update": seconds, "device_s_per_epoch": 0.25, "device_s_per_evaluation": 0.5,
-        }
-        for batch, seconds in prices.items()
-    ]  # fmt: skip
-    pq.write_table(pa.Table.from_pylist(rows, schemas.CALIBRATION), folder / "calibration.parquet")
-    return folder
-
-
-def test_what_was_measured_alone_on_the_device_is_the_cost(make):
-    folder = write_prices(make(), {32: 2.0, 64: 3.0})
-    rows = by_arm(folder)
-    assert rows["constant"]["training_device_s"] == pytest.approx(10 * (20 * 2.0 + 0.75))
-    grown = 5 * (20 * 2.0 + 0.75) + 5 * (10 * 3.0 + 0.75)
-    assert rows["batch_increase"]["training_device_s"] == pytest.approx(grown)
-    page = Path(build(folder)).read_text()
-    assert "what an update takes alone on the device" in page
-    assert "not measured alone" not in page
-    assert "alone" in (folder / "report" / "tables" / "calibration.csv").read_text()
-
-
 def test_measured_and_recorded_costs_are_not_compared_with_each_other(make):
     """With one batch size not measured, all arms are priced by their recorded epochs, and the report says so."""
-    plain = by_arm(make("plain"))
-    folder = write_prices(make("half"), {32: 2.0})
-    assert {a: r["training_device_s"] for a, r in by_arm(folder).items()} == {
-        a: r["training_device_s"] for a, r in plain.items()
-    }
-    assert "not measured alone on the device" in Path(build(folder)).read_text()
+    half = not_measured(make(name="half"), batch_sizes=(64,))
+    assert training_costs(half) == training_costs(not_measured(make(name="plain")))
+    assert "not measured alone on the device" in Path(build(half)).read_text()
 
 
 def test_an_epoch_that_was_slow_by_accident_does_not_move_the_calibrated_cost(make):
     def one_slow(epochs):
         return epochs.assign(train_s=epochs["train_s"].where(epochs.index != 3, 1e6))
 
-    slow, plain = by_arm(make("slow", edit_epochs=one_slow)), by_arm(make("plain"))
+    slow, plain = (training_costs(not_measured(make(name=n, edit_epochs=e))) for n, e in (("s", one_slow), ("p", None)))
     # one epoch of some hundreds can move the median to its neighbour, and no further
-    assert slow["constant"]["training_device_s"] == pytest.approx(plain["constant"]["training_device_s"], rel=1e-2)
+    assert slow["constant"] == pytest.approx(plain["constant"], rel=1e-2)
 
 
-def test_tuning_cost_counts_every_tuning_trial_also_failed_ones(make):
-    def fail_one(trials):
-        return trials.assign(status=trials["status"].where(trials["trial_id"] != "step-random-5-0", "failed"))
-
-    folder = make(edit_trials=fail_one)
-    trials = pd.read_parquet(folder / "trials.parquet")
-    tuning = trials[(trials["arm"] == "step") & (trials["phase"] != "confirm")]
-    row = by_arm(folder)["step"]
+def test_tuning_cost_counts_every_tuning_trial_also_failed_ones(troubled):
+    trials = pd.read_parquet(troubled / "trials.parquet")
+    tuning = trials[(trials["arm"] == "clr") & (trials["phase"] != "confirm")]
+    assert tuning["status"].tolist() == ["completed", "failed"]
+    assert (tuning["spent_device_s"] > 0).all()
+    row = by_arm(troubled)["clr"]
     assert row["tuning_standalone_device_s"] == pytest.approx(tuning["standalone_device_s"].sum())
     assert row["tuning_spent_device_s"] == pytest.approx(tuning["spent_device_s"].sum())
-    assert by_arm(folder)["constant"]["lost_device_s"] == pytest.approx(2.0)
+
+
+def test_lost_time_is_the_arms_under_whose_trials_the_ledger_has_it(study):
+    """A worker died: the ledger has its successor's boot under the trial that came next, the time before that under none."""
+    ledger = pd.read_parquet(study / "ledger.parquet")
+    lost = ledger[ledger["category"] == "lost"]
+    assert (lost["trial_id"] == "").any()
+    arms = lost["duration_s"].groupby(lost["trial_id"].str.partition("-")[0]).sum()
+    found = {arm: row["lost_device_s"] for arm, row in by_arm(study).items()}
+    assert found == pytest.approx({arm: arms.get(arm, 0.0) for arm in found})
+    assert sum(found.values()) == pytest.approx(SETUP_S + DATA_S)
 
 
 def test_a_margin_makes_an_interval_inside_it_equivalent(make):
-    rows = by_arm(make(lock={"margin": 0.01}))
+    rows = by_arm(make("complete", "compare.margin=0.015"))
     assert rows["batch_increase"]["verdict"] == "equivalent"
     assert rows["sgdr_dlr"]["verdict"] == "better"
 
@@ -144,85 +134,80 @@ def test_less_is_better_where_the_mode_is_min(make):
     assert {row["arm"]: row["verdict"] for row in rows}["sgdr_dlr"] == "worse"
 
 
-def test_one_seed_decides_nothing(make):
-    folder = make(confirm_seeds=1)
+def test_one_seed_decides_nothing(tmp_path):
+    folder = run_study(tmp_path, SMALL, "confirm.seeds=1")
     rows = by_arm(folder)
     assert {row["verdict"] for row in rows.values()} == {"control", "undecided"}
-    assert rows["sgdr_dlr"]["test_low"] is None
-    assert rows["sgdr_dlr"]["note"] == "one pair of seeds gives no interval"
+    assert rows["step"]["test_low"] is None
+    assert rows["step"]["note"] == "one pair of seeds gives no interval"
     assert "One seed gives no interval" in answer(folder)
 
 
-def test_an_arm_that_diverges_in_every_seed_is_reported_as_that(make):
-    folder = make(edit_trials=where("status", "clr", to="diverged"))
-    row = by_arm(folder)["clr"]
+def test_an_arm_that_diverges_in_every_seed_is_reported_as_that(troubled):
+    row = by_arm(troubled)["clr"]
     assert (row["rank"], row["test_metric"], row["verdict"]) == (None, None, "undecided")
     assert row["note"] == "5 of 5 seeds diverged"
-    assert "Confirm trials diverged in clr (5 of 5)." in answer(folder)
+    assert "Confirm trials diverged in sgdr_dlr (1 of 5) and clr (5 of 5)." in answer(troubled)
 
 
-def test_the_seeds_that_survived_do_not_make_an_arm_better(make):
-    folder = make(edit_trials=where("status", "sgdr_dlr", seeds=[1001], to="diverged"))
-    row = by_arm(folder)["sgdr_dlr"]
+def test_the_seeds_that_survived_do_not_make_an_arm_better(troubled):
+    row = by_arm(troubled)["sgdr_dlr"]
     assert (row["verdict"], row["rank"], row["pairs"]) == ("undecided", None, 4)
     assert "'better' withheld" in row["note"]
 
 
-def test_a_trial_that_crashed_costs_a_pair_and_is_noted(make):
-    row = by_arm(make(edit_trials=where("status", "sgdr_dlr", seeds=[1001], to="failed")))["sgdr_dlr"]
+def test_a_trial_that_crashed_costs_a_pair_and_is_noted(troubled):
+    row = by_arm(troubled)["sgdr"]
     assert (row["verdict"], row["pairs"], row["note"]) == ("better", 4, "1 of 5 seeds failed")
 
 
-def test_an_arm_that_trained_exactly_what_the_control_did_is_equivalent(make):
-    def same(trials):
-        copied = trials.copy()
-        confirm = copied["phase"] == "confirm"
-        for seed in range(1000, 1005):
-            source = copied[confirm & (copied["arm"] == "constant") & (copied["seed"] == seed)].iloc[0]
-            chosen = confirm & (copied["arm"] == "clr") & (copied["seed"] == seed)
-            copied.loc[chosen, ["lineage", "test_metric"]] = [source["lineage"], source["test_metric"]]
-        return copied
-
-    row = by_arm(make(edit_trials=same))["clr"]
+def test_an_arm_that_trained_exactly_what_the_control_did_is_equivalent(tmp_path):
+    row = by_arm(run_study(tmp_path, SMALL, "arms={constant: , same: {policy: constant}}"))["same"]
     assert (row["verdict"], row["note"]) == ("equivalent", "the very same training as the control")
     assert row["difference"] == 0
 
 
-def test_no_verdict_while_confirm_trials_run(make):
-    def early(trials):
-        return trials[(trials["phase"] != "confirm") | (trials["seed"] < 1003)]
-
-    folder = make(lock={"complete": False}, edit_trials=early)
-    rows = by_arm(folder)
-    assert rows["sgdr_dlr"]["verdict"] == "undecided"
-    assert rows["sgdr_dlr"]["note"] == "interim: 3 of 5 pairs of seeds"
-    assert answer(folder).startswith("No answer yet (running, 95 of 105 trials)")
+def test_no_verdict_while_confirm_trials_of_an_arm_or_the_control_run(ran):
+    trials = pd.read_parquet(ran.interim / "trials.parquet")
+    ended = trials[(trials["phase"] == "confirm") & (trials["status"] == "completed")]
+    seeds = {arm: set(rows["seed"]) for arm, rows in ended.groupby("arm")}
+    rows = by_arm(ran.interim)
+    unfinished = [arm for arm in rows if arm != "constant" and len(seeds.get(arm, ())) < 5]
+    assert len(unfinished) >= 2
+    for arm in unfinished:
+        pairs = len(seeds.get(arm, set()) & seeds["constant"])
+        assert rows[arm]["verdict"] == "undecided"
+        assert rows[arm]["note"] == f"interim: {pairs} of 5 pairs of seeds"
+    assert answer(ran.interim).startswith("No answer yet (running, 75 of 85 trials)")
 
 
 @pytest.mark.parametrize(
     ("control", "note"), [(None, "no control named"), ("gone", "gone, the control, is not an arm")]
 )
 def test_without_a_control_nothing_is_tested(make, control, note):
-    folder = make(lock={"control": control})
+    folder = make("small", lock={"control": control})
     rows = by_arm(folder)
     assert {row["verdict"] for row in rows.values()} == {"undecided"}
-    assert rows["clr"]["note"] == note
+    assert rows["step"]["note"] == note
     assert "no difference was tested" in answer(folder)
 
 
-def test_several_confirmed_configurations_leave_the_first_ranked_one_as_the_arm(make):
-    def second(trials):
-        extra = trials[(trials["phase"] == "confirm") & (trials["arm"] == "clr")].copy()
-        extra["trial_id"] = extra["trial_id"].str.replace("-0-", "-1-")
-        extra["index"], extra["test_metric"] = 1, 0.999
-        return pd.concat([trials, extra], ignore_index=True)
+def test_several_confirmed_configurations_leave_the_first_ranked_one_as_the_arm(tmp_path):
+    """Here the first-ranked one was also suggested first, as the point at which the cohort begins often is."""
+    folder = run_study(tmp_path, SMALL, "confirm.top=2")
+    trials = pd.read_parquet(folder / "trials.parquet")
+    first, second = (trials[trials["trial_id"].str.contains(f"-confirm-{rank}-")] for rank in (1, 2))
+    assert len(first) == len(second) == 10
+    assert first["index"].max() < second["index"].min()
+    for arm, row in by_arm(folder).items():
+        assert row["seeds"] == 5
+        assert row["test_metric"] == pytest.approx(first[first["arm"] == arm]["test_metric"].mean())
 
-    assert by_arm(make("two", edit_trials=second))["clr"]["test_metric"] < 0.99
 
-
-def test_a_target_that_few_trials_reach_is_censored(make, tmp_path):
-    rows = by_arm(make(lock={"target": 0.96}))
-    epochs = pd.read_parquet(tmp_path / "made" / "epochs.parquet")
+def test_a_target_that_few_trials_reach_is_censored(make):
+    folder = make("complete", "target.value=0.96")
+    rows = by_arm(folder)
+    epochs = pd.read_parquet(folder / "epochs.parquet")
     confirm = epochs[epochs["trial_id"].str.contains("sgdr_dlr-confirm")]
     reached = (confirm.groupby("trial_id")["val_metric"].max() >= 0.96).sum()
     assert rows["sgdr_dlr"]["target_reached"] == reached >= 3
@@ -233,7 +218,7 @@ def test_a_target_that_few_trials_reach_is_censored(make, tmp_path):
 
 
 def test_money_is_device_hours_times_price(make):
-    row = by_arm(make(lock={"price": {"device_hour": 2.0, "currency": "EUR"}}))["clr"]
+    row = by_arm(make("complete", "price.cpu_core_hour=2", "price.currency=EUR"))["clr"]
     assert row["tuning_money"] == pytest.approx(row["tuning_spent_device_s"] / 1800)
     assert row["currency"] == "EUR"
 
@@ -257,6 +242,6 @@ def test_a_torn_table_is_named(make):
         summary(folder)
 
 
-def test_missing_values_are_none_and_never_nan(make):
-    for row in summary(make(confirm_seeds=1)):
+def test_missing_values_are_none_and_never_nan(ran):
+    for row in summary(ran.tuned):
         assert not any(isinstance(value, float) and math.isnan(value) for value in row.values())

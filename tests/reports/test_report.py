@@ -13,6 +13,8 @@ from lrstudy_reports import build
 from lrstudy_reports.costs import close_ledger, sharing
 from lrstudy_reports.tables import load
 from lrstudy_reports.tuning import all_configurations, best_after
+from prescribed import Training, run_study
+from report_studies import FULL, SMALL
 
 VOID = {"meta", "link", "br", "hr", "img", "input", "path", "use", "rect", "circle", "line"}
 FIGURES = {"verdicts", "over_cost", "over_epochs", "traces", "best_after", "sharing", "ledger"}
@@ -85,7 +87,7 @@ def test_the_page_is_well_formed_and_asks_nothing_of_a_network(reported):
 
 
 def test_the_same_tables_give_the_same_bytes(make):
-    folder = make(small=True)
+    folder = make("small")
     assert build(folder) == folder / "report" / "index.html"
     first = files(folder)
     build(folder)
@@ -97,25 +99,25 @@ def _no_tables(folder):
         path.unlink()
 
 
-@pytest.mark.parametrize("table", ["trials", "epochs", "settings", "ledger", "predictions"])
+@pytest.mark.parametrize("table", ["trials", "epochs", "settings", "ledger", "calibration", "predictions"])
 def test_any_table_may_be_missing(make, table):
-    folder = make(small=True)
+    folder = make("small")
     (folder / f"{table}.parquet").unlink()
     check_page(build(folder))
-    if table != "predictions":
+    if table not in ("calibration", "predictions"):
         assert f"Missing table: {table}.parquet" in (folder / "report" / "report.md").read_text()
 
 
 def test_a_study_that_has_only_a_lock_has_a_report(make):
-    folder = make(lock={"complete": False})
+    folder = make("interim")
     _no_tables(folder)
     index = build(folder)
     check_page(index)
-    assert "running, 0 of 105 trials" in index.read_text()
+    assert "running, 0 of 85 trials" in index.read_text()
 
 
 def test_tables_without_a_lock_have_a_report(make):
-    folder = make("nameless", small=True)
+    folder = make("small", name="nameless")
     (folder / "study.lock.json").unlink()
     index = build(folder)
     check_page(index)
@@ -123,24 +125,21 @@ def test_tables_without_a_lock_have_a_report(make):
 
 
 def test_before_any_confirm_trial_the_report_shows_the_best_so_far(make):
-    folder = make(confirm_seeds=0, lock={"complete": False, "confirm": {"top": 1, "seeds": 5}})
+    folder = make("tuned")
     index = build(folder)
     check_page(index)
-    assert "running, 80 of 105 trials" in index.read_text()
+    assert "running, 60 of 85 trials" in index.read_text()
     assert "best so far" in index.read_text()
     names = {path.stem for path in (folder / "report" / "figures").glob("*.svg")}
     assert names == {"best_after", "sharing", "ledger"}
 
 
-def test_a_study_where_everything_diverged_has_a_report(make):
-    nan = float("nan")
-    folder = make(
-        edit_trials=lambda trials: trials.assign(status="diverged", test_metric=nan, final_val_metric=nan),
-        edit_epochs=lambda epochs: epochs.assign(val_metric=nan),
-    )
-    index = build(folder)
+def test_a_study_where_everything_diverged_has_a_report(tmp_path):
+    """Nothing can be chosen, so nothing is confirmed."""
+    training = Training(diverges=lambda trial: True)
+    index = build(run_study(tmp_path, FULL, training=training))
     check_page(index)
-    assert "80 more are in tables/trouble.csv" in index.read_text()
+    assert "35 more are in tables/trouble.csv" in index.read_text()
 
 
 def test_what_a_study_wrote_is_text_and_never_markup(make):
@@ -151,7 +150,7 @@ def test_what_a_study_wrote_is_text_and_never_markup(make):
             status=trials["status"].where(~chosen, "failed"), error=trials["error"].where(~chosen, error)
         )
 
-    folder = make(small=True, edit_trials=fail)
+    folder = make("small", edit_trials=fail)
     index = build(folder)
     check_page(index)
     assert "&lt;script&gt;alert(1)&lt;/script&gt; | *x*" in index.read_text()
@@ -159,7 +158,7 @@ def test_what_a_study_wrote_is_text_and_never_markup(make):
 
 
 def test_figures_of_an_earlier_report_do_not_stay(make):
-    folder = make(small=True)
+    folder = make("small")
     build(folder)
     (folder / "settings.parquet").unlink()
     build(folder)
@@ -168,15 +167,17 @@ def test_figures_of_an_earlier_report_do_not_stay(make):
 
 def test_sharing_counts_are_those_of_the_epochs_table(study):
     epochs, found = pd.read_parquet(study / "epochs.parquet"), sharing(load(study))
-    assert found.asked == len(epochs) == 1050
+    assert found.asked == len(epochs) == 510
     assert found.distinct == epochs["lineage"].nunique()
     assert found.trained == (~epochs["recalled"]).sum() == found.distinct
     assert found.earlier == 0
     assert found.trained_device_s == pytest.approx(epochs.loc[~epochs["recalled"], "device_s"].sum())
 
 
-def test_epochs_that_only_others_trained_count_as_earlier(make):
-    found = sharing(load(make(edit_epochs=lambda epochs: epochs.assign(recalled=True))))
+def test_epochs_that_only_others_trained_count_as_earlier(tmp_path):
+    first = sharing(load(run_study(tmp_path, SMALL)))
+    found = sharing(load(run_study(tmp_path, SMALL, "name=again")))
+    assert (first.trained, first.earlier) == (first.distinct, 0)
     assert (found.trained, found.earlier) == (0, found.distinct)
 
 
@@ -209,8 +210,9 @@ def test_importing_the_package_imports_nothing_heavy():
 
 @pytest.mark.slow
 def test_building_imports_neither_torch_nor_ray_nor_lrstudy_nor_pyplot(make):
+    folder = str(make("small"))
     code = (
-        f"import sys, lrstudy_reports; lrstudy_reports.build({str(make(small=True))!r}); "
+        f"import sys, lrstudy_reports; lrstudy_reports.build({folder!r}); "
         "heavy = {'torch', 'ray', 'lrstudy', 'matplotlib.pyplot'}; "
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
     )
