@@ -1,7 +1,7 @@
 """Studies that the engine runs with a prescribed training: journal, memo, ledger, tables and lock are all its own.
 
-Two things are stood in for: the trainer and its stopwatch, by ones that give the numbers and the seconds of a `Training`, and
-Ray, by slots on a simulated clock. What happens in which order, and how trials walk, is the engine's business.
+Two things are stood in for: the trainer and its stopwatch, by ones that give the numbers and the seconds of a `Training`,
+and Ray, by slots on a simulated clock. What happens in which order, and how trials walk, is the engine's business.
 """
 
 from __future__ import annotations
@@ -87,8 +87,8 @@ class Training:
     """What training gives, by policy, configuration, seed and epoch; and which trials go wrong.
 
     The validation metric approaches 0.95 + `effects[policy]`, less `slope` for each squared decade between the rate and
-    0.05. Its noise is 0.006 between seeds, the same for all arms, and 0.002 between trials, epochs and parts. `diverges` and
-    `fails` choose trials that do so in their second epoch, `dies` those whose worker dies in it, once. Metrics in
+    0.05. Its noise is 0.006 between seeds, the same for all arms, and 0.002 between trials, epochs and parts. `diverges`
+    and `fails` choose trials that do so in their second epoch, `dies` those whose worker dies in it, once. Metrics in
     `undefined` are never given.
     """
 

@@ -27,7 +27,7 @@ def build(path: str | Path) -> Path:
 def summary(path: str | Path) -> list[dict[str, Any]]:
     """The verdict table of the study folder `path`, one dict per arm, best first; writes nothing.
 
-    The keys are the columns of `arms.parquet` (comparison.py); a missing number is None.
+    The keys are the columns of `arms.parquet` (docs/tables.md); a missing number is None.
     """
     from lrstudy_reports.comparison import compare
     from lrstudy_reports.tables import load

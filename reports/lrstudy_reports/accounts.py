@@ -10,6 +10,7 @@ import pandas as pd
 from lrstudy_reports import formats
 from lrstudy_reports.analysis import Analysis
 from lrstudy_reports.page import Cell, Section, Table
+from lrstudy_reports.schemas import TROUBLE
 from lrstudy_reports.tables import Study
 
 MAX_ROWS = 25
@@ -119,7 +120,7 @@ def provenance(found: Analysis) -> Section:
 def troubled(study: Study) -> pd.DataFrame:
     """Trials that diverged, failed or were interrupted."""
     trials = study.trials[study.trials["status"].isin(["diverged", "failed", "interrupted"])]
-    return trials[["trial_id", "arm", "phase", "seed", "status", "epochs", "configuration", "error"]]
+    return trials[TROUBLE.names]
 
 
 def _lineage(row: Mapping[Any, Any]) -> str:

@@ -16,18 +16,16 @@ from lrstudy_reports import figures, traces
 from lrstudy_reports.accounts import troubled
 from lrstudy_reports.analysis import Analysis
 from lrstudy_reports.classes import by_class
-from lrstudy_reports.comparison import COLUMNS, Comparison, compare
+from lrstudy_reports.comparison import Comparison, compare
 from lrstudy_reports.costs import Closing, Sharing, close_ledger, sharing
 from lrstudy_reports.curves import mean_curves
 from lrstudy_reports.page import Drawing, render
+from lrstudy_reports.schemas import ARMS, CONFIRMED, SCHEMA_VERSION
 from lrstudy_reports.sections import compose
 from lrstudy_reports.style import Look, looks, settings, svg
 from lrstudy_reports.tables import Study, load
 from lrstudy_reports.tuning import all_configurations, best_after, searcher_table
 from lrstudy_reports.wording import FIGURES
-
-ARMS_VERSION = 1
-_TYPES = {"string": pa.string(), "float64": pa.float64(), "int32": pa.int32()}
 
 
 def build_report(folder: Path) -> Path:
@@ -70,9 +68,8 @@ def build_report(folder: Path) -> Path:
 
 
 def arms_parquet(comparison: Comparison) -> bytes:
-    """The arms as Parquet, by COLUMNS."""
-    schema = pa.schema([(name, _TYPES[kind]) for name, kind in COLUMNS.items()])
-    schema = schema.with_metadata({"lrstudy_reports.schema": str(ARMS_VERSION)})
+    """The arms as the bytes of a Parquet file."""
+    schema = ARMS.schema.with_metadata({"lrstudy_reports.schema": str(SCHEMA_VERSION)})
     buffer = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(comparison.rows(), schema), buffer)
     return buffer.getvalue()
@@ -118,9 +115,8 @@ def _draw(
 
 
 def _confirmed(study: Study) -> pd.DataFrame:
-    columns = ["trial_id", "arm", "seed", "status", "test_metric", "final_val_metric", "standalone_device_s"]
     confirm = study.trials[study.trials["phase"] == "confirm"]
-    return confirm[[*columns, "lineage", "configuration"]].sort_values("trial_id", kind="stable")
+    return confirm[CONFIRMED.names].sort_values("trial_id", kind="stable")
 
 
 def _closing_table(closing: Closing | None) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""The comparison of a study's arms: one row per arm, the verdicts, and arms.parquet's columns."""
+"""The comparison of a study's arms: one row per arm, with its verdict."""
 
 from __future__ import annotations
 
@@ -21,62 +21,16 @@ from lrstudy_reports.curves import (
     target_value,
     trial_curves,
 )
+from lrstudy_reports.schemas import ARMS
 from lrstudy_reports.statistics import holm, smallest_detectable
 from lrstudy_reports.tables import Study
 from lrstudy_reports.tuning import best_configurations
 from lrstudy_reports.verdicts import Outcome, judge, outcomes, paired
 
-COLUMNS: dict[str, str] = {
-    "rank": "int32",  # by test_metric; missing where seeds diverged or none was tested
-    "arm": "string",
-    "workload": "string",
-    "policy": "string",
-    "configuration": "string",  # JSON
-    "configuration_source": "string",  # confirmed | best so far
-    "metric": "string",
-    "seeds": "int32",  # confirm trials with a test value
-    "seeds_expected": "int32",
-    "diverged": "int32",  # confirm trials
-    "failed": "int32",
-    "val_metric": "float64",  # mean final validation metric of the confirm trials, or the best tuning value
-    "test_metric": "float64",
-    "test_low": "float64",
-    "test_high": "float64",
-    "test_sd": "float64",
-    "difference": "float64",  # to the control, paired by seed
-    "difference_low": "float64",
-    "difference_high": "float64",
-    "difference_sd": "float64",
-    "pairs": "int32",
-    "p": "float64",
-    "p_holm": "float64",
-    "verdict": "string",  # control | better | worse | equivalent | undecided
-    "note": "string",
-    "smallest_detectable": "float64",  # true difference detected with power 0.8
-    "training_device_s": "float64",  # calibrated, one training
-    "training_recorded_device_s": "float64",  # as recorded, stand-alone
-    "cost_ratio": "float64",  # of training_device_s to the control's
-    "tuning_standalone_device_s": "float64",
-    "tuning_spent_device_s": "float64",
-    "confirm_spent_device_s": "float64",
-    "lost_device_s": "float64",
-    "area_over_log_cost": "float64",
-    **{f"metric_at_{round(100 * part)}": "float64" for part in FRACTIONS},  # % of common_device_s
-    "common_device_s": "float64",
-    "target": "float64",
-    "target_device_s": "float64",  # median; missing if half of the trials or more never reached it
-    "target_reached": "int32",
-    "target_trials": "int32",
-    "metric_per_device_hour": "float64",  # never ranks: it rewards not training
-    "training_money": "float64",
-    "tuning_money": "float64",  # at what was spent
-    "currency": "string",
-}
-
 
 @dataclass(frozen=True)
 class Comparison:
-    """All arms compared. `arms` has the columns COLUMNS, best first; `comparisons` counts Holm's family.
+    """All arms compared. `arms` has the columns of arms.parquet, best first; `comparisons` counts Holm's family.
 
     `common` are the costs between which every completed confirm trial was observed; `detectable` the
     smallest true difference the study could have detected, from the pooled spread of the differences.
@@ -117,7 +71,7 @@ def compare(study: Study) -> Comparison:
         row |= _cost_columns(study, row, mine)
         row |= _reading_columns(readings(mine, common, target, lock.sign), common, target)
         rows.append(row)
-    arms = _ranked(pd.DataFrame(rows).reindex(columns=list(COLUMNS)), lock.control, lock.sign)
+    arms = _ranked(pd.DataFrame(rows).reindex(columns=ARMS.names), lock.control, lock.sign)
     comparisons = sum(arm != lock.control for arm in study.arms)
     return Comparison(
         arms=arms,

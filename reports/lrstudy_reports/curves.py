@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from lrstudy_reports.calibration import Calibration
+from lrstudy_reports.schemas import CURVES
 from lrstudy_reports.statistics import (
     FloatArray,
     area_over_log_cost,
@@ -125,7 +126,7 @@ def mean_curves(curves: list[Curve]) -> pd.DataFrame:
             interval = mean_interval([curve.value[epoch] for curve in done])
             cost = _mean([float(curve.cost[epoch]) for curve in done])
             rows.append((arm, epoch + 1, cost, interval.mean, interval.low, interval.high, interval.n))
-    return pd.DataFrame(rows, columns=["arm", "epoch", "device_s", "value", "low", "high", "n"])
+    return pd.DataFrame(rows, columns=CURVES.names)
 
 
 def _mean(values: list[float]) -> float:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
+from lrstudy_reports.schemas import BEST_AFTER, SEARCHERS
 from lrstudy_reports.statistics import expected_best
 from lrstudy_reports.tables import ENDED, Study
 
@@ -77,8 +78,7 @@ def best_after(study: Study, tuned: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
             curve = expected_best(column.fillna(worst), study.lock.sign, counts)
             rows = {"searcher": searcher, "arm": arm, "trials": counts, "expected_best": curve}
             parts.append(pd.DataFrame(rows))
-    columns = ["searcher", "arm", "trials", "expected_best"]
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=BEST_AFTER.names)
 
 
 def searcher_table(study: Study, tuned: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
@@ -98,8 +98,7 @@ def searcher_table(study: Study, tuned: Mapping[str, pd.DataFrame]) -> pd.DataFr
                     "device_s": float(mine["device_s"].sum()),
                 }
             )
-    columns = ["searcher", "arm", "configurations", "without_value", "best", "device_s"]
-    return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(rows, columns=SEARCHERS.names)
 
 
 def _counts(n: int) -> list[int]:

@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from lrstudy_reports import answer, build, summary
-from lrstudy_reports.comparison import COLUMNS
+from lrstudy_reports.schemas import ARMS
 from prescribed import DATA_S, EPOCH_S, EVALUATION_S, SETUP_S, UPDATE_S, run_study
 from report_studies import SMALL, edit_table
 
@@ -45,7 +45,7 @@ def test_the_planted_effect_is_found_and_ranked_first(study):
 
 def test_arms_parquet_holds_the_table_by_its_schema(reported):
     table = pq.read_table(reported / "arms.parquet")
-    assert table.schema.names == list(COLUMNS)
+    assert table.schema.names == ARMS.names
     assert table.column("arm").to_pylist()[0] == "sgdr_dlr"
     assert table.column("rank").to_pylist() == [1, 2, 3, 4, 5]
     assert table.to_pylist() == summary(reported)

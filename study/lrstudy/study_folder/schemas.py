@@ -1,119 +1,208 @@
-"""The columns of a study's tables: trials, epochs, settings, calibration, ledger, predictions.
+"""The columns of a study's tables: trials, epochs, settings, ledger, calibration, predictions; docs/tables.md has them.
 
-Columns may be added; their meaning never changes. Times are in seconds: columns named `*_at` are Unix
-time, all others are measured on monotonic clocks.
+Columns may be added; their meaning never changes. Files hold names and types; units and meanings stand here alone.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import pyarrow as pa
 
 SCHEMA_VERSION = 1
 
-_TRIAL_COLUMNS = [
-    ("trial_id", pa.string()),  # arm-searcher-index-seed; confirm trials: arm-confirm-rank-seed
-    ("arm", pa.string()),
-    ("workload", pa.string()),
-    ("policy", pa.string()),
-    ("searcher", pa.string()),
-    ("phase", pa.string()),  # tune | cohort | confirm
-    ("index", pa.int32()),
-    ("configuration", pa.string()),  # JSON; each parameter also stands alone as p_<name>
-    ("seed", pa.int64()),
-    ("status", pa.string()),  # running | completed | diverged | failed | interrupted
-    ("error", pa.string()),
-    ("epochs", pa.int32()),
-    ("lineage", pa.string()),  # of the last epoch
-    ("final_val_loss", pa.float64()),
-    ("final_val_metric", pa.float64()),
-    ("best_val_metric", pa.float64()),
-    ("best_epoch", pa.int32()),
-    ("test_loss", pa.float64()),  # confirm trials only
-    ("test_metric", pa.float64()),
-    ("updates", pa.int64()),
-    ("examples", pa.int64()),
-    ("standalone_device_s", pa.float64()),  # what this training costs whoever adopts it
-    ("spent_device_s", pa.float64()),  # what this study paid for it (recalled epochs: nothing)
-    ("recalled_epochs", pa.int32()),
-    ("started_at", pa.float64()),
-    ("ended_at", pa.float64()),
-]
 
-_EPOCH_COLUMNS = [
-    ("trial_id", pa.string()),
-    ("arm", pa.string()),
-    ("epoch", pa.int32()),
-    ("lineage", pa.string()),
-    ("parent", pa.string()),
-    ("recalled", pa.bool_()),
-    ("kind", pa.string()),
-    ("batch_size", pa.int32()),
-    ("updates", pa.int32()),
-    ("examples", pa.int64()),
-    ("lr_first", pa.float64()),  # of the head section
-    ("lr_min", pa.float64()),
-    ("lr_max", pa.float64()),
-    ("lr_last", pa.float64()),
-    ("momentum", pa.float64()),  # mean over the epoch's updates
-    ("train_loss", pa.float64()),
-    ("val_loss", pa.float64()),
-    ("val_metric", pa.float64()),  # the study's metric; every metric also stands alone as val_<metric>
-    ("train_s", pa.float64()),
-    ("eval_s", pa.float64()),
-    ("state_s", pa.float64()),
-    ("device_kind", pa.string()),
-    ("device_share", pa.float64()),
-    ("device_s", pa.float64()),  # stand-alone cost of this epoch
-    ("cumulative_device_s", pa.float64()),  # ... of this and all epochs before it
-    ("host", pa.string()),
-    ("settings", pa.string()),  # digest; settings.parquet holds the arrays
-]
+@dataclass(frozen=True)
+class Column:
+    """One column of a table; `unit` is empty where its values have none."""
 
-TRIALS = pa.schema(_TRIAL_COLUMNS)
-EPOCHS = pa.schema(_EPOCH_COLUMNS)
-SETTINGS = pa.schema(
-    [
-        ("settings", pa.string()),
-        ("batch_size", pa.int32()),
-        ("updates", pa.int32()),
-        ("sections", pa.int32()),
-        ("lr", pa.list_(pa.float64())),  # updates x sections, row-major, as applied
-        ("momentum", pa.list_(pa.float64())),
-        ("recipe", pa.string()),  # JSON
-        ("update_kind", pa.string()),  # what its updates cost: a row of calibration.parquet, once that is measured
-    ]
-)
-CALIBRATION = pa.schema(
-    [
-        ("update_kind", pa.string()),
-        ("batch_size", pa.int32()),
-        ("recipe", pa.string()),  # JSON, without what changes values only
-        ("device_kind", pa.string()),
-        ("device_s_per_update", pa.float64()),  # alone on the device
-        ("device_s_per_epoch", pa.float64()),  # beyond its updates
-        ("device_s_per_evaluation", pa.float64()),
-    ]
-)
-LEDGER = pa.schema(
-    [
-        ("run", pa.int32()),
-        ("host", pa.string()),
-        ("device", pa.string()),  # one slot of a run: <kind>:<number>
-        ("share", pa.float64()),  # devices per slot
-        ("start", pa.float64()),  # seconds since the run began
-        ("duration_s", pa.float64()),
-        ("category", pa.string()),
-        ("trial_id", pa.string()),
-    ]
-)
-PREDICTIONS = pa.schema(
-    [
-        ("trial_id", pa.string()),
-        ("arm", pa.string()),
-        ("example", pa.int64()),  # position in the data set
-        ("group", pa.string()),
-        ("label", pa.int32()),  # null where an example has several
-        ("labels", pa.list_(pa.int8())),  # then 0 or 1 for each class; else null
-        ("scores", pa.list_(pa.float32())),  # logits, one per class
-    ]
-)
+    name: str
+    type: pa.DataType
+    unit: str
+    meaning: str
+
+
+@dataclass(frozen=True)
+class TableDescription:
+    """A table: what a row of it is, and its columns in their order.
+
+    `patterns` stand for the columns that depend on the study, such as ``p_<name>``; in the file they come last.
+    """
+
+    name: str
+    row: str
+    columns: tuple[Column, ...]
+    patterns: tuple[Column, ...] = ()
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The columns that every such table has, for Arrow."""
+        return pa.schema([(column.name, column.type) for column in self.columns])
+
+
+_TEXT, _FLAG, _INT32, _INT64, _FLOAT = pa.string(), pa.bool_(), pa.int32(), pa.int64(), pa.float64()
+_DEVICE_S = "device-seconds"
+
+_TRIALS = TableDescription(
+    "trials",
+    "trial",
+    (
+        Column("trial_id", _TEXT, "",
+               "`<arm>-<searcher>-<index>-<seed>`; of a confirm trial `<arm>-confirm-<rank>-<seed>`, ranks from 1"),
+        Column("arm", _TEXT, "", "the arm's name; one that has changed since an earlier run is `<name>@2`, `@3`, ..."),
+        Column("workload", _TEXT, "", "the study's workload, by its model as the study file names it"),
+        Column("policy", _TEXT, "", "the arm's policy: a name, or a reference such as `./mine.py:knee`"),
+        Column("searcher", _TEXT, "",
+               "the searcher that the trial counts for; of a confirm trial the study's first, which chose it"),
+        Column("phase", _TEXT, "", "`cohort`, `tune` or `confirm`"),
+        Column("index", _INT32, "",
+               "which suggestion of its arm and searcher the configuration is, from 0; likewise of a confirm trial"),
+        Column("configuration", _TEXT, "", "JSON: every active parameter with its value, the fixed ones too"),
+        Column("seed", _INT64, "",
+               "seed of weights, order, augmentation and dropout; confirm trials have 1000, 1001, ..."),
+        Column("status", _TEXT, "", "`running`, `completed`, `diverged`, `failed` or `interrupted`"),
+        Column("error", _TEXT, "", "why it failed or diverged, if a worker of this run said so; else empty"),
+        Column("epochs", _INT32, "epochs", "how many it has so far, recalled ones included"),
+        Column("lineage", _TEXT, "", "name of its last state; empty before the first epoch"),
+        Column("final_val_loss", _FLOAT, "",
+               "mean validation loss per example after its last epoch; null if it is not finite"),
+        Column("final_val_metric", _FLOAT, "", "the study's metric on the validation part after its last epoch"),
+        Column("best_val_metric", _FLOAT, "", "the highest value of that metric after any of its epochs"),
+        Column("best_epoch", _INT32, "", "the first epoch, from 0, with that value"),
+        Column("test_loss", _FLOAT, "",
+               "mean loss per example on the test part after the last epoch; of completed confirm trials, else null"),
+        Column("test_metric", _FLOAT, "", "the study's metric on the test part, likewise"),
+        Column("updates", _INT64, "updates", "updates of all its epochs"),
+        Column("examples", _INT64, "examples", "examples trained on in all its epochs, counted each time"),
+        Column("standalone_device_s", _FLOAT, _DEVICE_S,
+               "what this training costs whoever adopts it: `device_s` of all its epochs, recalled ones included"),
+        Column("spent_device_s", _FLOAT, _DEVICE_S,
+               "what this study paid for it in all its runs: `data`, `train`, `evaluate`, `state`, `recompute` and "
+               "`waiting` under it in the ledger; recalled epochs cost nothing"),
+        Column("recalled_epochs", _INT32, "epochs",
+               "those that were trained for another trial, of this study or any other"),
+        Column("started_at", _FLOAT, "s, Unix time",
+               "when it was last handed to a worker; of one that is wholly recalled, when that was found"),
+        Column("ended_at", _FLOAT, "s, Unix time", "when it ended; null while it runs"),
+    ),
+    (
+        Column("p_<name>", _FLOAT, "the parameter's",
+               "a parameter of the configuration, a column each; if not all its values are numbers, strings (JSON of "
+               "what is none); null where it is inactive or the arm has no such parameter"),
+        Column("test_<metric>", _FLOAT, "",
+               "each metric of the task on the test part, as `test_metric`; there once a test part has been read"),
+    ),
+)  # fmt: skip
+
+_EPOCHS = TableDescription(
+    "epochs",
+    "trial and epoch",
+    (
+        Column("trial_id", _TEXT, "", "the trial"),
+        Column("arm", _TEXT, "", "the trial's arm"),
+        Column("epoch", _INT32, "", "number of the epoch, from 0"),
+        Column("lineage", _TEXT, "",
+               "name of the state after the epoch: trials that share it share the training up to here"),
+        Column("parent", _TEXT, "", "name of the state before the epoch"),
+        Column("recalled", _FLAG, "",
+               "whether it was trained for another trial, of this study or any other; the columns after this one then "
+               "tell of that training"),
+        Column("kind", _TEXT, "", "`train`"),
+        Column("batch_size", _INT32, "examples", "examples of an update"),
+        Column("updates", _INT32, "updates", "updates of the epoch"),
+        Column("examples", _INT64, "examples", "examples trained on"),
+        Column("lr_first", _FLOAT, "", "learning rate of the head section in the first update"),
+        Column("lr_min", _FLOAT, "", "lowest learning rate of the head section"),
+        Column("lr_max", _FLOAT, "", "highest learning rate of the head section"),
+        Column("lr_last", _FLOAT, "", "learning rate of the head section in the last update"),
+        Column("momentum", _FLOAT, "", "mean momentum over updates and sections"),
+        Column("train_loss", _FLOAT, "", "mean loss per training example, as the epoch went; null if it is not finite"),
+        Column("val_loss", _FLOAT, "", "mean loss per validation example after the epoch; null if it is not finite"),
+        Column("val_metric", _FLOAT, "", "the study's metric on the validation part after the epoch"),
+        Column("train_s", _FLOAT, "s", "wall time of the training"),
+        Column("eval_s", _FLOAT, "s", "wall time of evaluating the validation part"),
+        Column("state_s", _FLOAT, "s", "wall time of storing the state, as far as training waited for it"),
+        Column("device_kind", _TEXT, "", "what it was trained on: `<device>: <model>`"),
+        Column("device_share", _FLOAT, "devices", "how much it occupied: GPUs, or CPU cores where there is none"),
+        Column("device_s", _FLOAT, _DEVICE_S, "stand-alone cost: `device_share` x (`train_s` + `eval_s` + `state_s`)"),
+        Column("cumulative_device_s", _FLOAT, _DEVICE_S, "`device_s` of this and all earlier epochs of the trial"),
+        Column("host", _TEXT, "", "where it was trained"),
+        Column("settings", _TEXT, "", "digest of what it was trained with: a row of settings.parquet"),
+    ),
+    (
+        Column("val_<metric>", _FLOAT, "",
+               "each metric of the task on the validation part, as `val_metric`; null where it is undefined"),
+    ),
+)  # fmt: skip
+
+_SETTINGS = TableDescription(
+    "settings",
+    "distinct settings of an epoch",
+    (
+        Column("settings", _TEXT, "", "digest of all the following but `update_kind`"),
+        Column("batch_size", _INT32, "examples", "examples of an update"),
+        Column("updates", _INT32, "updates", "updates of the epoch"),
+        Column("sections", _INT32, "", "parameter groups of the model, input to head"),
+        Column("lr", pa.list_(_FLOAT), "", "learning rates as applied: updates x sections, row by row"),
+        Column("momentum", pa.list_(_FLOAT), "", "momenta as applied, in the same order"),
+        Column("recipe", _TEXT, "",
+               "JSON: optimizer and its constants, weight decay, loss, class weights, augmentation and whatever else "
+               "shapes an update"),
+        Column("update_kind", _TEXT, "", "what its updates cost: a row of calibration.parquet, once that is measured"),
+    ),
+)  # fmt: skip
+
+_CALIBRATION = TableDescription(
+    "calibration",
+    "kind of update that confirm trials used, if it was measured",
+    (
+        Column("update_kind", _TEXT, "", "digest of the following two"),
+        Column("batch_size", _INT32, "examples", "examples of an update"),
+        Column("recipe", _TEXT, "",
+               "JSON, as in settings.parquet, with one value for all that changes numbers and no times"),
+        Column("device_kind", _TEXT, "", "what it was measured on: `<device>: <model>`"),
+        Column("device_s_per_update", _FLOAT, _DEVICE_S, "cost of an update, alone on the device"),
+        Column("device_s_per_epoch", _FLOAT, _DEVICE_S, "cost of an epoch beyond its updates"),
+        Column("device_s_per_evaluation", _FLOAT, _DEVICE_S, "cost of an evaluation of the validation part"),
+    ),
+)  # fmt: skip
+
+_LEDGER = TableDescription(
+    "ledger",
+    "span of a slot; a slot is what one trial runs on",
+    (
+        Column("run", _INT32, "",
+               "number of the run, from 1; one that recalled everything allocated nothing and has no rows"),
+        Column("host", _TEXT, "", "where the run's driver was"),
+        Column("device", _TEXT, "", "the slot: `<device>:<number>`"),
+        Column("share", _FLOAT, "devices", "what the slot occupies: GPUs, or CPU cores where there is none"),
+        Column("start", _FLOAT, "s", "since the devices were allocated to the run (monotonic clock)"),
+        Column("duration_s", _FLOAT, "s", "wall time; times `share` it is device-seconds"),
+        Column("category", _TEXT, "",
+               "`setup` (a worker starts, or compiles), `data` (it opens the data), `train`, `evaluate`, `state` "
+               "(stored or loaded), `recompute` (a recorded epoch trained again, as its state is not stored), "
+               "`calibrate`, `between` (a worker between two trials), `waiting` (between reports, while there was work), "
+               "`idle` (the driver had nothing to hand out), `lost` (with a worker that died, until its successor was "
+               "ready) or `teardown`"),
+        Column("trial_id", _TEXT, "", "the trial that the time was for; empty where it was for none"),
+    ),
+)  # fmt: skip
+
+_PREDICTIONS = TableDescription(
+    "predictions",
+    "example of the test part and completed confirm trial",
+    (
+        Column("trial_id", _TEXT, "", "the trial"),
+        Column("arm", _TEXT, "", "the trial's arm"),
+        Column("example", _INT64, "", "position of the example in the data set, from 0"),
+        Column("group", _TEXT, "", "its group, such as a patient; empty where the data has none"),
+        Column("label", _INT32, "",
+               "number of its class, from 0, in the order of the lock's `data.classes`; null where an example has "
+               "several"),
+        Column("labels", pa.list_(pa.int8()), "", "0 or 1 for each class where an example has several; else null"),
+        Column("scores", pa.list_(pa.float32()), "", "logits, one per class"),
+    ),
+)  # fmt: skip
+
+TABLES = (_TRIALS, _EPOCHS, _SETTINGS, _LEDGER, _CALIBRATION, _PREDICTIONS)
+TRIALS, EPOCHS, SETTINGS, LEDGER, CALIBRATION, PREDICTIONS = (table.schema for table in TABLES)

@@ -1,0 +1,252 @@
+"""The columns of the tables that a report writes: arms.parquet and report/tables/*.csv. docs/tables.md shows them.
+
+Columns may be added; their meaning never changes. Types are those of arms.parquet, or what the text of a
+CSV file stands for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a table; `unit` is empty where its values have none."""
+
+    name: str
+    type: pa.DataType
+    unit: str
+    meaning: str
+
+
+@dataclass(frozen=True)
+class TableDescription:
+    """A table: what a row of it is, and its columns in their order.
+
+    `patterns` stand for the columns that depend on the study; in the file they come last.
+    """
+
+    name: str
+    row: str
+    columns: tuple[Column, ...]
+    patterns: tuple[Column, ...] = ()
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the columns that every such table has."""
+        return [column.name for column in self.columns]
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Those columns, for Arrow."""
+        return pa.schema([(column.name, column.type) for column in self.columns])
+
+
+_TEXT, _INT32, _FLOAT = pa.string(), pa.int32(), pa.float64()
+_DEVICE_S = "device-seconds"
+
+ARMS = TableDescription(
+    "arms",
+    "arm, best first",
+    (
+        Column("rank", _INT32, "",
+               "by `test_metric`, from 1, equal ones alike; null where confirm trials diverged or none was tested"),
+        Column("arm", _TEXT, "", "the arm's name"),
+        Column("workload", _TEXT, "", "as in trials.parquet"),
+        Column("policy", _TEXT, "", "the arm's policy"),
+        Column("configuration", _TEXT, "", "JSON: the confirmed one, or the best so far"),
+        Column("configuration_source", _TEXT, "",
+               "`confirmed` or `best so far`; null where there is no configuration yet"),
+        Column("metric", _TEXT, "", "name of the study's metric"),
+        Column("seeds", _INT32, "", "confirm trials with a test value"),
+        Column("seeds_expected", _INT32, "", "confirm trials that the study asks for"),
+        Column("diverged", _INT32, "", "confirm trials that diverged"),
+        Column("failed", _INT32, "", "confirm trials that failed"),
+        Column("val_metric", _FLOAT, "",
+               "validation metric after the last epoch, mean over completed confirm trials; before there are any, that "
+               "of the best configuration"),
+        Column("test_metric", _FLOAT, "", "metric on the test part, mean over completed confirm trials"),
+        Column("test_low", _FLOAT, "",
+               "lower end of the test metric's 95% t interval; null for a single seed, or without spread"),
+        Column("test_high", _FLOAT, "", "its upper end"),
+        Column("test_sd", _FLOAT, "", "standard deviation of the test metric over seeds"),
+        Column("difference", _FLOAT, "",
+               "test metric minus the control's, paired by seed, mean; null for the control"),
+        Column("difference_low", _FLOAT, "", "lower end of the difference's 95% t interval"),
+        Column("difference_high", _FLOAT, "", "its upper end"),
+        Column("difference_sd", _FLOAT, "", "standard deviation of the difference over pairs"),
+        Column("pairs", _INT32, "", "seeds that both the arm and the control have a test value for; 0 for the control"),
+        Column("p", _FLOAT, "", "p-value of the paired t-test against the control, two-sided"),
+        Column("p_holm", _FLOAT, "",
+               "`p` adjusted by Holm over all arms but the control; an arm without a p-value counts as p = 1"),
+        Column("verdict", _TEXT, "", "`control`, `better`, `worse`, `equivalent` or `undecided`"),
+        Column("note", _TEXT, "", "what a reader must know of the verdict; null if nothing"),
+        Column("smallest_detectable", _FLOAT, "",
+               "true difference that so many pairs with this spread detect with power 0.8, at 0.05 over the number of "
+               "comparisons"),
+        Column("training_device_s", _FLOAT, _DEVICE_S,
+               "calibrated cost of one training, mean over completed confirm trials"),
+        Column("training_recorded_device_s", _FLOAT, _DEVICE_S, "the same as recorded, stand-alone"),
+        Column("cost_ratio", _FLOAT, "", "`training_device_s` over the control's"),
+        Column("tuning_standalone_device_s", _FLOAT, _DEVICE_S,
+               "stand-alone cost of all tuning trials, of all searchers, stopped, diverged and failed ones too"),
+        Column("tuning_spent_device_s", _FLOAT, _DEVICE_S, "what the study paid for these trials"),
+        Column("confirm_spent_device_s", _FLOAT, _DEVICE_S, "what the study paid for the arm's confirm trials"),
+        Column("lost_device_s", _FLOAT, _DEVICE_S,
+               "what the ledger has under the arm's trials as `lost` and `recompute`"),
+        Column("area_over_log_cost", _FLOAT, "",
+               "validation metric, mean over the logarithm of calibrated cost, between the costs at which every "
+               "completed confirm trial was observed"),
+        Column("metric_at_25", _FLOAT, "",
+               "validation metric last observed at 25% of `common_device_s`, mean over completed confirm trials"),
+        Column("metric_at_50", _FLOAT, "", "the same at 50%"),
+        Column("metric_at_100", _FLOAT, "", "the same at 100%"),
+        Column("common_device_s", _FLOAT, _DEVICE_S,
+               "calibrated cost at which the cheapest completed confirm trial of the study ends"),
+        Column("target", _FLOAT, "", "value of the validation metric whose cost is compared"),
+        Column("target_device_s", _FLOAT, _DEVICE_S,
+               "calibrated cost at which it was first observed, median over trials; null if half of them or more did "
+               "not reach it"),
+        Column("target_reached", _INT32, "", "confirm trials that reached it"),
+        Column("target_trials", _INT32, "", "confirm trials that completed or diverged, of which so many reached it"),
+        Column("metric_per_device_hour", _FLOAT, "per device-hour",
+               "`test_metric` over `training_device_s`; nothing is ranked by it, as it rewards not training"),
+        Column("training_money", _FLOAT, "`currency`", "`training_device_s` at the study's price"),
+        Column("tuning_money", _FLOAT, "`currency`", "`tuning_spent_device_s` at the study's price"),
+        Column("currency", _TEXT, "", "currency of the study's price; null if it states none"),
+    ),
+)  # fmt: skip
+
+BEST_AFTER = TableDescription(
+    "best_after",
+    "searcher, arm and number of trials",
+    (
+        Column("searcher", _TEXT, "", "the searcher"),
+        Column("arm", _TEXT, "", "the arm"),
+        Column("trials", _INT32, "", "number of configurations, from 1"),
+        Column("expected_best", _FLOAT, "",
+               "best validation value that so many of the arm's configurations have on average, over all subsets; one "
+               "without a value counts as the worst of the study"),
+    ),
+)  # fmt: skip
+
+CALIBRATION = TableDescription(
+    "calibration",
+    "kind of update that was measured alone on the device; else, with medians of recorded epochs, batch size, sections "
+    "and device kind",
+    (
+        Column("batch_size", _INT32, "examples", "examples of an update"),
+        Column("device_kind", _TEXT, "", "`<device>: <model>`"),
+        Column("device_s_per_update", _FLOAT, _DEVICE_S, "cost of an update"),
+        Column("source", _TEXT, "",
+               "`alone` if measured; of a median whether its epochs were `trained` here or all `recalled`"),
+    ),
+    (
+        Column("recipe", _TEXT, "", "measured: as in calibration.parquet"),
+        Column("device_s_per_epoch", _FLOAT, _DEVICE_S, "measured: cost of an epoch beyond its updates"),
+        Column("device_s_per_evaluation", _FLOAT, _DEVICE_S, "measured: cost of an evaluation of the validation part"),
+        Column("kind", _TEXT, "", "median: `kind` in epochs.parquet"),
+        Column("sections", _TEXT, "", "median: which sections are trainable, `all` or 0 and 1 for each"),
+        Column("epochs", _INT32, "epochs", "median: over how many epochs it was taken"),
+    ),
+)  # fmt: skip
+
+CLASSES = TableDescription(
+    "classes",
+    "class",
+    (Column("class", _TEXT, "", "the class's name"),),
+    (
+        Column("<arm>", _FLOAT, "",
+               "area under the ROC curve of the class against the rest on the test part, mean over confirm trials; "
+               "empty where undefined"),
+    ),
+)  # fmt: skip
+
+CONFIRMED = TableDescription(
+    "confirmed",
+    "confirm trial; columns as in trials.parquet",
+    (
+        Column("trial_id", _TEXT, "", "the trial"),
+        Column("arm", _TEXT, "", "its arm"),
+        Column("seed", _INT32, "", "its seed"),
+        Column("status", _TEXT, "", "its status"),
+        Column("test_metric", _FLOAT, "", "metric on the test part"),
+        Column("final_val_metric", _FLOAT, "", "validation metric after the last epoch"),
+        Column("standalone_device_s", _FLOAT, _DEVICE_S, "recorded cost of the training"),
+        Column("lineage", _TEXT, "", "name of the last state"),
+        Column("configuration", _TEXT, "", "JSON"),
+    ),
+)  # fmt: skip
+
+CURVES = TableDescription(
+    "curves",
+    "arm and epoch that all its completed confirm trials have",
+    (
+        Column("arm", _TEXT, "", "the arm"),
+        Column("epoch", _INT32, "", "number of finished epochs, from 1"),
+        Column("device_s", _FLOAT, _DEVICE_S, "calibrated cost up to here, mean over trials"),
+        Column("value", _FLOAT, "", "validation metric, mean over trials"),
+        Column("low", _FLOAT, "", "lower end of the value's 95% t interval"),
+        Column("high", _FLOAT, "", "its upper end"),
+        Column("n", _INT32, "", "trials with a value"),
+    ),
+)  # fmt: skip
+
+LEDGER = TableDescription(
+    "ledger",
+    "category of the ledger",
+    (
+        Column("category", _TEXT, "",
+               "as in ledger.parquet; at the end `unaccounted`, what no category holds, and `allocated`, all of it"),
+        Column("device_s", _FLOAT, _DEVICE_S, "sum over all runs"),
+        Column("fraction", _FLOAT, "", "share of what was allocated"),
+    ),
+)  # fmt: skip
+
+SEARCHERS = TableDescription(
+    "searchers",
+    "searcher and arm",
+    (
+        Column("searcher", _TEXT, "", "the searcher"),
+        Column("arm", _TEXT, "", "the arm"),
+        Column("configurations", _INT32, "", "how many it saw to their end"),
+        Column("without_value", _INT32, "", "those of which a seed diverged or failed"),
+        Column("best", _FLOAT, "", "best validation value, mean over tuning seeds"),
+        Column("device_s", _FLOAT, _DEVICE_S, "recorded cost of their trials, stand-alone"),
+    ),
+)  # fmt: skip
+
+SHARING = TableDescription(
+    "sharing",
+    "arm",
+    (
+        Column("arm", _TEXT, "", "the arm"),
+        Column("asked", _INT32, "epochs", "epochs of all its trials, recalled ones included"),
+        Column("distinct", _INT32, "epochs", "different epochs among them"),
+        Column("trained", _INT32, "epochs", "epochs trained by its trials; the rest was recalled"),
+        Column("asked_device_s", _FLOAT, _DEVICE_S, "recorded cost of the epochs asked for"),
+        Column("trained_device_s", _FLOAT, _DEVICE_S, "recorded cost of the epochs trained"),
+    ),
+)  # fmt: skip
+
+TROUBLE = TableDescription(
+    "trouble",
+    "trial that diverged, failed or was interrupted; columns as in trials.parquet",
+    (
+        Column("trial_id", _TEXT, "", "the trial"),
+        Column("arm", _TEXT, "", "its arm"),
+        Column("phase", _TEXT, "", "its phase"),
+        Column("seed", _INT32, "", "its seed"),
+        Column("status", _TEXT, "", "its status"),
+        Column("epochs", _INT32, "epochs", "how many it has"),
+        Column("configuration", _TEXT, "", "JSON"),
+        Column("error", _TEXT, "", "what went wrong"),
+    ),
+)  # fmt: skip
+
+CSV_TABLES = (ARMS, BEST_AFTER, CALIBRATION, CLASSES, CONFIRMED, CURVES, LEDGER, SEARCHERS, SHARING, TROUBLE)
+"""Those in report/tables, by the names of their files."""
