@@ -71,4 +71,4 @@ def test_parts_have_many_names_and_a_column_means_them_or_something_else():
     ):
         parts_of(["train", "holdout", "", "test"], "d")
     with pytest.raises(InputError, match="expected train, val or test in every row"):
-        parts_of(["north", "south"], "d", must=True)
+        parts_of(["north", "south"], "d", is_required=True)

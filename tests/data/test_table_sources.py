@@ -133,8 +133,11 @@ def test_npz_files_in_medmnists_form_are_read_with_their_parts(tmp_path: Path) -
     [
         ({"train_labels": np.full((6, 1), -1)}, "train_labels of a.npz: expected class numbers of at least 0; got -1."),
         ({"train_labels": np.full(6, 0.5)}, "expected class numbers (N,) or (N, 1), or 0 and 1 of shape (N, K)"),
-        ({"train_images": np.zeros((5, 8, 8), np.uint8)}, "must be 6 images, uint8 of shape (N, H, W) or (N, H, W, 3)"),
-        ({"test_images": np.zeros((6, 8, 8))}, "a.npz: test_images must be 6 images"),
+        (
+            {"train_images": np.zeros((5, 8, 8), np.uint8)},
+            "expected 6 images, uint8 of shape (N, H, W) or (N, H, W, 3)",
+        ),
+        ({"test_images": np.zeros((6, 8, 8))}, "data: test_images of a.npz: expected 6 images"),
     ],
 )
 def test_faults_of_npz_files_are_named(tmp_path: Path, changed: dict[str, np.ndarray], expected: str) -> None:
@@ -178,7 +181,7 @@ def test_a_users_function_is_a_source(tmp_path: Path) -> None:
     assert data.classes == ("cat", "dog")
     assert data.part.tolist() == [POOL] * 6 + [TEST] * 2
     assert data.groups == ("p0", "p1", "p2", "p3")
-    assert "must be 2 images, uint8" in fault(DataSpec(f"{tmp_path}/mine.py:bad"), tmp_path)
+    assert "expected 2 images, uint8" in fault(DataSpec(f"{tmp_path}/mine.py:bad"), tmp_path)
     assert "failed (RuntimeError: disk on fire)" in fault(DataSpec(f"{tmp_path}/mine.py:worse"), tmp_path)
 
 

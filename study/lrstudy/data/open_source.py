@@ -1,4 +1,4 @@
-"""Which source a study's `workload.data` names."""
+"""Opens the source that a study's `workload.data` names."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from lrstudy.errors import InputError, unknown
 
 
 def open_source(spec: DataSpec) -> Source:
-    """The source that `spec.source` names; nothing is read yet, but a user's module is loaded.
+    """The source that `spec.source` names. Nothing is read yet.
 
-    Raises InputError for a kind that does not exist.
+    Raises InputError for a kind of source that does not exist.
     """
     kind, colon, path = spec.source.partition(":")
     if user_code.is_reference(spec.source):

@@ -1,1 +1,1 @@
-"""Sources of examples, one kind a file."""
+"""Sources of examples: one file per kind."""

@@ -1,7 +1,7 @@
-"""What a source is: it lists labels first, then streams its images still encoded.
+"""The interface of a source: it lists the labels first, then streams its images, still encoded.
 
-Nothing is decoded and nothing is imported that a warm start does not need: `Source.fingerprint` looks at
-names, sizes and times of files only. Reading a source twice gives the same examples in the same order.
+`Source.fingerprint` decodes nothing and looks only at names, sizes and modification times of files, so a warm start does
+not import an image library. Reading a source twice gives the same examples in the same order.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from lrstudy.data.cells import Label
 from lrstudy.errors import Fault, InputError
 
 Encoded = bytes | Path | NDArray[np.uint8]
-"""An image before decoding: bytes of an image file, its path, or pixels of shape (H, W) or (H, W, 3)."""
+"""An image before decoding: the bytes of an image file, its path, or pixels of shape (H, W) or (H, W, 3)."""
 
 PART_COLUMNS = ("split", "part")
-"""Columns that say which part an example is in, if they hold the names of parts."""
+"""Columns that assign examples to parts, provided that every value is the name of a part."""
 
 
 class Source(Protocol):
-    """A readable data set. Its methods raise InputError for what the user can mend."""
+    """A readable data set. Its methods raise InputError for anything that the user can fix."""
 
     def fingerprint(self) -> dict[str, object]:
-        """What identifies the content without reading it: JSON values."""
+        """JSON values that identify the content without reading it."""
 
     def labels(self) -> tuple[list[Label], list[int]]:
-        """Label and given part (POOL, VALIDATION or TEST) of every example: all integers, all strings or all tuples."""
+        """Label and given part (POOL, VALIDATION or TEST) of every example; labels are all int, all str or all tuples."""
 
     def column(self, name: str) -> list[str]:
-        """Another column, as text: a group, or what a split goes by. Raises InputError if there is none."""
+        """Another column as text, such as a group or the column of a split. Raises InputError if it does not exist."""
 
     def images(self) -> Iterator[tuple[str, Encoded]]:
         """Name (for messages) and encoded image of every example, in the order of `labels`."""
@@ -43,7 +43,7 @@ class WithoutColumns:
     """A source that has images and labels only."""
 
     def column(self, name: str) -> list[str]:
-        """There is none."""
+        """Always raises InputError: there are no further columns."""
         raise InputError(
             Fault(
                 "data",
@@ -53,14 +53,14 @@ class WithoutColumns:
         )
 
 
-def check_images(images: NDArray[Any], count: int, what: str) -> None:
-    """Raise InputError unless `images` are `count` images as pixels; `what` names them in the message."""
-    fits = images.dtype == np.uint8 and (images.ndim == 3 or (images.ndim == 4 and images.shape[3] in (1, 3)))
-    if not fits or len(images) != count:
+def check_images(images: NDArray[Any], num_images: int, where: str) -> None:
+    """Raise InputError, placed at `where`, unless `images` holds the pixels of `num_images` images."""
+    is_uint8_image = images.dtype == np.uint8 and (images.ndim == 3 or (images.ndim == 4 and images.shape[3] in (1, 3)))
+    if not is_uint8_image or len(images) != num_images:
         raise InputError(
             Fault(
-                "data",
-                f"{what.removeprefix('data: ')} must be {count} images, uint8 of shape (N, H, W) or (N, H, W, 3); "
-                f"got {images.dtype} {images.shape}",
+                where,
+                expected=f"{num_images} images, uint8 of shape (N, H, W) or (N, H, W, 3)",
+                got=f"{images.dtype} {images.shape}",
             )
         )

@@ -1,4 +1,4 @@
-"""``csv:PATH``: a table with a row per image: its path, its label or labels, and any further columns."""
+"""``csv:PATH``: a table with one row per image: its path, its label or labels, and any further columns."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from lrstudy.errors import Fault, InputError, unknown
 
 @dataclass(frozen=True)
 class CsvFile:
-    """A CSV file with a header. Paths of images start at `root`, by default the folder of the file.
+    """A CSV file with a header. Image paths are relative to `root`, by default the folder of the file.
 
-    The label column holds one label; or several joined by ``|``, if `multilabel` is true, or None and any cell has a ``|``.
-    Where the default column `label` is missing, `labels` is read. A column `split` or `part` that holds nothing
-    but train, val (validation) and test gives the parts.
+    The label column holds one label, or several joined by ``|``: always if `multilabel` is true, and if it is None as
+    soon as any cell contains a ``|``. If the default column `label` is missing, `labels` is read instead. A column
+    `split` or `part` assigns the parts if it holds nothing but train, val (validation) and test.
     """
 
     path: Path
@@ -30,7 +30,7 @@ class CsvFile:
     multilabel: bool | None
 
     def fingerprint(self) -> dict[str, object]:
-        """Size and time of the file and of the images that it names, and the columns read."""
+        """Size and modification time of the file and of every image that it names, and the columns read."""
         files = []
         for file in [self.path, *self._images]:
             try:
@@ -50,7 +50,7 @@ class CsvFile:
         return labels, self._parts()
 
     def column(self, name: str) -> list[str]:
-        """A column, surrounding spaces removed."""
+        """The cells of a column, with surrounding spaces removed."""
         header, rows = self._table
         if name not in header:
             raise InputError(unknown(f"data: {self.path.name}", "column", name, header))
@@ -63,12 +63,10 @@ class CsvFile:
 
     @property
     def _label(self) -> str:
-        header = self._table[0]
-        return (
-            "labels"
-            if self.label_column == "label" and "label" not in header and "labels" in header
-            else self.label_column
-        )
+        header, _ = self._table
+        if self.label_column == "label" and "label" not in header and "labels" in header:
+            return "labels"
+        return self.label_column
 
     @cached_property
     def _images(self) -> list[Path]:
@@ -81,15 +79,17 @@ class CsvFile:
         return [folder / name for name in names]
 
     def _parts(self) -> list[int]:
+        header, rows = self._table
         for name in PART_COLUMNS:
-            if name in self._table[0]:
-                found = parts_of(self.column(name), f"data: {self.path.name}, column {name!r}")
-                if found is not None:
-                    return found
-        return [POOL] * len(self._table[1])
+            if name in header:
+                parts = parts_of(self.column(name), f"data: {self.path.name}, column {name!r}")
+                if parts is not None:
+                    return parts
+        return [POOL] * len(rows)
 
     @cached_property
     def _table(self) -> tuple[list[str], list[list[str]]]:
+        """The header and the rows; rows without any cell are skipped."""
         try:
             with self.path.open(newline="", encoding="utf-8-sig") as file:
                 header, *rows = [row for row in csv.reader(file) if row] or [[]]
@@ -97,9 +97,8 @@ class CsvFile:
             raise InputError(Fault("data", f"{self.path} cannot be read as CSV ({error})")) from None
         ragged = next((number for number, row in enumerate(rows, start=2) if len(row) != len(header)), None)
         if ragged is not None:
+            num_cells = len(rows[ragged - 2])
             raise InputError(
-                Fault(
-                    "data", f"{self.path.name} has {len(header)} columns, but line {ragged} has {len(rows[ragged - 2])}"
-                )
+                Fault("data", f"{self.path.name} has {len(header)} columns, but line {ragged} has {num_cells}")
             )
         return [name.strip() for name in header], rows

@@ -23,12 +23,12 @@ class Digits(WithoutColumns):
         return {"source": "digits", "scikit-learn": version("scikit-learn")}
 
     def labels(self) -> tuple[list[Label], list[int]]:
-        """The ten digits as integers, all in the pool."""
+        """The digits 0 ... 9 as integers, all in the pool."""
         target = self._load().target.tolist()
         return target, [POOL] * len(target)
 
     def images(self) -> Iterator[tuple[str, Encoded]]:
-        """Grey pixels; the stored 0 ... 16 become 0 ... 255, rounded."""
+        """Grey pixels: the stored 0 ... 16 scaled to 0 ... 255 and rounded."""
         pixels = np.rint(self._load().images * (255 / 16)).astype(np.uint8)
         return ((f"digit {index}", image) for index, image in enumerate(pixels))
 

@@ -1,4 +1,4 @@
-"""Folders and files that sources are made of."""
+"""Reading the folders and files that sources consist of."""
 
 from __future__ import annotations
 
@@ -11,20 +11,24 @@ from lrstudy.errors import Fault, InputError
 
 
 def given_parts(folder: Path, names: list[str], ending: str) -> list[tuple[str, int]]:
-    """Those of `names` that are parts, the pool first. Raises InputError if two mean the same one."""
-    found: dict[int, str] = {}
+    """Those of `names` that denote a part, each with its part, pool first. Raises InputError if two denote the same part.
+
+    `ending` is appended to names in the message.
+    """
+    name_of_part: dict[int, str] = {}
     for name in names:
         part = PART_NAMES.get(name.lower())
-        if part is not None and part in found:
-            both = " and ".join(f"{each}{ending}" for each in (found[part], name))
+        if part is None:
+            continue
+        if part in name_of_part:
+            both = " and ".join(f"{each}{ending}" for each in (name_of_part[part], name))
             raise InputError(Fault("data", f"{folder} has both {both}; keep one of them"))
-        if part is not None:
-            found[part] = name
-    return [(found[part], part) for part in sorted(found)]
+        name_of_part[part] = name
+    return [(name_of_part[part], part) for part in sorted(name_of_part)]
 
 
 def listing(folder: Path) -> list[os.DirEntry[str]]:
-    """What a folder holds, sorted by name, without hidden entries."""
+    """The entries of a folder, sorted by name, without hidden ones. Raises InputError if it cannot be read."""
     try:
         with os.scandir(folder) as entries:
             return sorted((e for e in entries if not e.name.startswith(".")), key=lambda e: e.name)
@@ -37,7 +41,7 @@ def listing(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def stat(root: Path, files: Iterable[Path]) -> list[list[object]]:
-    """Path relative to `root`, size and modification time (ns) of each file."""
+    """Path relative to `root`, size in bytes and modification time in ns of each file. Raises InputError."""
     rows: list[list[object]] = []
     for file in files:
         try:

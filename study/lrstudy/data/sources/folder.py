@@ -1,4 +1,4 @@
-"""``folder:PATH``: image files in one folder per class, or in folders of parts that hold such folders."""
+"""``folder:PATH``: image files in one folder per class, optionally below one folder per part."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ EXTENSIONS = frozenset(
 class Folder(WithoutColumns):
     """Image files in one folder per class: PATH/CLASS/*, or PATH/{train,val,test}/CLASS/* (also valid, validation, dev, ...).
 
-    The second layout is meant if PATH/train exists; other folders beside it are then not read. Hidden
-    files and files without an image's extension are passed over, as torchvision's ImageFolder does.
+    The second layout applies if PATH/train exists; folders beside it that are not parts are then ignored. Hidden files
+    and files without an image extension are skipped, as in torchvision's ImageFolder.
     """
 
     path: Path
@@ -59,22 +59,18 @@ class Folder(WithoutColumns):
         return ((str(file.relative_to(self.path)), file) for _, _, file in self._files())
 
     def _files(self) -> list[tuple[str, int, Path]]:
-        parts = self._parts()
-        found = []
-        for folder, part in parts:
-            classes = [entry for entry in listing(folder) if entry.is_dir()]
-            if not classes:
-                expected = "one folder of images per class, or train/ and test/ with such folders"
-                raise InputError(Fault("data", f"the folder {folder} has no class folders; expected {expected}"))
-            for entry in classes:
+        """Class name, part and path of every image."""
+        files = []
+        for folder, part in self._parts():
+            for entry in _class_folders(folder):
                 images = _images_in(Path(entry.path))
                 if part == POOL and not images:
                     endings = ", ".join(sorted(EXTENSIONS))
                     raise InputError(
                         Fault("data", f"the class folder {entry.path} has no images (files ending in {endings})")
                     )
-                found += [(entry.name, part, image) for image in images]
-        return found
+                files += [(entry.name, part, image) for image in images]
+        return files
 
     def _parts(self) -> list[tuple[Path, int]]:
         names = [entry.name for entry in listing(self.path) if entry.is_dir()]
@@ -83,8 +79,17 @@ class Folder(WithoutColumns):
         return [(self.path / name, part) for name, part in given_parts(self.path, names, "/")]
 
 
+def _class_folders(folder: Path) -> list[os.DirEntry[str]]:
+    """The folders in a folder, sorted by name. Raises InputError if there are none."""
+    classes = [entry for entry in listing(folder) if entry.is_dir()]
+    if not classes:
+        expected = "one folder of images per class, or train/ and test/ with such folders"
+        raise InputError(Fault("data", f"the folder {folder} has no class folders; expected {expected}"))
+    return classes
+
+
 def _images_in(folder: Path) -> list[Path]:
-    """Image files directly in a class folder, sorted by name; a folder within it is a fault."""
+    """Image files directly in a class folder, sorted by name. Raises InputError if it contains a folder."""
     images = []
     for entry in listing(folder):
         if entry.is_dir():

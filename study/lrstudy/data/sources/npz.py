@@ -21,7 +21,11 @@ _PARTS = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class NpzFile(WithoutColumns):
-    """{train,val,test}_images, uint8 (N, H, W) or (N, H, W, 3), and ..._labels, integers (N,), (N, 1), or 0 and 1 (N, K)."""
+    """A file with the arrays train_images and train_labels, and optionally the same for val and test.
+
+    Images are uint8 of shape (N, H, W) or (N, H, W, 3). Labels are integers of shape (N,) or (N, 1), or 0 and 1 of shape
+    (N, K) if an example may have several.
+    """
 
     path: Path
 
@@ -34,7 +38,7 @@ class NpzFile(WithoutColumns):
         return {"source": "npz", "files": [[str(self.path), status.st_size, status.st_mtime_ns]]}
 
     def labels(self) -> tuple[list[Label], list[int]]:
-        """Class numbers; several labels are named by their column."""
+        """Class numbers; of several labels, each is named after its column."""
         labels: list[Label] = []
         parts: list[int] = []
         for part, _, values in self._arrays:
@@ -57,24 +61,16 @@ class NpzFile(WithoutColumns):
             raise InputError(
                 Fault("data", f"{self.path} is not a readable .npz file ({error or 'it is empty'})")
             ) from None
-        found = []
-        for part in _PARTS:
-            if f"{part}_images" in stored and f"{part}_labels" in stored:
-                images, labels = stored[f"{part}_images"], stored[f"{part}_labels"]
-                if labels.ndim == 0:
-                    raise InputError(
-                        Fault("data", f"{self.path.name}: {part}_labels must be one for each image; got a single value")
-                    )
-                check_images(images, len(labels), f"{self.path.name}: {part}_images")
-                found.append((part, images, labels))
-        if len({images.shape[3:] for _, images, _ in found}) > 1:
-            kinds = ", ".join(f"{part} {images.shape}" for part, images, _ in found)
+        arrays = [self._part(part, stored) for part in _PARTS if {f"{part}_images", f"{part}_labels"} <= stored.keys()]
+        if len({images.shape[3:] for _, images, _ in arrays}) > 1:
             raise InputError(
                 Fault(
-                    "data", f"{self.path.name}: expected images of one kind in all parts, grey or colour; got {kinds}"
+                    f"data: {self.path.name}",
+                    expected="images of one kind in all parts, grey or colour",
+                    got=", ".join(f"{part} {images.shape}" for part, images, _ in arrays),
                 )
             )
-        if not found or found[0][0] != "train":
+        if not arrays or arrays[0][0] != "train":
             raise InputError(
                 Fault(
                     "data",
@@ -82,16 +78,24 @@ class NpzFile(WithoutColumns):
                     f"holds {', '.join(sorted(stored)) or 'nothing'}",
                 )
             )
-        return found
+        return arrays
+
+    def _part(self, part: str, stored: dict[str, NDArray[Any]]) -> tuple[str, NDArray[np.uint8], NDArray[Any]]:
+        """Name, images and labels of one part. Raises InputError for arrays that are neither images nor labels."""
+        images, labels = stored[f"{part}_images"], stored[f"{part}_labels"]
+        if labels.ndim == 0:
+            where = f"data: {part}_labels of {self.path.name}"
+            raise InputError(Fault(where, expected="one label for each image", got="a single value"))
+        check_images(images, len(labels), f"data: {part}_images of {self.path.name}")
+        return part, images, labels
 
 
 def _label_rows(values: NDArray[Any], where: str) -> list[Label]:
-    """Labels of each row: the numbers, or the columns that are 1."""
+    """The labels of each row: its number, or the columns that are 1. Raises InputError, placed at `where`."""
     values = values[:, 0] if values.ndim == 2 and values.shape[1] == 1 else values
-    fits = values.ndim == 1 and values.dtype.kind in "iubUS"
-    if values.ndim == 2 and values.dtype.kind in "iub":
-        fits = bool(np.isin(values, (0, 1)).all())
-    if not fits:
+    is_classes = values.ndim == 1 and values.dtype.kind in "iubUS"
+    is_indicators = values.ndim == 2 and values.dtype.kind in "iub" and bool(np.isin(values, (0, 1)).all())
+    if not (is_classes or is_indicators):
         raise InputError(
             Fault(
                 where,

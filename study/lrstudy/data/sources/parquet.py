@@ -1,4 +1,4 @@
-"""``parquet:PATH``: a file, or a folder with one for each part; images as bytes, labels in a column."""
+"""``parquet:PATH``: one file, or a folder with one file per part; images as bytes, labels in a column."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from lrstudy.data.sources.base import PART_COLUMNS, Encoded
 from lrstudy.data.sources.files import given_parts, listing, stat
 from lrstudy.errors import Fault, InputError, unknown
 
-_ROWS = 256  # rows of a Parquet file held in memory at once
+_BATCH_ROWS = 256
+"""Rows of a Parquet file that are held in memory at once."""
 
 
 @dataclass(frozen=True)
 class Parquet:
     """A Parquet file, or a folder with train.parquet and optionally validation.parquet and test.parquet.
 
-    The image column holds the bytes of image files, or structs with a field `bytes`; the label column
-    holds integers, booleans or strings, or, where an example may have several, lists of names or names joined by ``|``.
+    The image column holds the bytes of image files, or structs with a field `bytes`. The label column holds integers,
+    booleans or strings; or, if an example may have several labels, lists of names or names joined by ``|``.
     """
 
     path: Path
@@ -36,7 +37,7 @@ class Parquet:
         return {"source": "parquet", "path": str(self.path), "columns": columns, "files": files}
 
     def labels(self) -> tuple[list[Label], list[int]]:
-        """The label column of all files, read as one; a missing label is a fault."""
+        """The label column of all files, read as one. Raises InputError for a missing label."""
         rows: list[Any] = []
         parts: list[int] = []
         kinds: dict[str, str] = {}
@@ -46,8 +47,10 @@ class Parquet:
             rows += column.to_pylist()
             parts += [part] * len(column)
         if len(set(kinds.values())) > 1:
-            said = ", ".join(f"{kind} in {name}" for name, kind in kinds.items())
-            raise InputError(Fault("data", f"the column {self.label_column!r} holds {said}; expected one kind"))
+            kinds_by_file = ", ".join(f"{kind} in {name}" for name, kind in kinds.items())
+            raise InputError(
+                Fault("data", f"the column {self.label_column!r} holds {kinds_by_file}; expected one kind")
+            )
         where = f"data: the column {self.label_column!r}"
         if "lists" in kinds.values():
             return labels_of(rows, where, self.multilabel), self._parts(parts)
@@ -57,6 +60,7 @@ class Parquet:
         return labels_of(["" if row is None else row for row in rows], where, self.multilabel), self._parts(parts)
 
     def _kind(self, file: Path, column: Any) -> str:
+        """What a column of labels holds: ``lists``, ``integers`` or ``strings``. Raises InputError for anything else."""
         import pyarrow.types as types
 
         if types.is_list(column.type) or types.is_large_list(column.type):
@@ -74,13 +78,13 @@ class Parquet:
         )
 
     def _parts(self, parts: list[int]) -> list[int]:
-        """Those of a column `split` or `part` of a single file, as in a CSV file; else the files'."""
+        """The parts that a single file names in a column `split` or `part`, as a CSV file may; otherwise `parts`."""
         names = column_names(self._files()[0][0]) if not self.path.is_dir() else []
         for name in PART_COLUMNS:
             if name in names and name != self.label_column:
-                found = parts_of(self.column(name), f"data: the column {name!r}")
-                if found is not None:
-                    return found
+                named = parts_of(self.column(name), f"data: the column {name!r}")
+                if named is not None:
+                    return named
         return parts
 
     def _read(self, file: Path, name: str) -> Any:
@@ -96,7 +100,7 @@ class Parquet:
         return column.dictionary_decode() if types.is_dictionary(column.type) else column
 
     def column(self, name: str) -> list[str]:
-        """A column of all files as text; empty where it has no value."""
+        """A column of all files as text; an empty string for a missing value."""
         values: list[str] = []
         for file, _ in self._files():
             with self._opened(file) as table:
@@ -106,17 +110,18 @@ class Parquet:
         return values
 
     def images(self) -> Iterator[tuple[str, Encoded]]:
-        """Bytes of each row, at most 256 rows of a row group at a time; b"" where a row has none."""
+        """The bytes of each row's image, b"" for a row without; at most 256 rows of a row group are read at a time."""
         for file, _ in self._files():
             with self._opened(file) as table:
                 row = 0
-                for batch in table.iter_batches(_ROWS, columns=[self.image_column]):
+                for batch in table.iter_batches(_BATCH_ROWS, columns=[self.image_column]):
                     for value in batch[0].to_pylist():
                         encoded = value.get("bytes") if isinstance(value, dict) else value
                         yield f"{file.name} row {row}", encoded or b""
                         row += 1
 
     def _files(self) -> list[tuple[Path, int]]:
+        """The files, each with the part that its name denotes. Raises InputError."""
         if not self.path.is_dir():
             if not self.path.exists():
                 raise InputError(Fault("data", f"there is no file or folder {self.path}"))
@@ -134,7 +139,7 @@ class Parquet:
         return [(self.path / f"{stem}.parquet", part) for stem, part in given_parts(self.path, stems, ".parquet")]
 
     def _opened(self, file: Path) -> Any:
-        """The file as a pyarrow ParquetFile, with both columns checked."""
+        """The file as a pyarrow ParquetFile. Raises InputError unless it has both columns and the first holds images."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -143,12 +148,17 @@ class Parquet:
         except (OSError, pa.ArrowException) as error:
             reason = " ".join(str(error).split())[:200]
             raise InputError(Fault("data", f"{file} is not a readable Parquet file ({reason})")) from None
-        schema = table.schema_arrow
+        self._check_columns(file, table.schema_arrow)
+        return table
+
+    def _check_columns(self, file: Path, schema: Any) -> None:
+        import pyarrow.types as types
+
         for column in (self.image_column, self.label_column):
             if column not in schema.names:
                 raise InputError(unknown(f"data: {file.name}", "column", column, schema.names))
         stored = schema.field(self.image_column).type
-        if pa.types.is_struct(stored) and stored.get_field_index("bytes") >= 0:
+        if types.is_struct(stored) and stored.get_field_index("bytes") >= 0:
             stored = stored.field("bytes").type
         if not _is_bytes(stored):
             raise InputError(
@@ -158,11 +168,10 @@ class Parquet:
                     "files, or structs with a field `bytes`",
                 )
             )
-        return table
 
 
 def column_names(file: Path, where: str = "data") -> list[str]:
-    """The columns of a Parquet file. Raises InputError, which begins with `where`, if it is none."""
+    """The columns of a Parquet file. Raises InputError, placed at `where`, if it is not a Parquet file."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -1,4 +1,4 @@
-"""Torchvision's own data sets by name: read where they lie, downloaded where that is allowed."""
+"""Torchvision's built-in data sets by name: read from disk, and downloaded first if that is allowed."""
 
 from __future__ import annotations
 
@@ -33,22 +33,23 @@ SETS: dict[str, tuple[str, tuple[dict[str, Any], ...]]] = {
     "oxfordiiitpet": ("OxfordIIITPet", ({"split": "trainval"}, {"split": "test"})),
     "eurosat": ("EuroSAT", ({},)),
 }
-"""Name -> torchvision's class, and the arguments that give its training part and, if it has one, its test part."""
+"""Name -> torchvision's class, and the arguments that select its training part and, if it has one, its test part."""
 
 TIMEOUT_S = 10.0
+"""Socket timeout while torchvision downloads."""
 _DEFAULT_ROOT = "~/.cache/lrstudy/torchvision"
 
 
 @dataclass(frozen=True)
 class TorchvisionSet:
-    """One of SETS; its files lie below `root` as torchvision lays them."""
+    """One of SETS, with its files below `root` in torchvision's layout."""
 
     name: str
     root: str | None
     download: bool
 
     def fingerprint(self) -> dict[str, object]:
-        """Name, torchvision's version, and size and time of the files: the data is opened, downloaded first if need be."""
+        """Name, torchvision's version, and size and modification time of the files; opens the data, which may download it."""
         self._opened  # noqa: B018  # so that the files are there
         files = blake2b(digest_size=16)
         for path in sorted(path for path in self._folder.rglob("*") if path.is_file()):
@@ -63,11 +64,11 @@ class TorchvisionSet:
         }
 
     def labels(self) -> tuple[list[Label], list[int]]:
-        """Class names where torchvision knows them, else numbers; and which of its parts an example is in."""
+        """Class names if torchvision has them, otherwise class numbers; and the part of torchvision that each is from."""
         labels: list[Label] = []
         parts: list[int] = []
         for part, data in zip((POOL, TEST), self._opened, strict=False):
-            # QMNIST's targets are rows of which the first value is the class.
+            # Each of QMNIST's targets is a row whose first value is the class.
             numbers = [int(value) for value in np.asarray(_targets(data)).reshape(len(data), -1)[:, 0]]
             names = getattr(data, "classes", None)
             labels += [str(names[number]) for number in numbers] if names else numbers
@@ -75,7 +76,7 @@ class TorchvisionSet:
         return labels, parts
 
     def column(self, name: str) -> list[str]:
-        """There is none."""
+        """Always raises InputError: there are no further columns."""
         raise InputError(Fault("data", f"there is no column {name!r}: {self.name} has images and labels only"))
 
     def images(self) -> Iterator[tuple[str, Encoded]]:
@@ -86,7 +87,7 @@ class TorchvisionSet:
 
     @property
     def _folder(self) -> Path:
-        """A folder of its own where none is named, so that what else is downloaded does not look like a change."""
+        """`root`; by default a separate folder for each set, so that downloading another one does not change the fingerprint."""
         return Path(self.root) if self.root else Path(_DEFAULT_ROOT).expanduser() / self.name
 
     @cached_property

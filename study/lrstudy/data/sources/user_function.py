@@ -1,4 +1,4 @@
-"""``./mine.py:load``: what a user's own function gives."""
+"""``./mine.py:load``: the data that a user's own function returns."""
 
 from __future__ import annotations
 
@@ -18,72 +18,77 @@ from lrstudy.errors import Fault, InputError, unknown
 
 @dataclass(frozen=True)
 class UserFunction:
-    """``def load() -> dict``: `images`, uint8 (N, H, W[, 3]) or a list of paths; `labels`, N numbers or names, 0 and 1 (N, K),
-    or N lists of names; and optionally `part` (train, val or test for each) and further columns such as a patient."""
+    """A function ``def load() -> dict`` in a user's file.
+
+    The dictionary holds `images`, uint8 of shape (N, H, W[, 3]) or a list of N paths; `labels`, N numbers or names, 0 and
+    1 of shape (N, K), or N lists of names; optionally `part`, N times train, val or test; and optionally further columns
+    such as a patient, each with N values.
+    """
 
     reference: str
 
     def fingerprint(self) -> dict[str, object]:
-        """The digest of the source; data that changes behind an unchanged function is not noticed."""
+        """The digest of the source code; if the function returns other data with the same code, that goes unnoticed."""
         return {"source": "own", "digest": user_code.digest(self.reference)}
 
     def labels(self) -> tuple[list[Label], list[int]]:
-        """What the function gives as `labels` and `part`."""
-        given, count = self._given, len(self._given["images"])
-        rows = labels_of(list(given["labels"]), self._what("labels"))
-        if "part" not in given:
-            return rows, [POOL] * count
-        return rows, parts_of(self._per_image("part"), self._what("part"), must=True) or []
+        """The function's `labels`, and its `part` or, without one, the pool for every example."""
+        labels = labels_of(list(self._data["labels"]), self._where("labels"))
+        if "part" not in self._data:
+            return labels, [POOL] * len(self._data["images"])
+        return labels, parts_of(self._per_image("part"), self._where("part"), is_required=True) or []
 
     @property
     def columns(self) -> list[str]:
-        """Further columns that the function gives."""
-        return [str(name) for name in self._given if name not in ("images", "labels", "part")]
+        """Names of the further columns that the function returns."""
+        return [str(name) for name in self._data if name not in ("images", "labels", "part")]
 
     def column(self, name: str) -> list[str]:
-        """A further value that the function gives, one per image."""
-        if name not in self._given:
-            raise InputError(unknown(self._what("column"), "column", name, list(self._given)))
+        """One of the function's columns as text, one value per image."""
+        if name not in self._data:
+            raise InputError(unknown(self._where("column"), "column", name, list(self._data)))
         return [as_text(value.item() if hasattr(value, "item") else value) for value in self._per_image(name)]
 
     def images(self) -> Iterator[tuple[str, Encoded]]:
-        """Pixels or paths; a relative path starts at the folder of the user's file."""
+        """Pixels or paths; relative paths start at the folder of the user's file."""
         folder = user_code.Reference.parse(self.reference).path.parent
-        for row, image in enumerate(self._given["images"]):
+        for row, image in enumerate(self._data["images"]):
             yield f"image {row}", folder / image if isinstance(image, (str, Path)) else np.asarray(image)
 
     def _per_image(self, name: str) -> list[Any]:
-        """A value of the function's as a list with one item for each image. Raises InputError."""
-        values, count = self._given[name], len(self._given["images"])
-        found = None if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Iterable) else list(values)
-        if found is None or len(found) != count:
-            got = f"{len(found)} values" if found is not None else f"{values!r:.60}"
-            raise InputError(Fault(self._what(name), expected=f"one for each of {count} images", got=got))
-        return found
+        """One of the function's values as a list. Raises InputError unless it has one item per image."""
+        value, num_images = self._data[name], len(self._data["images"])
+        is_list = isinstance(value, Iterable) and not isinstance(value, (str, bytes, Mapping))
+        items = list(value) if is_list else None
+        if items is None or len(items) != num_images:
+            got = f"{len(items)} values" if items is not None else f"{value!r:.60}"
+            raise InputError(Fault(self._where(name), expected=f"one for each of {num_images} images", got=got))
+        return items
 
     @cached_property
-    def _given(self) -> Mapping[str, Any]:
+    def _data(self) -> Mapping[str, Any]:
+        """What the function returns; it is called once. Raises InputError if it fails or the result is malformed."""
         function = user_code.load(self.reference, "data")
         try:
-            given = function() if callable(function) else None
+            data = function() if callable(function) else None
         except Exception as error:
             raise InputError(Fault("data", f"{self.reference} failed ({type(error).__name__}: {error})")) from error
-        if not isinstance(given, Mapping) or not {"images", "labels"} <= set(given):
+        if not isinstance(data, Mapping) or not {"images", "labels"} <= set(data):
             raise InputError(Fault("data", f"{self.reference} must return a dict with images and labels"))
-        for name in ("images", "labels"):
-            if not hasattr(given[name], "__len__"):
-                raise InputError(Fault(self._what(name), expected="a list or an array", got=type(given[name]).__name__))
-        if len(given["images"]) != len(given["labels"]):
-            raise InputError(
-                Fault(
-                    self._what("labels"),
-                    expected=f"one for each of {len(given['images'])} images",
-                    got=str(len(given["labels"])),
-                )
-            )
-        if isinstance(given["images"], np.ndarray):
-            check_images(given["images"], len(given["labels"]), self._what("images"))
-        return given
+        self._check(data["images"], data["labels"])
+        return data
 
-    def _what(self, name: str) -> str:
+    def _check(self, images: Any, labels: Any) -> None:
+        """Raise InputError unless `images` and `labels` are lists or arrays of the same length."""
+        for name, value in (("images", images), ("labels", labels)):
+            if not hasattr(value, "__len__"):
+                raise InputError(Fault(self._where(name), expected="a list or an array", got=type(value).__name__))
+        if len(images) != len(labels):
+            expected = f"one for each of {len(images)} images"
+            raise InputError(Fault(self._where("labels"), expected=expected, got=str(len(labels))))
+        if isinstance(images, np.ndarray):
+            check_images(images, len(labels), self._where("images"))
+
+    def _where(self, name: str) -> str:
+        """Where a fault of one of the function's values stands, such as ``data: labels of mine.py:load``."""
         return f"data: {name} of {self.reference.rpartition('/')[2]}"
