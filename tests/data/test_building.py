@@ -67,7 +67,7 @@ def test_a_killed_build_goes_on_where_its_last_block_ended(tmp_path, monkeypatch
     spec, store = DataSpec(f"folder:{tmp_path / 'data'}"), tmp_path / "store"
     expected = prepare(spec, tmp_path / "undisturbed").digest
     monkeypatch.setattr(image_file, "BLOCK_BYTES", 8 * 8 * 3)
-    monkeypatch.setattr(decoding, "_TASK", 1)
+    monkeypatch.setattr(decoding, "_IMAGES_PER_TASK", 1)
     real, asked = decoding.decode, []
 
     def kills(encoded, *rest):
@@ -150,7 +150,7 @@ from lrstudy.data import decoding, image_file
 from lrstudy.data.cache import prepare
 from lrstudy.data.spec import DataSpec
 logging.basicConfig(level=logging.INFO)
-image_file.BLOCK_BYTES, decoding._TASK, real, decoded = 1, 1, decoding.decode, []
+image_file.BLOCK_BYTES, decoding._IMAGES_PER_TASK, real, decoded = 1, 1, decoding.decode, []
 def slow(encoded, *rest):
     decoded.append(encoded)
     while sys.argv[1] == "first" and len(decoded) > 5:

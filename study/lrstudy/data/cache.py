@@ -1,7 +1,7 @@
-"""Decode once: a data set as arrays on disk, found again by what the source looks like.
+"""The cache of decoded data: a data set as arrays on disk, looked up by the fingerprint of its source.
 
 An entry `folder/<key>/` holds images.npy, labels.npy, part.npy, group.npy and meta.json. The key covers the source's
-fingerprint and how images are decoded; the digest covers the content alone, and is what a lineage names.
+fingerprint and how images are decoded; the digest covers only the content, and is what a lineage's root contains.
 """
 
 from __future__ import annotations
@@ -29,23 +29,30 @@ from lrstudy.data.spec import ByColumn, DataSpec
 from lrstudy.settings import canonical_json
 
 CACHE_VERSION = 4
-"""Raised whenever the same source and spec would be decoded to other bytes, or the entry's layout changes."""
+"""Increment it whenever the same source and spec would be decoded to other bytes, or the layout of an entry changes."""
 
 log = logging.getLogger(__name__)
 
 _NAMED = ("images", "labels", "part")
-_ARRAYS = (*_NAMED, "group")  # groups shape splits, which have a name of their own
+"""Arrays that the digest covers. Groups are not among them: they act only through the split, which has its own digest."""
+_ARRAYS = (*_NAMED, "group")
 _BLOCK_BYTES = 1 << 24
 
 
 @dataclass(frozen=True, eq=False)
 class DataSet:
-    """Decoded examples. Arrays are read-only; `images` is a memory map.
+    """Decoded examples. Arrays are read-only.
 
-    `images` is uint8 of shape (N, channels, size, size); `labels` int64 of shape (N,), indices into the
-    sorted `classes`, or uint8 0 and 1 of shape (N, classes) where an example may have several; `part` uint8 of shape
-    (N,): 0 pool, 1 given for validation, 2 given for test; `group` int64 of shape (N,), indices into `groups`, or None.
-    `digest` (32 hexadecimal digits) covers images, labels, parts and the class names.
+    Args:
+        images: uint8 (N, channels, size, size), a memory map.
+        labels: int64 (N,), indices into `classes`; or uint8 0 and 1 of shape (N, classes) if an example may have several.
+        classes: Sorted names of the classes.
+        part: uint8 (N,), the part that the source assigns: 0 pool, 1 validation, 2 test.
+        group: int64 (N,), indices into `groups`; None without a group column.
+        groups: Sorted names of the groups; empty without a group column.
+        digest: 32 hexadecimal digits over images, labels, parts and class names.
+        channels: 1 or 3.
+        size: Pixels on both sides.
     """
 
     images: NDArray[np.uint8]
@@ -60,18 +67,26 @@ class DataSet:
 
 
 class DamagedError(Exception):
-    """A cache entry is incomplete or was altered."""
+    """A cache entry is incomplete or has been altered."""
 
 
 def prepare(
     spec: DataSpec, folder: Path, *, verify: bool = False, before_decoding: Callable[[], None] | None = None
 ) -> DataSet:
-    """The data set that `spec` describes, from the cache in `folder`, decoded first if it is not there.
+    """The data set that `spec` describes, from the cache; decoded first if it is not there, or damaged.
 
-    An entry that is damaged is rebuilt. Sizes, labels and class names are checked always; the pixels if the file was
-    touched since they were last read, or with `verify`. Safe to call from many processes at once: one decodes.
-    `before_decoding` is called if it is to be decoded, by this process or another one.
-    Raises InputError for what is wrong with the data, or a cache that cannot be written, StorageError for a full disk.
+    Sizes, labels and class names are always checked; pixels if the file was modified since they were last read, or with
+    `verify`. May be called by many processes at once: one of them decodes, the others wait.
+
+    Args:
+        spec: The data set.
+        folder: The cache. An entry is added, or rebuilt if it is damaged.
+        verify: Whether to check the pixels in any case.
+        before_decoding: Called if the data has to be decoded, whether by this process or another one.
+
+    Raises:
+        InputError: Something is wrong with the data, or the cache cannot be written.
+        StorageError: The disk is full.
     """
     source = open_source(spec)
     entry = folder / _key(source, spec)
@@ -85,11 +100,11 @@ def prepare(
         )
     if before_decoding:
         before_decoding()
-    from lrstudy.data import building  # needs Pillow, which a warm start does without
+    from lrstudy.data import building  # imports Pillow, which a warm start does not need
 
     with building.alone(entry, why) as place:
         try:
-            return load(entry, verify=verify)  # another process has built it meanwhile
+            return load(entry, verify=verify)  # another process may have built it meanwhile
         except DamagedError:
             if entry.exists():
                 log.warning(f"data: {why}.")
@@ -99,31 +114,46 @@ def prepare(
 
 
 def load(entry: Path, *, verify: bool = False) -> DataSet:
-    """The data set of one cache entry. Raises DamagedError if it is not what its meta.json says."""
+    """The data set of one cache entry. Raises DamagedError if its content does not match its meta.json."""
+    images_file = entry / "images.npy"
     try:
         meta = json.loads((entry / "meta.json").read_bytes())
-        files = meta["files"]
-        images, labels, part, group = (_read(entry / f"{name}.npy", files[name]) for name in _ARRAYS)
-        whole = meta["digest"] == _digest(meta["classes"], [files[name]["checksum"] for name in _NAMED])
-        checked = {"labels": labels, "part": part, "group": group}
-        if verify or (entry / "images.npy").stat().st_mtime_ns != files["images"]["modified_ns"]:
-            checked["images"] = images
-        whole = whole and all(files[name]["checksum"] == _checksum(array) for name, array in checked.items())
+        arrays = {name: _read(entry / f"{name}.npy", meta["files"][name]) for name in _ARRAYS}
+        read_at_ns = meta["files"]["images"]["modified_ns"]
+        checks_pixels = verify or images_file.stat().st_mtime_ns != read_at_ns
+        is_whole = _matches(meta, {name: a for name, a in arrays.items() if name != "images" or checks_pixels})
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DamagedError(f"{entry}: {error}") from error
-    if not whole:
+    if not is_whole:
         raise DamagedError(f"{entry}: the content does not have the recorded digest")
-    if "images" in checked:
-        with suppress(OSError):  # of somebody else, or read-only: then it is read again the next time
-            os.utime(entry / "images.npy", ns=(time.time_ns(), files["images"]["modified_ns"]))
-    channels, size = images.shape[1:3]
+    if checks_pixels:
+        with suppress(OSError):  # another user's file, or read-only: the next process will read the pixels again
+            os.utime(images_file, ns=(time.time_ns(), read_at_ns))
+    channels, size = arrays["images"].shape[1:3]
     groups = tuple(meta["groups"])
     return DataSet(
-        images, labels, tuple(meta["classes"]), part, group if groups else None, groups, meta["digest"], channels, size
+        images=arrays["images"],
+        labels=arrays["labels"],
+        classes=tuple(meta["classes"]),
+        part=arrays["part"],
+        group=arrays["group"] if groups else None,
+        groups=groups,
+        digest=meta["digest"],
+        channels=channels,
+        size=size,
     )
 
 
+def _matches(meta: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> bool:
+    """Whether the digest in `meta` is that of its checksums, and these are the checksums of `arrays`."""
+    files = meta["files"]
+    if meta["digest"] != _digest(meta["classes"], [files[name]["checksum"] for name in _NAMED]):
+        return False
+    return all(files[name]["checksum"] == _checksum(array) for name, array in arrays.items())
+
+
 def _key(source: Source, spec: DataSpec) -> str:
+    """The name of an entry's folder, 32 hexadecimal digits."""
     image = {"size": spec.image.size, "resize": spec.image.resize, "channels": spec.image.channels}
     columns = {
         "group": spec.group_column,
@@ -136,7 +166,7 @@ def _key(source: Source, spec: DataSpec) -> str:
 
 
 def _parts_key(spec: DataSpec) -> list[object] | None:
-    """What of the split shapes the parts that are stored: columns that parts go by, and whether the other is given."""
+    """The columns that test and validation are chosen by, and whether the other one is given: they decide the stored parts."""
     fractions = (spec.split.test, spec.split.validation)
     if not any(isinstance(fraction, ByColumn) for fraction in fractions):
         return None
@@ -144,6 +174,7 @@ def _parts_key(spec: DataSpec) -> list[object] | None:
 
 
 def _read(file: Path, recorded: dict[str, Any]) -> NDArray[Any]:
+    """An array, images as a memory map. Raises OSError or ValueError unless size, type and shape are as recorded."""
     if file.stat().st_size != recorded["bytes"]:
         raise ValueError(f"{file.name} has {file.stat().st_size} bytes, not {recorded['bytes']}")
     array: NDArray[Any] = np.load(file, mmap_mode="r" if file.stem == "images" else None, allow_pickle=False)
@@ -154,7 +185,7 @@ def _read(file: Path, recorded: dict[str, Any]) -> NDArray[Any]:
 
 
 def _describe(building: Path, classes: tuple[str, ...], groups: tuple[str, ...], spec: DataSpec) -> dict[str, Any]:
-    """meta.json: what the arrays hold, their checksums, and where they came from."""
+    """The content of meta.json: what the arrays hold, their checksums, and where they came from."""
     from PIL import __version__ as pillow
 
     arrays = {name: np.load(building / f"{name}.npy", mmap_mode="r") for name in _ARRAYS}
@@ -187,7 +218,7 @@ def _describe(building: Path, classes: tuple[str, ...], groups: tuple[str, ...],
 
 
 def _checksum(array: NDArray[Any]) -> str:
-    """Digest of an array's type, shape and elements, 32 hexadecimal digits."""
+    """Digest of an array's dtype, shape and elements, 32 hexadecimal digits."""
     digest = blake2b(canonical_json([array.dtype.str, *array.shape]), digest_size=16, person=b"lrstudy-array")
     flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
     for start in range(0, len(flat), _BLOCK_BYTES):

@@ -1,4 +1,4 @@
-"""From encoded images to pixels as a study's `image` asks (uint8, C x H x W), one or a stream of them."""
+"""Decodes images to the pixels that a study's `image` asks for (uint8, C x H x W), one by one or as a stream."""
 
 from __future__ import annotations
 
@@ -23,22 +23,36 @@ from lrstudy.data.spec import ImageSpec
 Pixels = NDArray[np.uint8]
 Named = tuple[str, Encoded]
 Decoded = tuple[str, Pixels | str]
-"""Name of an image, and its pixels or why there are none."""
+"""Name of an image, and its pixels or the reason why it cannot be decoded."""
 
 _GREY_MODES = frozenset(["1", "L", "LA", "La", "I", "F", "I;16", "I;16L", "I;16B", "I;16N"])
 _ORIENTATION = 0x0112  # the EXIF tag
-_TASK = 16  # images per task of a thread
-_THREADS_FROM_PIXELS = 96 * 96  # below, threads wait for each other: 32 x 32 took a third longer with two
+_IMAGES_PER_TASK = 16
+_THREADS_FROM_PIXELS = 96 * 96
+"""Smaller images are decoded in one thread, as several wait for each other: 32 x 32 took a third longer with two."""
 MOST_PIXELS = 64_000_000
-"""Larger images are refused unread: a few kilobytes can claim to be gigabytes, and the largest X-rays have 20 million."""
+"""Larger images are refused from their header alone: a file of a few kilobytes can decode to gigabytes. The largest X-rays
+have 20 million pixels."""
 
 
 def decode(encoded: Encoded, channels: int, size: int | None, resize: Literal["squash", "crop", "pad"]) -> Pixels:
-    """Pixels of shape (channels, H, W), turned upright by their EXIF orientation.
+    """The pixels of an image, rotated as its EXIF orientation says.
 
-    Colour becomes grey by ITU-R 601 luma, grey becomes three equal channels; transparency is dropped, as
-    by torchvision's ImageFolder; 16 bits are scaled to 8 over their full range. Scaling is bilinear with
-    antialiasing. Raises what Pillow raises, and ValueError for pixels without a known range.
+    Colour becomes grey by ITU-R 601 luma, grey becomes three equal channels; transparency is dropped, as in torchvision's
+    ImageFolder; 16 bits are scaled to 8 over their full range. Resizing is bilinear with antialiasing.
+
+    Args:
+        encoded: The image.
+        channels: 1 (grey) or 3 (RGB).
+        size: Pixels on both sides; None keeps the stored size.
+        resize: How an image of another shape gets `size`, see `ImageSpec`.
+
+    Returns:
+        uint8 of shape (channels, H, W).
+
+    Raises:
+        ValueError: Pixels whose range is not known, more than MOST_PIXELS of them, or no bytes.
+        Exception: Whatever Pillow raises for a file that it cannot read.
     """
     with _opened(encoded) as opened:
         turned = opened.getexif().get(_ORIENTATION, 1) != 1
@@ -50,11 +64,11 @@ def decode(encoded: Encoded, channels: int, size: int | None, resize: Literal["s
 
 
 def decoded(images: Iterator[Named], spec: ImageSpec, channels: int | None = None) -> Iterator[Decoded]:
-    """Decode in a few threads, keeping the order and a bounded number of images in memory.
+    """Decode a stream of images in a few threads, in order, with a bounded number of images in memory.
 
-    `channels` is what `spec` left open and an earlier image has decided; None: the first of these decides.
+    `channels` (1 or 3) is used if `spec.channels` is ``stored``; None takes those of the first readable image.
     """
-    Image.preinit()  # else the threads race to load Pillow's readers
+    Image.preinit()  # otherwise the threads race to load Pillow's readers
     head, first = _first_readable(images)
     stored = channels or (1 if first.mode in _GREY_MODES else 3)
     channels = {"rgb": 3, "grey": 1, "stored": stored}[spec.channels]
@@ -78,29 +92,31 @@ def decoded(images: Iterator[Named], spec: ImageSpec, channels: int | None = Non
 
 
 def _first_readable(images: Iterator[Named]) -> tuple[list[Named], Image.Image]:
-    """The images taken from the iterator to find one that opens, and that one (not loaded), or a blank."""
+    """The items taken from the iterator up to the first readable image, and that image, not loaded; a blank one if none is."""
     head = []
-    for name, encoded in islice(images, _TASK):
+    for name, encoded in islice(images, _IMAGES_PER_TASK):
         head.append((name, encoded))
         try:
             with _opened(encoded) as image:
                 return head, image
         except MemoryError:
             raise
-        except Exception:  # decoding meets it again and reports it
+        except Exception:  # reported later, when the image is decoded
             continue
     return head, Image.new("RGB", (1, 1))
 
 
 def _batches(head: list[Named], images: Iterable[Named]) -> Iterator[list[Named]]:
+    """`head`, then the rest of the images in lists of one task each."""
     if head:
         yield head
     images = iter(images)
-    while batch := list(islice(images, _TASK)):
+    while batch := list(islice(images, _IMAGES_PER_TASK)):
         yield batch
 
 
 def _attempt(encoded: Encoded, channels: int, spec: ImageSpec) -> Pixels | str:
+    """The pixels of an image, or the reason why it cannot be decoded."""
     try:
         return decode(encoded, channels, spec.size, spec.resize)
     except MemoryError:
@@ -114,7 +130,7 @@ def _attempt(encoded: Encoded, channels: int, spec: ImageSpec) -> Pixels | str:
 
 
 def _opened(encoded: Encoded) -> Image.Image:
-    """The image, its header read and its pixels not yet. Raises ValueError for one that would not fit the memory."""
+    """The image with only its header read. Raises ValueError if it has no bytes or more than MOST_PIXELS."""
     if isinstance(encoded, np.ndarray):
         return Image.fromarray(encoded[..., 0] if encoded.ndim == 3 and encoded.shape[2] == 1 else encoded)
     if not isinstance(encoded, Path) and not encoded:
@@ -123,7 +139,7 @@ def _opened(encoded: Encoded) -> Image.Image:
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit below is lower than Pillow's
         try:
             image = Image.open(encoded if isinstance(encoded, Path) else io.BytesIO(encoded))
-        except Image.DecompressionBombError:  # beyond Pillow's own limit, it does not say how large
+        except Image.DecompressionBombError:  # Pillow's own limit; its error does not give the size
             raise ValueError(f"too many pixels; at most {MOST_PIXELS / 1e6:g} million are decoded") from None
     if image.width * image.height > MOST_PIXELS:
         image.close()
@@ -140,7 +156,7 @@ def _as_mode(image: Image.Image, mode: str) -> Image.Image:
     elif image.mode in ("I", "F"):
         raise ValueError(f"pixels of mode {image.mode}, whose range is not known")
     elif image.mode in ("P", "PA"):
-        image = image.convert("RGBA")  # a palette may hold transparency, about which "RGB" warns
+        image = image.convert("RGBA")  # a palette may have transparency, and converting that to RGB warns
     return image.convert(mode)
 
 
@@ -150,7 +166,7 @@ def _resized(image: Image.Image, size: int, resize: Literal["squash", "crop", "p
         return image
     if resize == "squash":
         return image.resize((size, size), Image.Resampling.BILINEAR)
-    if resize == "crop":  # the square first: the long side of a strip would be scaled up with it
+    if resize == "crop":  # crop before resizing: otherwise the long side of a strip is scaled up for nothing
         side = min(width, height)
         left, top = (width - side) // 2, (height - side) // 2
         return image.resize((size, size), Image.Resampling.BILINEAR, (left, top, left + side, top + side))
@@ -158,4 +174,4 @@ def _resized(image: Image.Image, size: int, resize: Literal["squash", "crop", "p
     scaled = (max(1, round(width * scale)), max(1, round(height * scale)))
     image = image.resize(scaled, Image.Resampling.BILINEAR)
     left, top = (scaled[0] - size) // 2, (scaled[1] - size) // 2
-    return image.crop((left, top, left + size, top + size))  # beyond the image it gives black
+    return image.crop((left, top, left + size, top + size))  # crop fills black outside the image
