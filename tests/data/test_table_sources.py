@@ -410,12 +410,12 @@ def test_statistics_count_classes_groups_and_copies(tmp_path: Path) -> None:
     data = prepare(spec, tmp_path / "cache")
     chosen = SplitSpec("given", 3, "stratified")
     made = split(data.labels, data.part, chosen, None, data.classes)
-    assert Statistics.of(data, made).copies is None, "nobody has looked at the pixels"
+    assert Statistics.of(data, made).num_copies is None, "nobody has looked at the pixels"
     found = Statistics.of(data, made).with_copies(data, made)
     assert found.summary == "10 training, 3 validation, 3 test examples; 3 classes with 2 to 6 training examples each"
-    assert found.examples == {"train": 10, "validation": 3, "test": 3}
+    assert found.num_examples == {"train": 10, "validation": 3, "test": 3}
     assert found.counts["test"] == (2, 0, 1)
-    assert found.copies == 1
+    assert found.num_copies == 1
     assert found.undefined("test") == ["b"]
     notes = list(found.notes())
     assert any("In the test part b cannot be ranked" in note for note in notes)
@@ -444,4 +444,4 @@ def test_chest_x_rays_are_read_as_their_description_says(shared_data: Path, tmp_
         data, split(data.labels, data.part, SplitSpec("given", 0.15, "group"), None, (), data.group, data.groups)
     )
     assert found.undefined("test") == ["Fibrosis", "Hernia"]
-    assert found.groups == 682
+    assert found.num_groups == 682

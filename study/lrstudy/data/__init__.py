@@ -1,1 +1,1 @@
-"""Where examples come from, how they are decoded, kept, divided into parts and read in batches."""
+"""Where examples come from, and how they are decoded, cached, split into parts and read in batches."""

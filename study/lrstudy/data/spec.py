@@ -1,4 +1,4 @@
-"""What a study says about its data: plain descriptions, no arrays, no torch."""
+"""A study's description of its data: plain values, without arrays or torch."""
 
 from __future__ import annotations
 
@@ -6,16 +6,19 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 AUGMENTATIONS = ("none", "flip", "crop_flip")
-"""The built-in augmentations, made for whole batches."""
+"""The built-in augmentations, which are computed for whole batches."""
 
 
 @dataclass(frozen=True)
 class ImageSpec:
-    """How an image becomes an array of uint8: `size` pixels on both sides (None: as stored, all alike).
+    """How an image becomes an array of uint8.
 
-    `resize`: `squash` changes the aspect ratio; `crop` scales the short side and cuts the centre; `pad`
-    scales the long side and adds black. `channels`: `rgb`, `grey`, or `stored` (as in the first image).
-    `normalize`: `imagenet` constants, `data` (mean and deviation of the training set), or `none` (0 ... 1).
+    Args:
+        size: Pixels on both sides; None keeps the stored size, which must then be the same for all images.
+        resize: ``squash`` changes the aspect ratio; ``crop`` scales the short side and cuts out the centre; ``pad`` scales
+            the long side and adds black.
+        channels: ``rgb``, ``grey``, or ``stored`` (as in the first image).
+        normalize: ``imagenet`` constants, ``data`` (mean and deviation of the training set), or ``none`` (0 ... 1).
     """
 
     size: int | None = None
@@ -26,7 +29,7 @@ class ImageSpec:
 
 @dataclass(frozen=True)
 class ByColumn:
-    """The examples whose `column` holds `value`, both as text."""
+    """The examples whose `column` has `value`, compared as text."""
 
     column: str
     value: str
@@ -34,10 +37,14 @@ class ByColumn:
 
 @dataclass(frozen=True)
 class SplitSpec:
-    """How examples are divided. `test` and `validation` are each a fraction, a count, `given` by the source, or a column.
+    """How examples are divided.
 
-    `by`: `stratified` keeps the share of every class (of several labels, the rarest that an example has counts);
-    `group` keeps the examples of a group together; `random` does neither.
+    Args:
+        test: A fraction in (0, 1), a count of at least 1, ``given`` by the source, or the examples that a column names.
+        validation: The same for validation, see `splits.split` for what a fraction is taken of.
+        by: ``stratified`` keeps the share of every class (an example with several labels counts for its rarest);
+            ``group`` keeps the examples of a group together; ``random`` does neither.
+        seed: The draw is a function of it.
     """
 
     test: float | int | Literal["given"] | ByColumn = "given"
@@ -48,14 +55,21 @@ class SplitSpec:
 
 @dataclass(frozen=True)
 class DataSpec:
-    """A data set: where it lies, which columns to read, how images and splits are made.
+    """A data set: where it is stored, which columns to read, and how to decode and split it.
 
-    `source` is `digits`, the name of a torchvision set, `KIND:PATH` with a kind of `folder`, `parquet`, `csv` or `npz`,
-    or a reference to a user's function; paths are absolute. `root` is where the paths of a CSV file start, or where
-    torchvision's files lie, which `download` may fetch. `group_column` names what must not be divided, such as a
-    patient. `multilabel` says whether an example may have several labels (None: as the source looks); `label` chooses
-    one of them, to be told from its absence. `subset` keeps that many of the examples that are not test examples,
-    chosen by the split's rule and seed; None keeps all.
+    Args:
+        source: ``digits``, the name of a torchvision set, ``KIND:PATH`` with a kind of ``folder``, ``parquet``, ``csv`` or
+            ``npz``, or a reference to a user's function; paths are absolute.
+        image_column: The column of images, in a table.
+        label_column: The column of labels, in a table.
+        group_column: The column of what must not be divided between parts, such as a patient.
+        root: The folder to which the paths in a CSV file are relative, or the folder of torchvision's files.
+        download: Whether torchvision may download its files to `root`.
+        multilabel: Whether an example may have several labels; None if the source decides.
+        label: Reduces the labels to two classes: those with this label, and all others.
+        image: How to decode the images.
+        split: How to divide the examples.
+        subset: How many of the examples outside the test part to keep, chosen by the split's rule and seed; None keeps all.
     """
 
     source: str

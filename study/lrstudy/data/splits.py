@@ -1,8 +1,8 @@
-"""Who trains, who validates, who tests: index arrays that depend on labels, rule and seed alone.
+"""Division into training, validation and test parts: index arrays that depend only on labels, rule and seed.
 
-Every example draws one 64-bit key per purpose from the raw stream of PCG64, whose values NumPy keeps
-across versions, and a part takes the examples with the lowest keys. So a smaller `subset` lies within a
-larger one (under `random` exactly, under `stratified` up to one example per class).
+Every example gets one 64-bit key per purpose from the raw stream of PCG64, whose values NumPy keeps across versions, and a
+part takes the examples with the lowest keys. So a smaller `subset` is contained in a larger one (exactly under ``random``,
+up to one example per class under ``stratified``).
 """
 
 from __future__ import annotations
@@ -23,11 +23,12 @@ from lrstudy.errors import Fault, InputError, unknown
 
 Indices = NDArray[np.int64]
 Keys = NDArray[np.uint64]
+"""One random key per example, or per group."""
 
 
 @dataclass(frozen=True, eq=False)
 class Splits:
-    """Indices into the data set: int64, sorted, disjoint. `digest` (32 hex digits) names all three."""
+    """Indices into the data set: int64, sorted, disjoint. `digest` (32 hexadecimal digits) covers all three."""
 
     train: Indices
     validation: Indices
@@ -44,22 +45,36 @@ def split(
     group: Indices | None = None,
     groups: Sequence[str] = (),
 ) -> Splits:
-    """Divide the examples: first the test part, then `subset` of the rest, of which some validate.
+    """Divide the examples: first take the test part, then reduce the rest to `subset`, then take validation from that.
 
-    A fraction or count of test is taken from all examples that are not `given` to validation; then of
-    `subset` (which also thins a given validation part, in proportion); then validation takes its own from
-    what is left. A part that the source gives but the spec draws by fraction or count returns to the pool.
+    A fraction or count of test is taken from all examples that are not ``given`` to validation. `subset` is taken from
+    what is left, and also reduces a given validation part, in proportion. Validation is taken from the subset. A part that
+    the source gives but the spec draws by fraction or count returns to the pool; one that is chosen by a column counts as
+    given here.
 
-    `stratified`: each class gives its share, by largest remainder, so that counts are exact; it keeps at
-    least one example for training as long as larger classes can give instead. A class too small for its
-    share to reach one example is then absent from validation or test. That is allowed, because refusing
-    would shut out rare classes: metrics averaged over classes must skip it.
+    ``stratified``: each class contributes in proportion to its size, by largest remainder, so counts are exact. A class
+    keeps at least one example for training as long as larger classes can contribute instead. A class too small for its
+    share to reach one example is then absent from validation or test. That is allowed, because refusing it would exclude
+    rare classes: metrics averaged over classes must skip it.
 
-    `group`: the groups that `group` numbers are never divided: groups are drawn, those left out that would lead away from
-    the share, so counts are not exact. A part that is chosen by a column is a given one here.
+    ``group``: whole groups are drawn, and those that would lead away from the wanted count are skipped, so counts are not
+    exact.
 
-    `classes` and `groups` name classes and groups in messages. Raises InputError for a fraction outside its range, a part
-    that is `given` but not there, an empty part, a class without a training example, and a group in two parts.
+    Args:
+        labels: Class numbers, int64 (N,), or uint8 0 and 1 of shape (N, classes).
+        part: The part that the source assigns, uint8 (N,): POOL, VALIDATION or TEST.
+        spec: How to divide.
+        subset: How many of the examples outside the test part to keep; None keeps all.
+        classes: Names of the classes, for messages.
+        group: Group number of each example, int64 (N,); needed by ``group``. With any rule no group may be in two parts.
+        groups: Names of the groups, for messages.
+
+    Returns:
+        Sorted, disjoint indices of the three parts.
+
+    Raises:
+        InputError: A fraction or count out of range, a part that is ``given`` but not there, an empty part, a class without
+            a training example, or a group in two parts.
     """
     _check(spec, subset, group)
     test_fraction, validation_fraction = _fraction(spec.test), _fraction(spec.validation)
@@ -72,19 +87,19 @@ def split(
         test = _given("test", everyone[given_test])
     else:
         drawn_from = everyone[~given_validation] if validation_fraction == "given" else everyone
-        test = _draw("test", test_fraction, drawn_from, drawn_by, spec.seed, by_group, leave=True)
+        test = _draw("test", test_fraction, drawn_from, drawn_by, spec.seed, by_group, leaves_some=True)
     rest = np.setdiff1d(everyone, test, assume_unique=True)
 
     if validation_fraction == "given":
         _given("validation", rest[given_validation[rest]])
         drawn_by = drawn_by * 2 + given_validation
     if subset is not None:
-        rest = _draw("subset", subset, rest, drawn_by, spec.seed, by_group, leave=False)
+        rest = _draw("subset", subset, rest, drawn_by, spec.seed, by_group, leaves_some=False)
 
     if validation_fraction == "given":
         validation = rest[given_validation[rest]]
     else:
-        validation = _draw("validation", validation_fraction, rest, drawn_by, spec.seed, by_group, leave=True)
+        validation = _draw("validation", validation_fraction, rest, drawn_by, spec.seed, by_group, leaves_some=True)
     train = np.setdiff1d(rest, validation, assume_unique=True)
 
     _check_training_part(labels, train, validation, classes)
@@ -98,20 +113,14 @@ def _fraction(fraction: float | int | Literal["given"] | ByColumn) -> float | in
 
 
 def _check(spec: SplitSpec, subset: int | None, group: Indices | None) -> None:
+    """Raise InputError with every fault of the spec that is visible without the examples."""
     faults: list[Fault] = []
     if spec.by == "group" and group is None:
         problem = "group needs a column of groups; name it as data: {source: ..., group: COLUMN}"
         faults.append(Fault("split.by", problem))
     for name, fraction in (("test", spec.test), ("validation", spec.validation)):
-        field = f"split.{name}"
-        if fraction == "given" or isinstance(fraction, ByColumn):
-            continue
-        if isinstance(fraction, bool) or not isinstance(fraction, (int, float)):
-            faults.append(Fault(field, expected="a fraction, a count or 'given'", got=f"{fraction!r}"))
-        elif isinstance(fraction, float) and not 0 < fraction < 1:
-            faults.append(Fault(field, expected="a fraction between 0 and 1, exclusive", got=f"{fraction!r}"))
-        elif isinstance(fraction, int) and fraction < 1:
-            faults.append(Fault(field, expected="a count of at least 1", got=f"{fraction!r}"))
+        if expected := _expected_instead(fraction):
+            faults.append(Fault(f"split.{name}", expected=expected, got=f"{fraction!r}"))
     if subset is not None and subset < 2:
         faults.append(Fault("subset", expected="at least 2 examples", got=f"{subset!r}"))
     if spec.by not in ("stratified", "group", "random"):
@@ -120,7 +129,19 @@ def _check(spec: SplitSpec, subset: int | None, group: Indices | None) -> None:
         raise InputError(faults)
 
 
+def _expected_instead(fraction: object) -> str:
+    """What a study should have instead of `fraction`; empty if it is valid."""
+    if fraction == "given" or isinstance(fraction, ByColumn):
+        return ""
+    if isinstance(fraction, bool) or not isinstance(fraction, (int, float)):
+        return "a fraction, a count or 'given'"
+    if isinstance(fraction, float):
+        return "" if 0 < fraction < 1 else "a fraction between 0 and 1, exclusive"
+    return "" if fraction >= 1 else "a count of at least 1"
+
+
 def _given(name: str, indices: Indices) -> Indices:
+    """`indices` of the part that the source gives. Raises InputError if there are none."""
     if not len(indices):
         instead = {"test": "0.2", "validation": "0.15"}[name]
         raise InputError(
@@ -137,47 +158,54 @@ def _draw(
     name: str,
     fraction: float | int,
     pool: Indices,
-    groups: NDArray[Any],
+    stratum_of: NDArray[Any],
     seed: int,
     by_group: Indices | None,
     *,
-    leave: bool,
+    leaves_some: bool,
 ) -> Indices:
-    """Sorted indices of the part drawn from `pool`; with `leave`, it must not be all of it."""
+    """Sorted indices of the part drawn from `pool`: in proportion from each stratum, or whole groups if `by_group`.
+
+    With `leaves_some` it may not be the whole pool. Raises InputError for a count out of range.
+    """
     field = "subset" if name == "subset" else f"split.{name}"
     count = round(fraction * len(pool)) if isinstance(fraction, float) else fraction
-    most = len(pool) - 1 if leave else len(pool)
+    most = len(pool) - 1 if leaves_some else len(pool)
     if not 1 <= count <= most:
         raise InputError(Fault(field, f"{fraction!r} asks for {count} of {len(pool)} examples; expected 1 to {most}"))
     if by_group is not None:
-        return _draw_whole(field, count, pool, by_group, _keys(name, seed, int(by_group.max()) + 1), leave=leave)
-    members, sizes = np.unique(groups[pool], return_inverse=True, return_counts=True)[1:]
-    keys = _keys(name, seed, len(groups))[pool]
-    order = np.lexsort((pool, keys, members))
+        keys = _keys(name, seed, int(by_group.max()) + 1)
+        return _draw_groups(field, count, pool, by_group, keys, leaves_some=leaves_some)
+    stratum, sizes = np.unique(stratum_of[pool], return_inverse=True, return_counts=True)[1:]
+    keys = _keys(name, seed, len(stratum_of))[pool]
+    order = np.lexsort((pool, keys, stratum))
     rank = np.arange(len(pool)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    chosen = order[rank < np.repeat(_quotas(count, sizes, leave), sizes)]
+    chosen = order[rank < np.repeat(_quotas(count, sizes, leaves_some), sizes)]
     return np.sort(pool[chosen])
 
 
-def _draw_whole(field: str, count: int, pool: Indices, group: Indices, keys: Keys, *, leave: bool) -> Indices:
-    """Sorted indices of whole groups, in the order of their keys, leaving out those that would lead away from `count` examples."""
+def _draw_groups(field: str, count: int, pool: Indices, group: Indices, keys: Keys, *, leaves_some: bool) -> Indices:
+    """Sorted indices of whole groups, taken in the order of their keys and skipped if that leads away from `count` examples.
+
+    Takes at least one group. Raises InputError, placed at `field`, if `leaves_some` and there is only one.
+    """
     numbers, sizes = np.unique(group[pool], return_counts=True)
-    if leave and len(numbers) < 2:
+    if leaves_some and len(numbers) < 2:
         raise InputError(Fault(field, f"all {len(pool)} examples are of one group, which cannot be divided"))
     order = np.argsort(keys[numbers], kind="stable").tolist()
-    taken_at: list[int] = []
-    reached = 0
+    taken: list[int] = []
+    num_examples = 0
     for k in order:
-        if len(taken_at) < len(numbers) - leave and abs(reached + sizes[k] - count) < abs(reached - count):
-            taken_at.append(k)
-            reached += int(sizes[k])
-    taken_at = taken_at or [min(order, key=lambda k: sizes[k])]
-    taken = numbers[taken_at]
-    return np.sort(pool[np.isin(group[pool], taken)])
+        is_closer = abs(num_examples + sizes[k] - count) < abs(num_examples - count)
+        if is_closer and len(taken) < len(numbers) - leaves_some:
+            taken.append(k)
+            num_examples += int(sizes[k])
+    taken = taken or [min(order, key=lambda k: sizes[k])]
+    return np.sort(pool[np.isin(group[pool], numbers[taken])])
 
 
 def _check_groups(group: Indices, names: Sequence[str], parts: dict[str, Indices]) -> None:
-    """Raise InputError if a group lies in two parts: what is learnt of it in one would be tested in the other."""
+    """Raise InputError if a group is in two parts: what is learnt about it in one would be tested in the other."""
     for (one, first), (other, second) in combinations(parts.items(), 2):
         shared = np.intersect1d(group[first], group[second])
         if len(shared):
@@ -191,24 +219,25 @@ def _check_groups(group: Indices, names: Sequence[str], parts: dict[str, Indices
             )
 
 
-def _quotas(count: int, sizes: Indices, leave: bool) -> Indices:
-    """How many each group gives: proportional to its size, rounded by largest remainder, `count` in all.
+def _quotas(count: int, sizes: Indices, leaves_some: bool) -> Indices:
+    """How many examples each stratum contributes: proportional to its size, by largest remainder, `count` in all.
 
-    With `leave`, a group that would give its last example is asked last. Ties go to the earlier group.
+    With `leaves_some`, a stratum that would lose its last example gets a remainder last. Ties go to the earlier stratum.
     """
     whole, remainder = np.divmod(count * sizes, sizes.sum())
-    last_example = (whole + 1 >= sizes) & leave
-    order = np.lexsort((np.arange(len(sizes)), -remainder, last_example))
+    is_emptied = (whole + 1 >= sizes) & leaves_some
+    order = np.lexsort((np.arange(len(sizes)), -remainder, is_emptied))
     whole[order[: count - whole.sum()]] += 1
     return np.asarray(whole, dtype=np.int64)
 
 
-def _keys(purpose: str, seed: int, num_examples: int) -> Keys:
+def _keys(purpose: str, seed: int, num_keys: int) -> Keys:
     entropy = blake2b(f"split/{purpose}/{seed}".encode(), digest_size=16).digest()
-    return np.random.PCG64(int.from_bytes(entropy, "little")).random_raw(num_examples)
+    return np.random.PCG64(int.from_bytes(entropy, "little")).random_raw(num_keys)
 
 
 def _check_training_part(labels: Labels, train: Indices, validation: Indices, classes: Sequence[str]) -> None:
+    """Raise InputError if validation is empty or a class has no training example."""
     num_classes = labels.shape[1] if labels.ndim == 2 else max(len(classes), int(labels.max()) + 1)
     counts = class_counts(labels[train], num_classes)
     if not len(validation):

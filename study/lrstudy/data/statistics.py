@@ -1,4 +1,4 @@
-"""What a data set looks like once it is divided: shown before anything is trained."""
+"""Statistics of a data set and its parts, shown before training."""
 
 from __future__ import annotations
 
@@ -15,67 +15,76 @@ from lrstudy.data.labels import class_counts
 from lrstudy.data.splits import Splits
 
 IMBALANCED = 3.0
-"""Classes whose training counts differ by more than this factor are pointed out."""
-_SHOWN = 20
+"""A note is given if the training counts of two classes differ by more than this factor."""
+_MOST_CLASSES_SHOWN = 20
 _WORDS = {"train": "training", "validation": "validation", "test": "test"}
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """Counts of examples per part and class. `is_multilabel`: an example may have several labels; `groups` counts groups.
+    """Counts of examples per part and class.
 
-    `copies` is how many test examples have exactly the pixels of a training or validation example; None: not counted.
+    Args:
+        classes: Names of the classes.
+        num_examples: Part -> number of examples.
+        counts: Part -> number of examples of each class, in the order of `classes`.
+        is_multilabel: Whether an example may have several labels.
+        num_groups: Number of groups, 0 without a group column.
+        size: Pixels on both sides of an image.
+        channels: 1 or 3.
+        num_copies: Test examples with exactly the pixels of a training or validation example; None if not counted.
     """
 
     classes: tuple[str, ...]
-    examples: Mapping[str, int]
+    num_examples: Mapping[str, int]
     counts: Mapping[str, tuple[int, ...]]
     is_multilabel: bool
-    groups: int
+    num_groups: int
     size: int
     channels: int
-    copies: int | None = None
+    num_copies: int | None = None
 
     @staticmethod
     def of(data: DataSet, splits: Splits) -> Statistics:
-        """Count; no pixel is read."""
+        """Count the examples of a data set; reads no pixels."""
         parts = {"train": splits.train, "validation": splits.validation, "test": splits.test}
         counts = {name: class_counts(data.labels[index], len(data.classes)) for name, index in parts.items()}
         return Statistics(
             classes=data.classes,
-            examples={name: len(index) for name, index in parts.items()},
+            num_examples={name: len(index) for name, index in parts.items()},
             counts={name: tuple(count.tolist()) for name, count in counts.items()},
             is_multilabel=data.labels.ndim == 2,
-            groups=len(data.groups),
+            num_groups=len(data.groups),
             size=data.size,
             channels=data.channels,
         )
 
     def with_copies(self, data: DataSet, splits: Splits) -> Statistics:
-        """The same with copies counted, for which all pixels are read once."""
+        """The same statistics with `num_copies`; reads all pixels once."""
         seen = {_digest(data.images[k]) for part in (splits.train, splits.validation) for k in part}
-        return replace(self, copies=sum(_digest(data.images[k]) in seen for k in splits.test))
+        return replace(self, num_copies=sum(_digest(data.images[k]) in seen for k in splits.test))
 
     @property
     def summary(self) -> str:
-        """One line: examples by part, and how the classes divide the training part."""
+        """One line: the number of examples of each part, and the range of training counts per class."""
         counts = sorted(self.counts["train"])
-        parts = ", ".join(f"{number:,} {_WORDS[name]}" for name, number in self.examples.items())
+        parts = ", ".join(f"{number:,} {_WORDS[name]}" for name, number in self.num_examples.items())
         each = f"{counts[0]:,}" if counts[0] == counts[-1] else f"{counts[0]:,} to {counts[-1]:,}"
-        return f"{parts} examples; {len(self.classes)} {'labels' if self.is_multilabel else 'classes'} with {each} training examples each"
+        kind = "labels" if self.is_multilabel else "classes"
+        return f"{parts} examples; {len(self.classes)} {kind} with {each} training examples each"
 
     @property
     def imbalance(self) -> float:
-        """The largest training count of a class over the smallest."""
+        """The largest training count of any class divided by the smallest."""
         return max(self.counts["train"]) / max(1, min(self.counts["train"]))
 
     def undefined(self, part: str) -> list[str]:
-        """The classes that no example of a part has, or all have: ranking metrics do not exist for them there."""
-        total = self.examples[part]
+        """The classes that no example of a part has, or all have: ranking metrics are undefined for them."""
+        total = self.num_examples[part]
         return [name for name, count in zip(self.classes, self.counts[part], strict=True) if count in (0, total)]
 
     def notes(self, metric: str = "accuracy", is_weighted: bool = False) -> Iterator[str]:
-        """What somebody should know before training by this metric, with or without class weights, a sentence each."""
+        """Warnings to read before training for this metric, with class weights or without; one text each."""
         if self.imbalance > IMBALANCED:
             rare = self.classes[int(np.argmin(self.counts["train"]))]
             yield (
@@ -83,44 +92,44 @@ class Statistics:
                 f"({rare!r}).{_advice(metric, is_weighted)}"
             )
         for part in ("validation", "test"):
-            if lacking := self.undefined(part):
-                shown = ", ".join(lacking[:5]) + (", ..." if len(lacking) > 5 else "")
+            if names := self.undefined(part):
+                shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
                 yield f"In the {part} part {shown} cannot be ranked: no example has it, or all have. Means leave it out."
-        if self.copies:
-            yield f"{self.copies} test examples have exactly the pixels of a training or validation example."
+        if self.num_copies:
+            yield f"{self.num_copies} test examples have exactly the pixels of a training or validation example."
 
     def describe(self) -> list[str]:
-        """Lines for a terminal: a table of classes by part."""
+        """Lines for a terminal: a table of classes by part, the largest classes only if there are many."""
         width = max(len(name) for name in (*self.classes, "all examples"))
-        lines = [f"  {'':{width}}" + "".join(f"{part:>12}" for part in self.examples)]
-        order = (
-            sorted(range(len(self.classes)), key=lambda k: -self.counts["train"][k])
-            if len(self.classes) > _SHOWN
-            else None
-        )
-        for k in order[:_SHOWN] if order else range(len(self.classes)):
-            lines.append(f"  {self.classes[k]:{width}}" + "".join(f"{self.counts[p][k]:>12}" for p in self.examples))
-        if order:
-            lines.append(f"  ... and {len(order) - _SHOWN} smaller classes")
-        lines.append(f"  {'all examples':{width}}" + "".join(f"{n:>12}" for n in self.examples.values()))
-        about = f"  {self.size} x {self.size} pixels, {self.channels} channel{'s' * (self.channels > 1)}"
-        lines.append(about + (f", {self.groups} groups" if self.groups else ""))
+        shown = list(range(len(self.classes)))
+        if len(shown) > _MOST_CLASSES_SHOWN:
+            shown = sorted(shown, key=lambda k: -self.counts["train"][k])[:_MOST_CLASSES_SHOWN]
+        num_hidden = len(self.classes) - len(shown)
+        lines = [f"  {'':{width}}" + "".join(f"{part:>12}" for part in self.num_examples)]
+        for k in shown:
+            counts = "".join(f"{self.counts[part][k]:>12}" for part in self.num_examples)
+            lines.append(f"  {self.classes[k]:{width}}" + counts)
+        if num_hidden:
+            lines.append(f"  ... and {num_hidden} smaller classes")
+        lines.append(f"  {'all examples':{width}}" + "".join(f"{n:>12}" for n in self.num_examples.values()))
+        images = f"  {self.size} x {self.size} pixels, {self.channels} channel{'s' * (self.channels > 1)}"
+        lines.append(images + (f", {self.num_groups} groups" if self.num_groups else ""))
         return lines
 
     def to_json(self) -> dict[str, Any]:
-        """JSON values: per part the number of examples and the counts, in the order of `classes`."""
-        parts = {p: {"examples": n, "counts": list(self.counts[p])} for p, n in self.examples.items()}
+        """JSON values: number of examples and counts per class of each part, then the other fields."""
+        parts = {p: {"examples": n, "counts": list(self.counts[p])} for p, n in self.num_examples.items()}
         return {
             **parts,
             "classes": list(self.classes),
             "several": self.is_multilabel,
-            "groups": self.groups,
-            "copies": self.copies,
+            "groups": self.num_groups,
+            "copies": self.num_copies,
         }
 
 
 def _advice(metric: str, is_weighted: bool) -> str:
-    """What imbalanced classes ask for, as far as the study does not have it."""
+    """What to change for imbalanced classes, leaving out what the study already has; starts with a space."""
     wanted = ["metric: balanced_accuracy or auroc"] if metric == "accuracy" else []
     wanted += [] if is_weighted else ["task.class_weights: balanced"]
     return f" Consider {', and '.join(wanted)}." if wanted else ""
