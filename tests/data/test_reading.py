@@ -64,7 +64,7 @@ def test_a_gpu_keeps_the_images_that_leave_room_for_the_model(mapped, monkeypatc
     assert not reading.fits(401, gpu, 1.0)
     assert not reading.fits(201, gpu, 0.5), "half of a GPU"
     assert reading.fits(10**9, CPU, 1.0), "a CPU maps them"
-    streamed = place(mapped, np.arange(10), gpu, resident=False)
+    streamed = place(mapped, np.arange(10), gpu, is_resident=False)
     assert isinstance(streamed, Mapped)
     assert streamed.reads_ahead
 

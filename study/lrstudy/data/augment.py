@@ -1,7 +1,7 @@
-"""Augmentation example by example: a list of torchvision transforms, or a user's function.
+"""Augmentation of one example at a time: a list of torchvision transforms, or a user's function.
 
-Every example of every epoch has a seed of its own, so what happens to it depends neither on the batch it lies in nor on
-who trains. That costs a call per example: some tenths of a millisecond, where the batched `crop_flip` costs microseconds.
+Every example has its own seed in every epoch, so its augmentation depends neither on its batch nor on the process that
+trains. This costs a call per example: some tenths of a millisecond, where the batched `crop_flip` takes microseconds.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from lrstudy.errors import Fault, InputError, unknown
 from lrstudy.settings import canonical_json
 
 Transform = Callable[[Tensor, torch.Generator], Tensor]
-"""A user's augmentation: from one image, uint8 (C, H, W), and a generator to draw from, to one alike."""
+"""A user's augmentation: takes one image, uint8 (C, H, W), and a generator, and returns an image of that type and shape."""
 
 _NOT_OF_ONE_IMAGE = frozenset(
     [
@@ -50,28 +50,28 @@ _NOT_OF_ONE_IMAGE = frozenset(
         "UniformTemporalSubsample",
     ]
 )
-"""Transforms that take others, several images or boxes, or give something else than an image of bytes."""
+"""Transforms that take other transforms, several images or boxes, or that return something other than a uint8 image."""
 
 
 @dataclass(frozen=True)
 class PerExample:
-    """One epoch's augmentation: `transform` with the seed of each example, int64 (N,)."""
+    """One epoch's augmentation: a transform, the seed of each example, int64 (N,), and the transform's name for messages."""
 
     transform: Transform
     seeds: Tensor
     name: str
 
-    def apply(self, images: Tensor, chosen: Tensor) -> Tensor:
-        """Augmented uint8 images of a batch; `chosen` are its positions in the part.
+    def apply(self, images: Tensor, positions: Tensor) -> Tensor:
+        """The augmented images of a batch, uint8; `positions` are those of its examples in the part.
 
-        Raises InputError for an answer that is no image of the same kind.
+        Raises InputError if the transform returns anything but an image of the same type and shape.
         """
-        seeds = self.seeds[chosen.to(self.seeds.device)].tolist()
-        done = []
+        seeds = self.seeds[positions.to(self.seeds.device)].tolist()
+        augmented = []
         for image, seed in zip(images, seeds, strict=True):
-            answer = self.transform(image, torch.Generator().manual_seed(seed))
-            if not isinstance(answer, Tensor) or answer.dtype != torch.uint8 or answer.shape != image.shape:
-                got = f"{answer.dtype} {tuple(answer.shape)}" if isinstance(answer, Tensor) else type(answer).__name__
+            result = self.transform(image, torch.Generator().manual_seed(seed))
+            if not isinstance(result, Tensor) or result.dtype != torch.uint8 or result.shape != image.shape:
+                got = f"{result.dtype} {tuple(result.shape)}" if isinstance(result, Tensor) else type(result).__name__
                 raise InputError(
                     Fault(
                         "augment",
@@ -79,30 +79,36 @@ class PerExample:
                         got=got,
                     )
                 )
-            done.append(answer)
-        return torch.stack(done)
+            augmented.append(result)
+        return torch.stack(augmented)
 
     @staticmethod
     def draw(transform: Transform, num_examples: int, generator: torch.Generator, name: str) -> PerExample:
-        """Seeds for all examples of an epoch."""
+        """The augmentation of one epoch, with a seed drawn for each example.
+
+        Args:
+            transform: Called with an image and a generator seeded for its example.
+            num_examples: N, those of the training part.
+            generator: The seeds are drawn from it, which advances it.
+            name: What messages call the transform.
+        """
         return PerExample(transform, torch.randint(0, 2**62, (num_examples,), generator=generator), name)
 
 
 def canonical(transforms: list[Any]) -> str:
     """A study file's list of transforms as canonical JSON, ``[[name, arguments], ...]``.
 
-    An item is a name, or a map from a name to its arguments: a map, or the first argument alone. Raises InputError for
+    An item is a name, or a map from a name to its arguments: a map, or just the first argument. Raises InputError for
     transforms that torchvision does not have or that do not take their arguments.
     """
-    items = [_item(item) for item in transforms]
-    text = canonical_json(items).decode()
+    text = canonical_json([_name_and_arguments(item) for item in transforms]).decode()
     compose(text)
     return text
 
 
 def compose(text: str) -> Transform:
-    """The transform that canonical JSON describes; the random numbers it draws come from the generator's seed."""
-    steps = [_made(name, arguments) for name, arguments in json.loads(text)]
+    """The transform that canonical JSON describes; it seeds torch's default generator like the given one, then restores it."""
+    steps = [_build(name, arguments) for name, arguments in json.loads(text)]
 
     def transform(image: Tensor, generator: torch.Generator) -> Tensor:
         with torch.random.fork_rng(devices=[]):
@@ -114,7 +120,8 @@ def compose(text: str) -> Transform:
     return transform
 
 
-def _item(item: object) -> list[object]:
+def _name_and_arguments(item: object) -> list[object]:
+    """An item of the list as ``[name, arguments]``; a first argument alone stands under the key ""."""
     if isinstance(item, str):
         return [item, {}]
     if not (isinstance(item, Mapping) and len(item) == 1):
@@ -127,7 +134,8 @@ def _item(item: object) -> list[object]:
     return [str(name), {} if arguments is None else {"": arguments}]
 
 
-def _made(name: str, arguments: dict[str, Any]) -> Callable[[Tensor], Tensor]:
+def _build(name: str, arguments: dict[str, Any]) -> Callable[[Tensor], Tensor]:
+    """One of torchvision's transforms. Raises InputError if it does not exist or does not take the arguments."""
     from torchvision.transforms import v2
 
     kinds = {
@@ -139,7 +147,7 @@ def _made(name: str, arguments: dict[str, Any]) -> Callable[[Tensor], Tensor]:
         raise InputError(unknown("augment", "transform", name, sorted(kinds)))
     first = [arguments[""]] if "" in arguments else []
     try:
-        made: Callable[[Tensor], Tensor] = kinds[name](*first, **{k: v for k, v in arguments.items() if k})
+        transform: Callable[[Tensor], Tensor] = kinds[name](*first, **{k: v for k, v in arguments.items() if k})
     except (TypeError, ValueError) as error:
         raise InputError(Fault("augment", f"{name} does not take {arguments.get('', arguments)!r} ({error})")) from None
-    return made
+    return transform

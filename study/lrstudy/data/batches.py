@@ -1,4 +1,4 @@
-"""Parts of a data set in batches on the device: uint8 images, augmented and normalised there."""
+"""Reads a part of a data set in batches on the device, where images (uint8) are augmented and normalised."""
 
 from __future__ import annotations
 
@@ -18,11 +18,15 @@ MEMORY_FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.
 
 @dataclass(frozen=True)
 class Part:
-    """Examples of one part (train, validation or test).
+    """The examples of one part (train, validation or test).
 
-    `images`: uint8 (N, C, H, W), in the device's memory or read from a file; `labels`: int64 (N,), or uint8 0 and 1 of
-    shape (N, classes), on the device; `index`: position in the data set, int64 (N,), CPU.
-    `mean` and `scale` have shape (1, C, 1, 1) and normalise values of 0 ... 255.
+    Args:
+        images: uint8 (N, C, H, W), in the device's memory or read from a file.
+        labels: int64 (N,), or uint8 0 and 1 of shape (N, classes), on the device.
+        index: Positions in the data set, int64 (N,), on the CPU.
+        mean: Subtracted from values of 0 ... 255, shape (1, C, 1, 1).
+        scale: Multiplied with the difference, shape (1, C, 1, 1).
+        memory_format: That of normalised images.
     """
 
     images: Images
@@ -37,18 +41,18 @@ class Part:
 
     @property
     def device(self) -> torch.device:
-        """Where the batches are."""
+        """The device on which batches arrive."""
         return self.images.device
 
     def batches(self, order: Tensor | None, bounds: Bounds) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Positions in the part, images (uint8) and labels of each batch, on the device.
 
-        A batch holds order[start:stop] of its bound; `order` (int64, (N,), CPU) None: the examples as they lie.
+        The batch of a bound holds order[start:stop]. `order` is int64 (N,) on the CPU; None takes the stored order.
         """
         positions = (torch.arange(len(self)) if order is None else order).to(self.device)
         for (start, stop), images in zip(bounds, self.images.batches(order, bounds), strict=True):
-            chosen = positions[start:stop]
-            yield chosen, images, self.labels[chosen]
+            batch = positions[start:stop]
+            yield batch, images, self.labels[batch]
 
     def normalised(self, images: Tensor) -> Tensor:
         """Float32 images from uint8 ones: (x - mean) * scale."""
@@ -61,16 +65,23 @@ def part_of(
     index: NDArray[np.int64],
     device: torch.device,
     constants: Constants,
-    resident: bool = True,
+    is_resident: bool = True,
     memory_format: str = "contiguous",
 ) -> Part:
-    """The examples at `index` of a data set; `resident`: its images in a GPU's memory.
+    """The examples of a data set at `index`.
 
-    `memory_format` (a key of MEMORY_FORMATS) is that of the normalised images.
+    Args:
+        images: uint8 (M, C, H, W), an array or a memory-mapped file.
+        labels: int64 (M,), or uint8 0 and 1 of shape (M, classes).
+        index: int64 (N,).
+        device: Where batches arrive.
+        constants: Mean and deviation of each channel, for values scaled to 0 ... 1.
+        is_resident: Whether a GPU keeps the images in its memory, see `reading.fits`.
+        memory_format: That of normalised images, a key of MEMORY_FORMATS.
     """
     mean, deviation = (torch.tensor(c, dtype=torch.float32).view(1, -1, 1, 1) * 255 for c in constants)
     return Part(
-        images=place(images, index, device, resident),
+        images=place(images, index, device, is_resident),
         labels=torch.from_numpy(labels[index].astype(np.int64 if labels.ndim == 1 else np.uint8)).to(device),
         index=index,
         mean=mean.to(device),
@@ -83,8 +94,8 @@ def part_of(
 class Augmentation:
     """Augmentation parameters of one epoch, one row per training example, so they do not depend on the batch size.
 
-    `flip`: mirror left-right, bool (N,). `shift`: row and column of the crop in the padded image, int64 (N, 2),
-    or None for no crop; `padding` in pixels (an eighth of the side, 4 for 32 pixels, as in the ResNet paper).
+    `flip`: whether to mirror left-right, bool (N,). `shift`: row and column of the crop in the padded image, int64 (N, 2);
+    None for no crop. `padding`: in pixels (an eighth of the side: 4 for 32 pixels, as in the ResNet paper).
     """
 
     flip: Tensor
@@ -93,7 +104,7 @@ class Augmentation:
 
     @staticmethod
     def draw(kind: str, part: Part, generator: torch.Generator) -> Augmentation | None:
-        """Parameters for all examples of an epoch; None if `kind` is ``none``."""
+        """Parameters for all examples of an epoch; None if `kind` is ``none`` (``flip`` and ``crop_flip`` are the others)."""
         if kind == "none":
             return None
         padding = max(1, part.images.shape[-1] // 8)
@@ -102,15 +113,15 @@ class Augmentation:
         device = part.device
         return Augmentation(flip.to(device), shift.to(device) if kind == "crop_flip" else None, padding)
 
-    def apply(self, images: Tensor, chosen: Tensor) -> Tensor:
-        """Augmented uint8 images of a batch; `chosen` are its positions in the part. Padding is black."""
+    def apply(self, images: Tensor, positions: Tensor) -> Tensor:
+        """The augmented images of a batch, uint8; `positions` are those of its examples in the part. Padding is black."""
         batch, channels, height, width = images.shape
         columns = torch.arange(width, device=images.device).expand(batch, width)
-        columns = torch.where(self.flip[chosen].unsqueeze(1), width - 1 - columns, columns)
+        columns = torch.where(self.flip[positions].unsqueeze(1), width - 1 - columns, columns)
         rows = torch.arange(height, device=images.device).expand(batch, height)
         if self.shift is not None:
             images = torch.nn.functional.pad(images, (self.padding,) * 4)
-            shift = self.shift[chosen]
+            shift = self.shift[positions]
             rows, columns = rows + shift[:, :1], columns + shift[:, 1:]
         stride = images.shape[-1]
         pixels = (rows.unsqueeze(2) * stride + columns.unsqueeze(1)).view(batch, 1, height * width)

@@ -1,7 +1,7 @@
 """Where a process reads images from: the device's memory, or the decoded file through the node's page cache.
 
-A mapped file costs a worker neither time nor memory of its own: all trials of a node read the same pages. One that is
-large for the memory is read ahead, a few batches before they are used, so that the disk works while the device does.
+Mapping a file costs a worker neither loading time nor memory, because all trials on a node share the same pages. A file
+that is large for the memory is read ahead, a few batches before they are used, so that the disk works while the device does.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ Bounds = Sequence[tuple[int, int]]
 
 _AHEAD = 4
 _AHEAD_BYTES = 1 << 28
-"""At most so many batches are read before they are used, fewer if they are large; at least one."""
+"""At most this many batches, and this many bytes of them, are read before they are used; at least one batch."""
 _THREADS = 2
 _RESIDENT_SHARE = 0.4
-"""A GPU keeps images up to this share of the memory that a trial may use; the rest is for the model."""
+"""A GPU keeps the images if they take at most this share of the memory that a trial may use; the rest is for the model."""
 _MAPPED_SHARE = 0.5
-"""A file up to this share of the machine's memory stays in the page cache once it has been read."""
+"""A file of at most this share of the machine's memory is taken to stay in the page cache once it has been read."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Resident:
 
     @property
     def device(self) -> torch.device:
-        """Where batches arrive."""
+        """The device on which batches arrive."""
         return self.pixels.device
 
     def batches(self, order: Tensor | None, bounds: Bounds) -> Iterator[Tensor]:
@@ -58,9 +58,14 @@ class Resident:
 
 @dataclass(frozen=True)
 class Mapped:
-    """The images at `rows` (int64, (N,)) of a memory-mapped file, brought to `device` batch by batch.
+    """The images at `rows` of a memory-mapped file, brought to a device batch by batch.
 
-    `reads_ahead`: by threads and a few batches early, for a file that will not stay in the page cache, or a GPU.
+    Args:
+        file: uint8 (M, C, H, W), a memory map.
+        rows: int64 (N,), on the CPU.
+        device: Where batches arrive.
+        reads_ahead: Whether threads read a few batches in advance: for a file that will not stay in the page cache, or a
+            GPU.
     """
 
     file: NDArray[np.uint8]
@@ -78,18 +83,18 @@ class Mapped:
         rows = self.rows if order is None else self.rows[order]
         pieces = (rows[start:stop] for start, stop in bounds)
         if self.reads_ahead:
-            return self._ahead(pieces)
+            return self._read_ahead(pieces)
         source = _as_tensor(self.file)
         return (source.index_select(0, piece) for piece in pieces)
 
-    def _ahead(self, pieces: Iterator[Tensor]) -> Iterator[Tensor]:
+    def _read_ahead(self, pieces: Iterator[Tensor]) -> Iterator[Tensor]:
         descriptor = os.open(self.file.filename, os.O_RDONLY)  # type: ignore[attr-defined]
         waiting: deque[Future[Tensor]] = deque()
         pool = ThreadPoolExecutor(_THREADS)
         image_bytes = self.file[0].nbytes
         try:
             for piece in pieces:
-                self._ask_disk(descriptor, piece)
+                self._prefetch(descriptor, piece)
                 waiting.append(pool.submit(self._read, piece))
                 if len(waiting) > min(_AHEAD, max(1, _AHEAD_BYTES // (len(piece) * image_bytes))):
                     yield waiting.popleft().result().to(self.device, non_blocking=True)
@@ -103,8 +108,8 @@ class Mapped:
         pixels = torch.from_numpy(self.file[piece.numpy()])
         return pixels.pin_memory() if self.device.type == "cuda" else pixels
 
-    def _ask_disk(self, descriptor: int, piece: Tensor) -> None:
-        """Tell the system which images come, all at once: it then reads them side by side."""
+    def _prefetch(self, descriptor: int, piece: Tensor) -> None:
+        """Tell the operating system which images are needed next, all at once, so that it reads them in parallel."""
         if not hasattr(os, "posix_fadvise"):
             return  # macOS
         size, offset = self.file[0].nbytes, self.file.offset  # type: ignore[attr-defined]
@@ -115,26 +120,32 @@ class Mapped:
 Images = Resident | Mapped
 
 
-def place(images: NDArray[np.uint8], index: NDArray[np.int64], device: torch.device, resident: bool = True) -> Images:
-    """The images at `index` (int64, (N,)) of an array or a memory-mapped file, where a trial best reads them.
+def place(
+    images: NDArray[np.uint8], index: NDArray[np.int64], device: torch.device, is_resident: bool = True
+) -> Images:
+    """The images at `index`, placed where a trial reads them fastest. The pixels are the same wherever they are.
 
-    `resident`: in a GPU's memory, see `fits`. On a CPU a file stays where it is. What is read is the same everywhere.
+    Args:
+        images: uint8 (M, C, H, W), an array or a memory-mapped file; on a CPU a mapped file is not copied.
+        index: int64 (N,).
+        device: Where batches arrive.
+        is_resident: Whether a GPU keeps a mapped file's images in its memory, see `fits`.
     """
-    if isinstance(images, np.memmap) and (device.type == "cpu" or not resident):
+    if isinstance(images, np.memmap) and (device.type == "cpu" or not is_resident):
         is_large = images.nbytes > memory_bytes() * _MAPPED_SHARE
         return Mapped(images, torch.from_numpy(index), device, reads_ahead=is_large or device.type == "cuda")
     return Resident(_copied(images, index, device))
 
 
 def fits(num_bytes: int, device: torch.device, share: float) -> bool:
-    """Whether a GPU of which a trial may use `share` has room for all images of a study beside the model."""
+    """Whether a GPU, of which a trial may use `share` (0 ... 1), can hold images of `num_bytes` beside the model."""
     if device.type != "cuda":
         return True
     return num_bytes <= torch.cuda.get_device_properties(device).total_memory * share * _RESIDENT_SHARE
 
 
 def memory_bytes() -> int:
-    """How much memory this process may fill: the machine's, or less in a container."""
+    """How much memory this process may use, in bytes: that of the machine, or the container's limit if it is lower."""
     limits = [psutil.virtual_memory().total]
     for name in ("memory.max", "memory/memory.limit_in_bytes"):  # of cgroups 2 and 1
         path = Path("/sys/fs/cgroup") / name
@@ -144,7 +155,7 @@ def memory_bytes() -> int:
 
 
 def _copied(images: NDArray[np.uint8], index: NDArray[np.int64], device: torch.device) -> Tensor:
-    """A copy on the device, made in pieces so that the host never holds the whole."""
+    """A copy on the device, made in pieces so that the host never holds all of it."""
     pixels = torch.empty((len(index), *images.shape[1:]), dtype=torch.uint8, device=device)
     step = max(1, (1 << 26) // max(1, images[0].nbytes))
     for start in range(0, len(index), step):
