@@ -130,7 +130,12 @@ def _train(
     workload, journal = admission.plan.workload, admission.journal
     slots = options.local_ray.slots
     journal.write(
-        "slots", count=slots, start=options.begun, share=workload.share, device=workload.device, host=platform.node()
+        "slots",
+        count=slots,
+        start=options.begun,
+        share=workload.device_share,
+        device=workload.device,
+        host=platform.node(),
     )
     limits = _Limits(admission.plan.study, journal)
     tables_due, limits_due = _Every(TABLES_EVERY_S), _Every(_LIMITS_EVERY_S)

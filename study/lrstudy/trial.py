@@ -43,7 +43,7 @@ class RecomputedDifferentlyError(RuntimeError):
 class TrialSpec:
     """One configuration of one arm with one seed; plain values, picklable.
 
-    `run` holds the budget, the size of the training set, sections and recipe. `share` is the number of devices (CPU
+    `run` holds the budget, the size of the training set, sections and recipe. `device_share` is the number of devices (CPU
     cores on a CPU) that the trial occupies. `read_test`: whether the test part is evaluated at the end. `store_at`:
     after how many epochs other trials wait for the state.
     """
@@ -53,7 +53,7 @@ class TrialSpec:
     parameters: Mapping[str, Any]
     run: Run
     root: Root
-    share: float
+    device_share: float
     read_test: bool = False
     store_at: frozenset[int] = frozenset()
     origin: Mapping[str, Any] = field(default_factory=dict)
@@ -260,7 +260,7 @@ class Walk:
             settings=settings.digest, state=kept.digest, diverged=_is_diverged(trained), metrics=_metrics(trained),
             batch_size=settings.batch_size, updates=settings.num_updates, examples=_trained_on(settings, spec.run),
             train_s=trained.train_s, eval_s=trained.eval_s, state_s=state_s, device_kind=spec.root.device_kind,
-            device_share=spec.share, device_s=spec.share * (trained.train_s + trained.eval_s + state_s), host=_HOST,
+            device_share=spec.device_share, device_s=spec.device_share * (trained.train_s + trained.eval_s + state_s), host=_HOST,
             created_at=time.time(), origin=origin if kept.snapshot is None else origin | {"state": FOLLOWS},
         )  # fmt: skip
 

@@ -215,7 +215,7 @@ def test_a_specification_divides_parameters_between_policy_and_recipe():
     recipe = spec.run.recipe
     assert (recipe.weight_decay, recipe.nesterov, recipe.augment) == (1e-4, True, "flip")
     assert (spec.run.num_examples, spec.run.num_epochs, spec.run.num_sections) == (80, 4, 3)
-    assert (spec.root.seed, spec.read_test, spec.share) == (7, True, 1.0)
+    assert (spec.root.seed, spec.read_test, spec.device_share) == (7, True, 1.0)
     assert with_store_points(spec, frozenset([2])).store_at == {2}
 
 

@@ -62,7 +62,7 @@ def test_prices_are_seconds_alone_times_what_a_trial_occupies(tmp_path):
     assert found.device_s_per_update == pytest.approx(2 * 0.03)
     assert found.device_s_per_epoch == pytest.approx(2 * 0.1)
     assert found.device_s_per_evaluation == pytest.approx(2 * 0.5)
-    half = replace(plan.workload, device="cuda", share=0.5)
+    half = replace(plan.workload, device="cuda", device_share=0.5)
     (path,) = Path(memo.location).glob("calibrations/*")
     path.rename(path.with_name(Path(calibration._path(half, kind)).name))
     assert calibration.update_cost(memo, half, kind).device_s_per_update == pytest.approx(0.03), (

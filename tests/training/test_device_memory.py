@@ -37,14 +37,14 @@ def test_running_out_of_host_memory_is_told_from_other_errors():
     with pytest.raises(RuntimeError) as caught:
         torch.empty(2**62, dtype=torch.uint8)
     assert is_shortage(caught.value)
-    text = device_memory.explained(caught.value, torch.device("cpu"), 1.0)
+    text = device_memory.explain(caught.value, torch.device("cpu"), 1.0)
     assert text is not None
     assert text.startswith(
         "out of memory asking for 4294967296.00 GiB more: expected the trial to fit the machine's memory."
     )
     assert is_shortage(MemoryError())
     assert is_shortage(torch.OutOfMemoryError(OF_CUDA))
-    assert device_memory.explained(ValueError("no"), torch.device("cpu"), 1.0) is None
+    assert device_memory.explain(ValueError("no"), torch.device("cpu"), 1.0) is None
 
 
 def test_a_device_has_the_number_without_which_cuda_sets_no_limit():

@@ -66,10 +66,10 @@ def _cost(made: Any, expected: Any, timing: Any, price: dict[str, Any] | None) -
         "timed": timing.count,
         "seconds_per_update": {str(batch): s for batch, s in sorted(timing.per_update_s.items())},
         "seconds_per_evaluation": timing.evaluation_s,
-        "device_hours": seconds * workload.share / 3600,
-        "device_hours_without_sharing": alone * workload.share / 3600,
+        "device_hours": seconds * workload.device_share / 3600,
+        "device_hours_without_sharing": alone * workload.device_share / 3600,
         "wall_hours": seconds / workload.num_slots / 3600,
-        "money": None if price is None else seconds * workload.share / 3600 * price["device_hour"],
+        "money": None if price is None else seconds * workload.device_share / 3600 * price["device_hour"],
         "limit_hours": made.study.limits.gpu_hours,
     }
 

@@ -27,10 +27,10 @@ _AHEAD = 4
 _AHEAD_BYTES = 1 << 28
 """At most this many batches, and this many bytes of them, are read before they are used; at least one batch."""
 _THREADS = 2
-_RESIDENT_SHARE = 0.4
-"""A GPU keeps the images if they take at most this share of the memory that a trial may use; the rest is for the model."""
+_RESIDENT_FRACTION = 0.4
+"""A GPU keeps the images if they take at most this fraction of the memory that a trial may use; the rest is for the model."""
 _MAPPED_SHARE = 0.5
-"""A file of at most this share of the machine's memory is taken to stay in the page cache once it has been read."""
+"""A file of at most this fraction of the machine's memory is taken to stay in the page cache once it has been read."""
 
 
 @dataclass(frozen=True)
@@ -137,11 +137,11 @@ def place(
     return Resident(_copied(images, index, device))
 
 
-def fits(num_bytes: int, device: torch.device, share: float) -> bool:
-    """Whether a GPU, of which a trial may use `share` (0 ... 1), can hold images of `num_bytes` beside the model."""
+def fits(num_bytes: int, device: torch.device, device_share: float) -> bool:
+    """Whether a GPU, of which a trial may use `device_share` (0 ... 1), can hold images of `num_bytes` beside the model."""
     if device.type != "cuda":
         return True
-    return num_bytes <= torch.cuda.get_device_properties(device).total_memory * share * _RESIDENT_SHARE
+    return num_bytes <= torch.cuda.get_device_properties(device).total_memory * device_share * _RESIDENT_FRACTION
 
 
 def memory_bytes() -> int:

@@ -101,7 +101,7 @@ class Plan:
             parameters=arm.parameters(configuration),
             run=self.run(arm, configuration),
             root=self.root(seed),
-            share=self.workload.share,
+            device_share=self.workload.device_share,
             read_test=confirm,
             origin=origin,
         )

@@ -20,7 +20,7 @@ DURATION = Rule("a duration, like 4, '25%' or '2000u'", _is_duration)
 Duration = Annotated[int | float | str, DURATION]
 """A duration as a study file writes it: epochs (a number), ``"30%"`` of the budget or ``"4000u"`` updates.
 
-A share may be a fraction, so that a third or a seventh of the budget is exact: ``"100/7%"``.
+It may be written as a fraction, so that a third or a seventh of the budget is exact: ``"100/7%"``.
 """
 
 
@@ -44,7 +44,7 @@ def in_epochs(duration: Duration, num_epochs: int, updates_per_epoch: int) -> Fr
             raise ValueError("negative")
     except (ValueError, ZeroDivisionError):
         raise ValueError(
-            f"expected a duration: epochs (3), a share of the budget ('30%') or updates ('4000u'); got {duration!r}"
+            f"expected a duration: epochs (3), a fraction of the budget ('30%') or updates ('4000u'); got {duration!r}"
         ) from None
     return epochs
 

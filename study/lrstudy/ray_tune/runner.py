@@ -46,7 +46,7 @@ def run(
             interrupts.check()
             refresh()
 
-        gpu = workload.share if workload.device == "cuda" else 0
+        gpu = workload.device_share if workload.device == "cuda" else 0
         tuner = tune.Tuner(
             tune.with_resources(TuneTrial, {"cpu": workload.threads, "gpu": gpu}),
             tune_config=tune.TuneConfig(

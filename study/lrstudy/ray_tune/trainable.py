@@ -99,7 +99,7 @@ class TuneTrial(Trainable):
         except StorageError as error:
             return self._result(steps, fatal=str(error))
         except Exception as error:  # the study goes on without this trial; the traceback is kept
-            text = self._trainer.explained(error) if self._trainer is not None else None
+            text = self._trainer.explain(error) if self._trainer is not None else None
             text = text or f"{type(error).__name__}: {error}"
             return self._result(steps, status="failed", error=text, traceback=traceback.format_exc())
 

@@ -72,7 +72,7 @@ def update_cost(memo: Memo, workload: Workload, kind: UpdateKind) -> UpdateCost 
     if stored is None:
         return None
     # Alone, a trial has the whole GPU; on a CPU, as many cores as it has threads.
-    devices = 1.0 if workload.device == "cuda" else workload.share
+    devices = 1.0 if workload.device == "cuda" else workload.device_share
     seconds = (devices * stored[name] for name in ("update_s", "epoch_s", "evaluation_s"))
     return UpdateCost(kind, workload.root(seed=0).device_kind, *seconds)
 

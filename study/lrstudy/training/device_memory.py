@@ -1,4 +1,4 @@
-"""Memory of a device: each trial keeps to its share of a GPU, and one that does not fit learns how much it needed."""
+"""Device memory: a trial is limited to its share of a GPU, and one that does not fit is told how much memory it needed."""
 
 from __future__ import annotations
 
@@ -7,42 +7,47 @@ import re
 import torch
 
 _CONTEXT_BYTES = 800 * 2**20
-"""Left for what CUDA itself takes for every process, some hundreds of megabytes: no measurement, a margin."""
-_ASKED = (
+"""Reserved for the CUDA context of every process, which takes some hundreds of megabytes; a margin, not a measurement."""
+_REQUESTED = (
     (re.compile(r"Tried to allocate ([\d.]+) (KiB|MiB|GiB)"), {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30}),
     (re.compile(r"you tried to allocate (\d+) (bytes)"), {"bytes": 1}),
 )
+"""How torch says, on a GPU and on a CPU, what it failed to allocate, with the units in bytes."""
 
 
-def allowed_bytes(total_bytes: int, share: float) -> int:
-    """How much of a GPU's memory torch may take in a trial's process."""
-    return max(0, int(total_bytes * share) - _CONTEXT_BYTES)
+def allowed_bytes(total_bytes: int, device_share: float) -> int:
+    """How much of a GPU's memory torch may allocate in a trial's process."""
+    return max(0, int(total_bytes * device_share) - _CONTEXT_BYTES)
 
 
 def device_of(kind: str) -> torch.device:
-    """The device of a trial's process, of which Ray lets it see one; with its number, without which CUDA sets no limit."""
+    """The device that a trial's process computes on; `kind` is ``cuda`` or ``cpu``.
+
+    Ray shows a process a single GPU. It is named with its index, because CUDA sets no memory limit without one.
+    """
     return torch.device("cuda", 0) if kind == "cuda" else torch.device(kind)
 
 
-def keep_to_share(device: torch.device, share: float) -> None:
-    """Let this process take its share of a GPU and no more: who needs more fails itself, and not its neighbour."""
-    if device.type == "cuda" and share < 1:
+def limit_to_share(device: torch.device, device_share: float) -> None:
+    """Limit this process to its share of a GPU's memory, so that a trial which needs more fails, and not its neighbour."""
+    if device.type == "cuda" and device_share < 1:
         total = torch.cuda.get_device_properties(device).total_memory
-        torch.cuda.set_per_process_memory_fraction(allowed_bytes(total, share) / total, device)
+        torch.cuda.set_per_process_memory_fraction(allowed_bytes(total, device_share) / total, device)
 
 
-def explained(error: Exception, device: torch.device, share: float) -> str | None:
-    """What to say of an error if it is a lack of memory; lets go of what torch has cached. None for other errors.
+def explain(error: Exception, device: torch.device, device_share: float) -> str | None:
+    """The explanation of an error if memory ran out, after emptying torch's cache; None for any other error.
 
-    To be called where the error is caught: what the failing code held is then still there to be counted.
+    Call it where the error is caught: what the failed code had allocated is then still there to be counted.
     """
     if not is_shortage(error):
         return None
     if device.type != "cuda":
-        return shortage(str(error), None, None, share)
+        return shortage(str(error), None, None, device_share)
     held, total = torch.cuda.memory_allocated(device), torch.cuda.get_device_properties(device).total_memory
     torch.cuda.empty_cache()
-    return shortage(str(error), held, allowed_bytes(total, share) if share < 1 else total, share)
+    limit = allowed_bytes(total, device_share) if device_share < 1 else total
+    return shortage(str(error), held, limit, device_share)
 
 
 def is_shortage(error: Exception) -> bool:
@@ -50,23 +55,31 @@ def is_shortage(error: Exception) -> bool:
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
 
 
-def shortage(message: str, held: int | None, allowed: int | None, share: float) -> str:
-    """One paragraph: how much was needed at least, how much a share is, and what to change.
+def shortage(message: str, held_bytes: int | None, limit_bytes: int | None, device_share: float) -> str:
+    """One paragraph: how much memory was needed at least, how much the trial may use, and what to change.
 
-    `held` is what torch held when it failed, `allowed` what it might; both in bytes, None on a CPU.
+    Args:
+        message: The text of torch's error, which says how much it tried to allocate.
+        held_bytes: What torch had allocated when it failed; None on a CPU.
+        limit_bytes: What it was allowed to allocate; None on a CPU.
+        device_share: The number of devices that the trial occupies; below 1 for a part of a GPU.
+
+    Returns:
+        The explanation, with sizes in GiB.
     """
-    asked = next((float(m[1]) * units[m[2]] for rule, units in _ASKED if (m := rule.search(message))), 0.0)
+    requested = next((float(m[1]) * units[m[2]] for rule, units in _REQUESTED if (m := rule.search(message))), 0.0)
     ways = "a smaller batch_size or image.size, micro_batch (the same update in pieces)"
-    if held is None or allowed is None:
-        wanted = f" asking for {_gib(asked)} more" if asked else ""
+    if held_bytes is None or limit_bytes is None:
+        wanted = f" asking for {_gib(requested)} more" if requested else ""
         return f"out of memory{wanted}: expected the trial to fit the machine's memory. Ways out: {ways}, or fewer trials at a time (resources.cpu)."
-    needed = held + asked
+    is_whole = device_share >= 1
+    limit = "a whole GPU has" if is_whole else f"resources.gpu: {device_share:g} of this GPU gives a trial"
     return (
-        f"out of memory: it needed at least {_gib(needed)} ({_gib(held)} held, {_gib(asked)} more asked for), and "
-        f"{'a whole GPU has' if share >= 1 else f'resources.gpu: {share:g} of this GPU gives a trial'} {_gib(allowed)}. "
-        f"Ways out: {'' if share >= 1 else 'a larger resources.gpu, '}{ways}, or numerics.precision: bf16."
+        f"out of memory: it needed at least {_gib(held_bytes + requested)} ({_gib(held_bytes)} held, "
+        f"{_gib(requested)} more asked for), and {limit} {_gib(limit_bytes)}. "
+        f"Ways out: {'' if is_whole else 'a larger resources.gpu, '}{ways}, or numerics.precision: bf16."
     )
 
 
-def _gib(number: float) -> str:
-    return f"{number / 2**30:.2f} GiB"
+def _gib(num_bytes: float) -> str:
+    return f"{num_bytes / 2**30:.2f} GiB"

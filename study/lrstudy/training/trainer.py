@@ -54,7 +54,7 @@ class Trainer:
         host_memory.keep_freed()
         self.workload = workload
         self.device = device_memory.device_of(workload.device)
-        device_memory.keep_to_share(self.device, workload.share)
+        device_memory.limit_to_share(self.device, workload.device_share)
         self._state: State | None = None
         self._test: Part | None = None
         self._compiled: set[tuple[object, ...]] = set()
@@ -68,7 +68,7 @@ class Trainer:
         ):
             raise RuntimeError("this worker sees other data than the driver: the source changed while the study ran")
         num_bytes = sum(self.workload.counts) * self._data.images[0].nbytes
-        self._resident = fits(num_bytes, self.device, self.workload.share)
+        self._resident = fits(num_bytes, self.device, self.workload.device_share)
         self._own = Own(self._owned("augment"), self._owned("train_step"))
         self.train_part = self._part(self._splits.train)
         self.validation_part = self._part(self._splits.validation)
@@ -134,9 +134,9 @@ class Trainer:
         """The state held, copied; the result gives its bytes."""
         return self.state.snapshot()
 
-    def explained(self, error: Exception) -> str | None:
+    def explain(self, error: Exception) -> str | None:
         """What to say of an error if this trial did not fit the memory, else None."""
-        return device_memory.explained(error, self.device, self.workload.share)
+        return device_memory.explain(error, self.device, self.workload.device_share)
 
     def test(self) -> tuple[Evaluation, Part]:
         """Evaluate on the test part, with logits."""

@@ -40,7 +40,7 @@ class Workload:
     and test, `statistics` those of each class in them. `recipe` holds what every epoch's settings take from the workload:
     loss, class weights, augmentation. `own` are the references to
     the user's code by role (model, augment, train_step), with absolute paths, and `sources` the digests of what lies behind
-    them. `share` is the number of devices that a trial occupies: GPUs, or CPU cores where there
+    them. `device_share` is the number of devices that a trial occupies: GPUs, or CPU cores where there
     is none.
     """
 
@@ -61,14 +61,14 @@ class Workload:
     size: int
     device: str
     threads: int
-    share: float
+    device_share: float
     numerics: dict[str, object]
     numerics_spec: NumericsSpec = PLAIN
 
     @property
     def num_slots(self) -> int:
         """How many trials this machine can run at once; at least 1."""
-        return Resources(self.device, self.threads, self.share).num_slots
+        return Resources(self.device, self.threads, self.device_share).num_slots
 
     def root(self, seed: int) -> Root:
         """The root of a trial with this seed."""
@@ -121,7 +121,7 @@ def resolve(study: StudyFile, base: Path, storage: Path, before_decoding: Callab
         size=data.size,
         device=device,
         threads=threads,
-        share=resources.share,
+        device_share=resources.device_share,
         numerics=numerics.describe(numerics_spec, measuring.result()),
         numerics_spec=numerics_spec,
     )
