@@ -19,7 +19,8 @@ from lrstudy.policies.contract import check
 from lrstudy.policies.families.sgdr import SgdrDlr
 from lrstudy.policies.run import Run
 from lrstudy.policies.spaces import default_space
-from lrstudy.search.space import Space, parse_parameter
+from lrstudy.search.parameter import parse_parameter
+from lrstudy.search.space import Space
 
 COMMON: dict[str, object] = {"lr": 0.1, "batch_size": 32}
 

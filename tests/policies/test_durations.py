@@ -36,7 +36,7 @@ def test_what_is_no_duration_is_refused(duration: object) -> None:
     with pytest.raises(ValueError) as caught:
         in_epochs(duration, 30, 10)
     assert str(caught.value) == (
-        f"expected a duration: epochs (3), a share of the budget ('30%') or updates ('4000u'); got {duration!r}"
+        f"expected a duration: epochs (3), a fraction of the budget ('30%') or updates ('4000u'); got {duration!r}"
     )
 
 

@@ -15,7 +15,8 @@ import pytest
 from lrstudy.errors import InputError, NotYetError
 from lrstudy.search import METHODS, Searcher, Told, make
 from lrstudy.search.base import START_UP
-from lrstudy.search.space import Configuration, Space, parse_parameter
+from lrstudy.search.parameter import Configuration, parse_parameter
+from lrstudy.search.space import Space
 from lrstudy.settings import canonical_json
 
 WINDOW = 4

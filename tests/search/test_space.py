@@ -5,7 +5,9 @@ import math
 import pytest
 
 from lrstudy.errors import InputError
-from lrstudy.search.space import Parameter, Space, parse_parameter, spread
+from lrstudy.search.halton import spread
+from lrstudy.search.parameter import Parameter, parse_parameter
+from lrstudy.search.space import Space
 from lrstudy.settings import canonical_json
 
 

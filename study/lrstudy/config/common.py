@@ -15,7 +15,7 @@ from pydantic import Field
 from lrstudy.annotations import description, reader
 from lrstudy.errors import Fault
 from lrstudy.policies.parameters import Count, Floor, LearningRate, unfit, unfit_by
-from lrstudy.search.space import Configuration, Value
+from lrstudy.search.parameter import Configuration, Value
 from lrstudy.settings import OPTIMIZER_CONSTANTS, Optimizer, Tail
 
 INITIAL = "initial"

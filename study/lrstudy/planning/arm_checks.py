@@ -15,7 +15,8 @@ from lrstudy.policies.base import Policy, durations_of
 from lrstudy.policies.families.batch_increase import GrowingPolicy
 from lrstudy.policies.families.plateau import PlateauPolicy
 from lrstudy.policies.run import Run
-from lrstudy.search.space import Configuration, Parameter, Value, spread
+from lrstudy.search.halton import spread
+from lrstudy.search.parameter import Configuration, Parameter, Value
 
 _POINTS = 8
 """A parameter without effect at so many points of an arm's space has none."""

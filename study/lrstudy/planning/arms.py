@@ -19,7 +19,9 @@ from lrstudy.policies import build, registry
 from lrstudy.policies.base import Policy, parameter_names
 from lrstudy.policies.parameters import checked
 from lrstudy.policies.spaces import default_space
-from lrstudy.search.space import Configuration, Parameter, Space, Value, parse_parameter, spread
+from lrstudy.search.halton import spread
+from lrstudy.search.parameter import Configuration, Parameter, Value, parse_parameter
+from lrstudy.search.space import Space
 from lrstudy.settings import Recipe
 
 _HERE = Path()

@@ -23,7 +23,7 @@ from lrstudy.policies import build
 from lrstudy.policies.base import Policy
 from lrstudy.policies.run import Run
 from lrstudy.search import INDEPENDENT, make
-from lrstudy.search.space import Configuration
+from lrstudy.search.parameter import Configuration
 from lrstudy.settings import Settings, canonical_json
 from lrstudy.study_folder.journal import Journal
 

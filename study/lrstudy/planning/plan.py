@@ -17,7 +17,7 @@ from lrstudy.models.catalogue import NUM_SECTIONS, has_batchnorm
 from lrstudy.planning import arms as arms_module
 from lrstudy.planning.arms import Arm, at_cohort_points, common_definition
 from lrstudy.policies.run import Run
-from lrstudy.search.space import Configuration
+from lrstudy.search.parameter import Configuration
 from lrstudy.settings import canonical_json
 from lrstudy.trial import TrialSpec
 from lrstudy.workload.workload import Workload, check_without_data

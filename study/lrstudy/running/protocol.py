@@ -13,7 +13,7 @@ from typing import Any, Literal
 from lrstudy.memo.records import Record
 from lrstudy.planning.plan import CONFIRM_SEED, Phase, Plan
 from lrstudy.search import INDEPENDENT
-from lrstudy.search.space import Configuration
+from lrstudy.search.parameter import Configuration
 from lrstudy.search.stream import Stream
 from lrstudy.settings import canonical_json
 from lrstudy.study_folder.journal import Journal

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lrstudy.search.space import Configuration, Space
+from lrstudy.search.parameter import Configuration
+from lrstudy.search.space import Space
 from lrstudy.settings import canonical_json
 
 START_UP = 4

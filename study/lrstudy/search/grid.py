@@ -7,7 +7,8 @@ from itertools import islice
 from typing import Any
 
 from lrstudy.search.base import Searcher
-from lrstudy.search.space import Configuration, Space
+from lrstudy.search.parameter import Configuration
+from lrstudy.search.space import Space
 
 
 class GridSearcher(Searcher):

@@ -16,7 +16,7 @@ import numpy as np
 from hyperopt import JOB_STATE_DONE, STATUS_OK, Domain, Trials, hp, tpe, trials_from_docs
 
 from lrstudy.search.base import Searcher
-from lrstudy.search.space import Configuration, Parameter
+from lrstudy.search.parameter import Configuration, Parameter
 
 # HyperOpt's own number of candidates, then fewer: the best of 24 on a ladder is nearly always the same
 # value, so a suggestion known already is drawn again, in the end plainly from the good points' density.

@@ -7,7 +7,7 @@ the search is finished. Independent draws would repeat points of a ladder, and a
 from __future__ import annotations
 
 from lrstudy.search.base import Searcher
-from lrstudy.search.space import Configuration
+from lrstudy.search.parameter import Configuration
 
 
 class RandomSearcher(Searcher):

@@ -41,7 +41,8 @@ from smac.model.random_forest import RandomForest
 from smac.runhistory import StatusType, TrialInfo, TrialValue
 
 from lrstudy.search.base import Searcher
-from lrstudy.search.space import Configuration, Parameter, Space
+from lrstudy.search.parameter import Configuration, Parameter
+from lrstudy.search.space import Space
 
 _SEED = 0  # of every trial in SMAC's history: to SMAC a configuration has one cost
 _CHALLENGERS = 1000

@@ -1,7 +1,7 @@
 """A stream: the configurations of one arm under one searcher, in order.
 
-Suggestion i is asked when exactly the results 0 ... i-W have been told, in index order (W, `outstanding`).
-So what is suggested does not depend on the order in which trials finish, on the number of workers or on a
+The searcher is asked for suggestion i when it has been told exactly the results 0 ... i-W, in index order, where W is
+`outstanding`. So the suggestions do not depend on the order in which trials finish, on the number of workers or on a
 crash in between. Without this rule HyperOpt kept 5 of 24 configurations after a resume.
 """
 
@@ -11,14 +11,22 @@ from collections.abc import Mapping, Sequence
 
 from lrstudy.search import make
 from lrstudy.search.base import Searcher, Told
-from lrstudy.search.space import Configuration, Space
+from lrstudy.search.parameter import Configuration
+from lrstudy.search.space import Space
 
 
 class Stream:
-    """Cohort points first, then the searcher's suggestions, `num_trials` in all.
+    """The cohort's points, then the searcher's suggestions, `num_trials` in all.
 
-    `remembered` are suggestions of earlier runs by index: they hold, and the searcher is only woken, and
-    led through the same calls again, when a new one is needed.
+    Args:
+        method: The searcher's name, one of `search.METHODS`.
+        space: The arm's space.
+        seed: The searcher's seed.
+        cohort: The configurations that come first; those beyond `num_trials` are left out.
+        num_trials: How many configurations the stream has at most.
+        outstanding: W, the number of results that may be missing when the searcher is asked for the next suggestion.
+        remembered: Suggestions of earlier runs by index, which are given again. The searcher is only made, and taken
+            through the same calls again, when a new suggestion is needed.
     """
 
     def __init__(
@@ -37,7 +45,7 @@ class Stream:
         self._cohort, self._num_trials, self._outstanding = list(cohort)[:num_trials], num_trials, outstanding
         self._remembered = dict(remembered or {})
         self._costs: dict[int, float | None] = {}
-        self._num_told = 0  # results 0 ... n - 1 are there
+        self._num_told = 0  # results 0 ... n - 1 have arrived
         self._searcher: Searcher | None = None
         self._searcher_told = 0
         self._searcher_asked = len(self._cohort)
@@ -72,7 +80,7 @@ class Stream:
         return configuration
 
     def result(self, index: int, cost: float | None) -> None:
-        """The cost of suggestion `index` (None: failed). A result that was given once stays."""
+        """Take the cost of suggestion `index` (None: it failed). The first result of a suggestion stands."""
         self._costs.setdefault(index, cost)
         while self._num_told in self._costs:
             self._num_told += 1
@@ -92,7 +100,7 @@ class Stream:
             if self._searcher_asked == index:
                 self._searcher_asked += suggested is not None
                 return suggested
-            self._searcher_asked += 1  # one of an earlier run; what was remembered holds
+            self._searcher_asked += 1  # a suggestion of an earlier run: the remembered one is used instead
 
     def _tell_up_to(self, last: int) -> None:
         assert self._searcher is not None
