@@ -58,7 +58,7 @@ def resolve(name: str) -> type[Policy]:
 
         return policy_of_scheduler(name.removeprefix(TORCH))
     if is_reference(name):
-        from lrstudy.policies.own import policy_of
+        from lrstudy.policies.user_policies import policy_of
 
         return policy_of(name)
     raise InputError(unknown("policy", "policy", name, policies))

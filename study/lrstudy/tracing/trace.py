@@ -25,8 +25,8 @@ from lrstudy.errors import Fault, InputError, unknown
 from lrstudy.models.catalogue import NUM_SECTIONS
 from lrstudy.planning import arms as arms_module
 from lrstudy.policies.base import Policy, parameter_names
-from lrstudy.policies.own import values_of
 from lrstudy.policies.run import History, Run, count_updates
+from lrstudy.policies.user_policies import values_of
 from lrstudy.settings import DIGITS, FloatArray, Recipe, Settings, Tail
 from lrstudy.workload.workload import load
 
