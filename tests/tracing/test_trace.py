@@ -14,7 +14,9 @@ from golden_cases import CASES, canonical
 from lrstudy.cli import _main
 from lrstudy.errors import InputError
 from lrstudy.policies.run import count_updates
-from lrstudy.tracing.trace import Length, length_of, read_metrics, trace_policies
+from lrstudy.tracing.length import Length, length_of
+from lrstudy.tracing.make_traces import trace_policies
+from lrstudy.tracing.metrics_input import read_metrics
 from lrstudy.tracing.trace_chart import chart, panels
 
 HERE = Path()

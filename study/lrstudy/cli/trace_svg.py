@@ -1,4 +1,4 @@
-"""Traces as a drawing: the report's colours, one panel above the other on one axis, names at the ends of lines."""
+"""Traces as an SVG drawing in the report's colours: panels that share their horizontal axis, names at the lines' ends."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ _MANY_POINTS = 1500
 
 
 def draw(traces: Sequence[Trace], by: By = "epoch") -> str:
-    """The drawing as SVG text: the same bytes for the same traces."""
+    """The drawing as SVG text. The same traces give the same bytes."""
     with settings():
         return svg(figure_of(traces, by))
 
 
 def figure_of(traces: Sequence[Trace], by: By = "epoch") -> Figure:
-    """The drawing; to be made and saved within `style.settings()`."""
+    """The drawing as a figure. Call it, and save the figure, within `style.settings()`."""
     drawn = panels(traces, by)
     heights = [_HIGH] + [_LOW] * (len(drawn) - 1)
     total = _TOP + sum(heights) + _GAP * (len(drawn) - 1) + _BOTTOM
     figure = canvas(total)
     control = "constant" if any(t.label == "constant" for t in traces) and len(traces) > 1 else None
-    found = looks([trace.label for trace in traces], control)
-    of_series = {number: found[trace.label] for number, trace in enumerate(traces)} | {OTHERS: Look(SOFT, "-")}
+    by_label = looks([trace.label for trace in traces], control)
+    of_series = {number: by_label[trace.label] for number, trace in enumerate(traces)} | {OTHERS: Look(SOFT, "-")}
     right = text_width([line.label for panel in drawn for line in panel.lines]) + 0.45
     top = _TOP
     for number, (panel, height) in enumerate(zip(drawn, heights, strict=True)):
@@ -66,7 +66,7 @@ def _panel(axes: Axes, panel: Panel, of_series: Mapping[int, Look], is_last: boo
     axes.tick_params(labelbottom=is_last)
     axes.grid(axis="y")
     axes.spines["left"].set_visible(False)
-    ends = [  # of lines that end together the first comes on top
+    ends = [  # reversed, so that the first of lines that end together comes on top
         (line.end, max(float(line.y[-1]), low), line.label, of_series[line.series].colour)
         for line in reversed(panel.lines)
     ]
@@ -74,7 +74,7 @@ def _panel(axes: Axes, panel: Panel, of_series: Mapping[int, Look], is_last: boo
 
 
 def _draw_line(axes: Axes, line: Line, look: Look, title: str) -> None:
-    """A value holds until the next one, so a line of few of them is drawn in steps."""
+    """Draw a line, in steps if it has few values: each value holds until the next one."""
     x, y = np.append(line.x, line.end), np.append(line.y, line.y[-1])
     steps = len(x) <= _MANY_POINTS and (title == "batch size" or len(np.unique(y)) <= 12)
     if not steps:

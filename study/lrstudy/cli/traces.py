@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -13,7 +13,8 @@ from rich.console import Console
 
 from lrstudy.cli.options import Json, app, is_study_file, names_and_overrides
 from lrstudy.errors import Fault, InputError
-from lrstudy.tracing.trace import By, Trace, trace_policies, trace_study
+from lrstudy.tracing.make_traces import trace_policies, trace_study
+from lrstudy.tracing.trace import By, Trace
 
 WIDTH_OF_A_PIPE = 100
 
@@ -60,10 +61,8 @@ def trace(
             raise InputError(
                 Fault("--updates-per-epoch", expected="it only with policies: a study says its batch size")
             )
-        from lrstudy.study import Study
-
-        study = Study.from_yaml(names[0], [*overrides, *([f"budget.epochs={epochs}"] if epochs is not None else [])])
-        traces = trace_study(study.file, study.base, study.data_cache, names[1:], examples, sections, metrics or ())
+        budget = [] if epochs is None else [f"budget.epochs={epochs}"]
+        traces = _of_study(names[0], [*overrides, *budget], names[1:], examples, sections, metrics or ())
     else:
         traces = trace_policies(
             names, overrides, Path.cwd(), epochs, updates_per_epoch, examples, sections, metrics or ()
@@ -71,12 +70,26 @@ def trace(
     if svg is not None:
         _draw(traces, svg, by or "epoch")
     if as_json:
-        found = [trace.to_json(by or "update") for trace in traces]
-        print(json.dumps(found[0] if len(found) == 1 else {"traces": found}))
+        values = [trace.to_json(by or "update") for trace in traces]
+        print(json.dumps(values[0] if len(values) == 1 else {"traces": values}))
     elif svg is not None:
         print(svg)
     else:
         _show(traces, by or "epoch", table)
+
+
+def _of_study(
+    path: str,
+    overrides: Sequence[str],
+    arms: Sequence[str],
+    examples: int | None,
+    sections: int | None,
+    metrics: Sequence[str],
+) -> list[Trace]:
+    from lrstudy.study import Study
+
+    study = Study.from_yaml(path, overrides)
+    return trace_study(study.file, study.base, study.data_cache, arms, examples, sections, metrics)
 
 
 def _draw(traces: list[Trace], path: Path, by: By) -> None:
@@ -98,7 +111,7 @@ def _show(traces: list[Trace], by: By, as_table: bool) -> None:
     if as_table:
         _print_table(console, traces, by)
     else:
-        # Lines of braille look alike without colours: then each is drawn with a mark of its own.
+        # Without colours, braille lines look alike, so each trace is drawn with a character of its own.
         can_tell_apart = len(traces) == 1 or console.color_system is not None
         console.print(
             chart(traces, width, by, is_unicode=is_unicode and can_tell_apart), end="", crop=False, soft_wrap=True
@@ -119,7 +132,7 @@ def _described(trace: Trace) -> str:
 
 
 def _print_table(console: Console, traces: list[Trace], by: By) -> None:
-    """Columns as wide as their numbers, whatever the terminal: a number that is cut off cannot be read."""
+    """Print the numbers in columns as wide as they need, however narrow the terminal: a number cut off cannot be read."""
     for one in traces:
         rows = [("epoch", *_HEADINGS[by]), *_rows(one, by)]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

@@ -1,7 +1,6 @@
-"""Traces as a chart for a terminal: dots of braille, or plain characters where there is no UTF-8.
+"""Traces as a chart for a terminal, drawn with braille dots, or with plain characters where there is no UTF-8.
 
-One panel for the learning rate; momentum and batch size get one where they change. What a line is called stands at
-its right end.
+The learning rate has a panel; momentum and batch size have one if they change. Each line has its name at its right end.
 """
 
 from __future__ import annotations
@@ -29,7 +28,15 @@ _AXIS = 10  # columns left of a panel
 
 @dataclass(frozen=True, eq=False)
 class Line:
-    """A line of a panel: `y` over `x`, holding from each x to the next, up to `end`; of the trace number `series`."""
+    """A line of a panel.
+
+    Attributes:
+        label: The name at its end.
+        series: The number of its trace, or `OTHERS`.
+        x, y: The values, each holding from its x to the next one; both of shape (values,).
+        end: Where the last value stops holding.
+        is_main: Whether it is the line of the whole trace, not of one of its sections.
+    """
 
     label: str
     series: int
@@ -41,7 +48,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Panel:
-    """A quantity of all traces."""
+    """One quantity, with the lines of all traces."""
 
     title: str
     lines: tuple[Line, ...]
@@ -53,7 +60,7 @@ class Panel:
         values = np.concatenate([line.y for line in self.lines])
         high = float(values.max())
         if self.log:
-            # A cosine passes through every decade in its last few updates: they would take most of the axis.
+            # A cosine falls through every decade in its last few updates, and they would take up most of the axis.
             return min(float(np.quantile(line.y[line.y > 0], 0.02)) for line in self.lines if line.y.any()), high
         low = float(values.min())
         low = 0.0 if low >= 0 and low < 0.6 * high else low - 0.05 * (high - low)
@@ -61,20 +68,30 @@ class Panel:
 
 
 def panels(traces: Sequence[Trace], by: By = "epoch") -> list[Panel]:
-    """What there is to draw: the rate, and momentum and batch size where any trace changes them."""
+    """What there is to draw: the rate, and momentum and batch size if any trace changes them."""
     rates = tuple(line for number, trace in enumerate(traces) for line in _rates(number, trace, by))
-    found = [Panel("learning rate", rates, _is_log([trace.lr for trace in traces]))]
+    drawn = [Panel("learning rate", rates, _is_log([trace.lr for trace in traces]))]
     if any(trace.momentum.min() != trace.momentum.max() for trace in traces):
         momenta = [Line(t.label, k, _x(t, by), t.momentum, _end(t, by)) for k, t in enumerate(traces)]
-        found.append(Panel("momentum", _merged(momenta)))
+        drawn.append(Panel("momentum", _merged(momenta)))
     if any(trace.batch.min() != trace.batch.max() for trace in traces):
         batches = [Line(t.label, k, _epoch_starts(t, by), t.batch, _end(t, by)) for k, t in enumerate(traces)]
-        found.append(Panel("batch size", _merged(batches)))
-    return found
+        drawn.append(Panel("batch size", _merged(batches)))
+    return drawn
 
 
 def chart(traces: Sequence[Trace], width: int, by: By = "epoch", *, is_unicode: bool = True) -> Text:
-    """The panels below each other, at most `width` columns wide. Colours tell traces apart where there are any."""
+    """The panels, one below the other.
+
+    Args:
+        traces: The traces; colours tell them apart on a terminal that has colours.
+        width: The most columns that the chart may take.
+        by: Whether the horizontal axis counts epochs or updates.
+        is_unicode: Whether lines are drawn with braille dots; otherwise each trace has a plain character of its own.
+
+    Returns:
+        The chart as text with styles, one line per row.
+    """
     drawn = panels(traces, by)
     longest = max(len(line.label) for panel in drawn for line in panel.lines)
     gutter = min(longest + (1 if is_unicode else 3), max(8, width // 3))
@@ -100,7 +117,7 @@ class _Grid:
         self.tall, self.wide = (4, 2) if is_unicode else (1, 1)
         self.ends: list[tuple[float, str, int]] = []
         end = max(line.end for line in panel.lines)
-        for line in reversed(panel.lines):  # the first lies on top
+        for line in reversed(panel.lines):  # so that the first line lies on top
             self._draw(line, end)
 
     def text(self, gutter: int) -> Text:
@@ -121,7 +138,7 @@ class _Grid:
         return text
 
     def _draw(self, line: Line, end: float) -> None:
-        """Mark every column's values from the lowest to the highest, joined to those of the column before."""
+        """Mark, in every column, the dots from its lowest to its highest value, joined to those of the column before."""
         num = self.columns * self.wide
         edges = np.searchsorted(line.x, np.arange(num + 1) * end / num, side="left")
         last = min(num, max(1, math.ceil(line.end / end * num)))
@@ -144,7 +161,7 @@ class _Grid:
         self.ends.append((float(line.y[-1]), line.label, line.series))
 
     def _level(self, value: float) -> int:
-        """How many dots above the panel's floor a value stands."""
+        """The height of a value above the panel's floor, in dots."""
         most = self.rows * self.tall - 1
         if self.panel.log:
             fraction = math.log(max(value, self.low) / self.low) / (math.log(self.high / self.low) or 1.0)
@@ -171,24 +188,24 @@ class _Grid:
     def _ticks(self) -> dict[int, str]:
         """Values at the top, in the middle and at the bottom."""
         rows = (0, self.rows // 2, self.rows - 1)
-        found = {}
+        ticks = {}
         for row in rows:
             fraction = (self.rows - 1 - row) / (self.rows - 1)
             if self.panel.log:
                 value = self.low * (self.high / self.low) ** fraction
             else:
                 value = self.low + fraction * (self.high - self.low)
-            found[row] = f"{value:.3g}"
-        return found
+            ticks[row] = f"{value:.3g}"
+        return ticks
 
     def _labels(self) -> dict[int, tuple[str, int]]:
-        """The names of the lines by row, in the order of their last values, each in a row of its own while there is room."""
-        in_order = reversed(self.ends)  # of equal values the first trace comes first
+        """The names of the lines by row, ordered by their last values; each has a row of its own while there is room."""
+        in_order = reversed(self.ends)  # if values are equal, the first trace comes first
         ordered = sorted(in_order, key=lambda end: -end[0])[: self.rows]
         rows: list[int] = []
         for value, _, _ in ordered:
             rows.append(max(self._row(self._level(value)), rows[-1] + 1 if rows else 0))
-        for k in range(len(rows) - 1, -1, -1):  # back up from the bottom
+        for k in range(len(rows) - 1, -1, -1):  # move those that would fall below the last row up again
             rows[k] = min(rows[k], self.rows - len(rows) + k)
         return {
             row: (name if self.is_unicode else f"{_mark(series)} {name}", series)
@@ -205,7 +222,7 @@ def _mark(series: int) -> str:
 
 
 def _merged(lines: Sequence[Line]) -> tuple[Line, ...]:
-    """The lines, of those that stay at one value only one each, called after what it stands for."""
+    """The lines, with those that stay at the same value merged into one, called "others" if it stands for several."""
     levels: dict[float, list[Line]] = {}
     for line in lines:
         if line.y.min() == line.y.max():
@@ -219,7 +236,7 @@ def _merged(lines: Sequence[Line]) -> tuple[Line, ...]:
 
 
 def _rates(number: int, trace: Trace, by: By) -> list[Line]:
-    """The rate of the head, and of other sections where they differ from it."""
+    """A line for the rate of the head, and one for each section whose rate differs from that of the next one."""
     x, end = _x(trace, by), _end(trace, by)
     last = trace.lr.shape[1] - 1
     lines = [Line(trace.label, number, x, trace.lr[:, last], end)]
