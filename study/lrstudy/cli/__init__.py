@@ -34,21 +34,21 @@ def _options(
 
 
 def main() -> None:
-    """Entry point: runs a command and turns faults into one paragraph and an exit code."""
-    _say_what_is_logged()
+    """Entry point: runs a command, and reports an error as one paragraph and an exit code."""
+    _log_to_stderr()
     signal.signal(signal.SIGTERM, _terminated)
     sys.exit(_main(sys.argv[1:]))
 
 
 def _main(arguments: list[str]) -> int:
     if arguments and arguments[0] in _LATER:
-        there = ", ".join(
+        available = ", ".join(
             sorted(str(command.callback.__name__) for command in app.registered_commands if command.callback)
         )
-        return _complain(f"the command {arguments[0]!r} is not available yet. Available: {there}.", 2)
+        return _complain(f"the command {arguments[0]!r} is not available yet. Available: {available}.", 2)
     try:
         code = app(args=arguments, standalone_mode=False)
-        if code == _INTERRUPTED:  # typer turns KeyboardInterrupt into this
+        if code == _INTERRUPTED:  # which typer makes of KeyboardInterrupt
             raise KeyboardInterrupt
         return code if isinstance(code, int) else 0
     except InputError as error:
@@ -66,8 +66,8 @@ def _main(arguments: list[str]) -> int:
         return _complain(f"{type(error).__name__}: {error}\n{hint}", 1)
 
 
-def _say_what_is_logged() -> None:
-    """What takes long and is done before a study is displayed, such as decoding its images, speaks through a logger."""
+def _log_to_stderr() -> None:
+    """Print what is logged: long work before a study is displayed, such as decoding its images, is reported there."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("lrstudy: %(message)s"))
     logger = logging.getLogger("lrstudy")

@@ -1,4 +1,4 @@
-"""`lrstudy init`: a commented study file for somebody's data."""
+"""`lrstudy init`: writes a commented study file for the user's data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What all commands share: the application, the forms of their arguments, and how a study is named on a command line."""
+"""What all commands share: the application, the types of their arguments, and how a command line names a study."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 BEGUN = time.monotonic()
-"""When somebody began to wait."""
+"""When the user began to wait for the command (monotonic clock)."""
 
 app = typer.Typer(
     name="lrstudy",
@@ -38,10 +38,10 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object for pr
 
 def split(arguments: list[str] | None) -> tuple[str | None, list[str]]:
     """The study file, if the first argument is one, and the overrides."""
-    given = arguments or []
-    if given and "=" not in given[0]:
-        return given[0], given[1:]
-    return None, given
+    texts = arguments or []
+    if texts and "=" not in texts[0]:
+        return texts[0], texts[1:]
+    return None, texts
 
 
 def counted(number: int, word: str) -> str:
@@ -50,13 +50,13 @@ def counted(number: int, word: str) -> str:
 
 
 def names_and_overrides(arguments: list[str] | None) -> tuple[list[str], list[str]]:
-    """Names, and ``key=value`` wherever they stand."""
-    given = arguments or []
-    return [text for text in given if "=" not in text], [text for text in given if "=" in text]
+    """The names among the arguments, and the ``key=value`` texts, which may stand anywhere between them."""
+    texts = arguments or []
+    return [text for text in texts if "=" not in text], [text for text in texts if "=" in text]
 
 
 def is_policy(name: str) -> bool:
-    """Whether an argument means a policy: one of a user's file, of torch or of the catalogue."""
+    """Whether an argument names a policy: one of a user's file, of torch or of the catalogue."""
     from lrstudy import policies, user_code
 
     if is_study_file(name) or "=" in name:
@@ -65,5 +65,5 @@ def is_policy(name: str) -> bool:
 
 
 def is_study_file(name: str) -> bool:
-    """Whether an argument means a study file and no policy."""
+    """Whether an argument names a study file."""
     return name.endswith((".yaml", ".yml"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator, Sequence
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -28,6 +29,8 @@ from lrstudy.errors import Fault, InputError
 
 if TYPE_CHECKING:
     from lrstudy.data.statistics import Statistics
+    from lrstudy.planning.plan import Plan
+    from lrstudy.run import Summary
     from lrstudy.workload.workload import Workload
 
 
@@ -38,31 +41,19 @@ def run(study: StudyAndOverrides = None, name: As = None, as_json: Json = False)
     from lrstudy.study import Study
 
     console = Console(stderr=as_json, highlight=False)
-    found = Study.from_yaml(*split(study), name, BEGUN)
-    summary = found.run(Progress(console))
+    summary = Study.from_yaml(*split(study), name, BEGUN).run(Progress(console))
     page = _build_report(summary.folder, is_forced=summary.trained > 0)
-    took = time.monotonic() - BEGUN
-    failed = summary.statuses.get("failed", 0)
+    took_s = time.monotonic() - BEGUN
     if as_json:
-        print(json.dumps({**_summary_dict(summary), "report": str(page), "seconds": round(took, 1)}))
+        print(json.dumps({**_summary_dict(summary), "report": str(page), "seconds": round(took_s, 1)}))
     else:
-        for note in summary.notes:
-            console.print(f"[yellow]note:[/] {note}")
-        _print_verdicts(console, summary.folder)
-        if summary.trained == 0:
-            console.print(f"Nothing was trained: all {summary.recalled} epochs were recalled from the memo.")
-        else:
-            console.print(
-                f"{summary.asked} epochs asked, {summary.distinct} distinct; {summary.trained} trained now, {summary.recalled} recalled."
-            )
-        if summary.stopped:
-            console.print(f"Stopped early: {summary.stopped}. Run again with a higher limit to go on.")
+        _print_summary(console, summary)
         bad = ", ".join(f"{count} {status}" for status, count in summary.statuses.items() if status != "completed")
         console.print(
-            f"{sum(summary.statuses.values())} trials{f' ({bad})' if bad else ''} in {duration(took)}. Report: {page}",
+            f"{sum(summary.statuses.values())} trials{f' ({bad})' if bad else ''} in {duration(took_s)}. Report: {page}",
             soft_wrap=True,
         )
-    if failed:
+    if summary.statuses.get("failed", 0):
         raise typer.Exit(3)
 
 
@@ -75,36 +66,13 @@ def validate(what: StudyPolicyAndOverrides = None, as_json: Json = False) -> Non
     if what and is_policy(what[0]):
         _validate_policy(what, as_json)
         return
-    found = Study.from_yaml(*split(what))
-    plan, notes = found.plan()
+    plan, notes = Study.from_yaml(*split(what)).plan()
+    notes = (*notes, *arm_checks.notes(plan))
     statistics = _statistics(plan.workload)
-    counts = dict(zip(("train", "validation", "test"), plan.workload.counts, strict=True))
-    facts: dict[str, Any] = {
-        "name": found.file.name,
-        "arms": {name: [p.name for p in arm.space.searched] for name, arm in plan.arms.items()},
-        "trials": plan.num_trials,
-        "examples": counts,
-        "classes": len(plan.workload.classes),
-        "task": plan.workload.task.kind,
-        "device": plan.workload.device,
-        "statistics": statistics.to_json(),
-        "notes": [*notes, *arm_checks.notes(plan)],
-    }
     if as_json:
-        print(json.dumps(facts))
-        return
-    print(
-        f"{found.file.name} is a valid study: {counted(len(plan.arms), 'arm')}, {counted(plan.num_trials, 'trial')} of "
-        f"{counted(found.file.budget.epochs, 'epoch')} on {plan.workload.device}."
-    )
-    print(
-        f"Data: {plan.workload.data.source}, {facts['classes']} classes, {facts['task']}; examples by class and part:"
-    )
-    print("\n".join(statistics.describe()))
-    for name, searched in facts["arms"].items():
-        print(f"  {name}: searches {', '.join(searched) or 'nothing'}")
-    for note in facts["notes"]:
-        print(f"note: {note}")
+        print(json.dumps({**_facts(plan), "statistics": statistics.to_json(), "notes": notes}))
+    else:
+        print("\n".join(_described(plan, statistics, notes)))
 
 
 @app.command()
@@ -144,7 +112,7 @@ def report(
 
 
 def _build_report(folder: Path, is_forced: bool = True) -> Path:
-    """Build the report; unless forced, only if a table or the lock has changed since the last one."""
+    """Build the report; unless forced, only if a table or the lock has changed since the last report."""
     import lrstudy_reports
 
     page, stamp = folder / "report" / "index.html", folder / "report" / ".inputs"
@@ -158,8 +126,23 @@ def _build_report(folder: Path, is_forced: bool = True) -> Path:
     return page
 
 
+def _print_summary(console: Console, summary: Summary) -> None:
+    """Print the notes of a run, the verdicts so far, and how many epochs were trained and recalled."""
+    for note in summary.notes:
+        console.print(f"[yellow]note:[/] {note}")
+    _print_verdicts(console, summary.folder)
+    if summary.trained == 0:
+        console.print(f"Nothing was trained: all {summary.recalled} epochs were recalled from the memo.")
+    else:
+        console.print(
+            f"{summary.asked} epochs asked, {summary.distinct} distinct; {summary.trained} trained now, {summary.recalled} recalled."
+        )
+    if summary.stopped:
+        console.print(f"Stopped early: {summary.stopped}. Run again with a higher limit to go on.")
+
+
 def _print_verdicts(console: Console, folder: Path) -> None:
-    """The verdict table of a study, as far as it goes, read from what the report wrote."""
+    """Print the verdict table that the report has written, if any arm has a result on the test part."""
     import pyarrow.parquet as pq
     from rich.table import Table
 
@@ -186,7 +169,7 @@ def _with_interval(value: float | None, low: float | None, high: float | None, s
     return f"{value:{sign}.3f}{interval}"
 
 
-def _summary_dict(summary: Any) -> dict[str, Any]:
+def _summary_dict(summary: Summary) -> dict[str, Any]:
     return {
         "folder": str(summary.folder),
         "complete": summary.is_complete,
@@ -200,8 +183,35 @@ def _summary_dict(summary: Any) -> dict[str, Any]:
     }
 
 
+def _facts(plan: Plan) -> dict[str, Any]:
+    """What `validate --json` says of a study, beyond statistics and notes."""
+    return {
+        "name": plan.study.name,
+        "arms": {name: [p.name for p in arm.space.searched] for name, arm in plan.arms.items()},
+        "trials": plan.num_trials,
+        "examples": dict(zip(("train", "validation", "test"), plan.workload.counts, strict=True)),
+        "classes": len(plan.workload.classes),
+        "task": plan.workload.task.kind,
+        "device": plan.workload.device,
+    }
+
+
+def _described(plan: Plan, statistics: Statistics, notes: Sequence[str]) -> Iterator[str]:
+    """What `validate` prints about a study, line by line."""
+    study, workload = plan.study, plan.workload
+    yield (
+        f"{study.name} is a valid study: {counted(len(plan.arms), 'arm')}, {counted(plan.num_trials, 'trial')} of "
+        f"{counted(study.budget.epochs, 'epoch')} on {workload.device}."
+    )
+    yield f"Data: {workload.data.source}, {len(workload.classes)} classes, {workload.task.kind}; examples by class and part:"
+    yield from statistics.describe()
+    for name, arm in plan.arms.items():
+        yield f"  {name}: searches {', '.join(p.name for p in arm.space.searched) or 'nothing'}"
+    yield from (f"note: {note}" for note in notes)
+
+
 def _statistics(workload: Workload) -> Statistics:
-    """What the examples of each part look like, copies of training examples in the test part counted."""
+    """Statistics of the examples of each part, including how many test examples repeat one of the other parts."""
     from lrstudy.workload.workload import load
 
     return workload.statistics.with_copies(*load(workload.data, Path(workload.cache)))
