@@ -1,7 +1,8 @@
-"""The catalogue: every policy of this package by name, torch's schedulers and a user's own policies.
+"""The catalogue: every built-in policy by name, torch's schedulers, and the policies that users write.
 
-A family is one module in families/ and one YAML per policy in search_spaces/; nothing has to be registered. The classes are
-also names of this package, as they are written and in capitals: `lrstudy.policies.Sgdr`, `lrstudy.policies.SGDR`.
+A family is one module in families/ and one YAML file per policy in search_spaces/; nothing has to be registered. The
+classes are also attributes of this package, spelt as the class is or in capitals: `lrstudy.policies.Sgdr`,
+`lrstudy.policies.SGDR`.
 """
 
 from __future__ import annotations
@@ -29,26 +30,26 @@ __all__ = [
 ]  # fmt: skip
 
 TORCH = "torch:"
-"""What the names of torch's schedulers begin with."""
+"""The prefix of the names of torch's schedulers."""
 
 
 @cache
 def registry() -> Mapping[str, type[Policy]]:
-    """All policies by name, sorted: the Policy subclasses with a `name` in the package's modules."""
-    found: dict[str, type[Policy]] = {}
+    """All built-in policies by name, sorted: the subclasses of Policy in families/ that define a `name`."""
+    policies: dict[str, type[Policy]] = {}
     for info in iter_modules(families.__path__, f"{families.__name__}."):
         for _, policy in getmembers(import_module(info.name), isclass):
             if issubclass(policy, Policy) and policy.__module__ == info.name and "name" in vars(policy):
-                assert policy.name not in found, f"two policies are called {policy.name}"
-                found[policy.name] = policy
-    return MappingProxyType(dict(sorted(found.items())))
+                assert policy.name not in policies, f"two policies are called {policy.name}"
+                policies[policy.name] = policy
+    return MappingProxyType(dict(sorted(policies.items())))
 
 
 def resolve(name: str) -> type[Policy]:
-    """The policy of a name: one of the catalogue, ``torch:NAME``, or a reference with an absolute path.
+    """The class of a policy: a built-in one, ``torch:NAME``, or a reference to a user's file with an absolute path.
 
-    Imports torch for its schedulers, and a user's file. Raises InputError for an unknown name, and for what of a
-    user's file cannot be used.
+    Imports torch for its schedulers, and the user's file for a reference. Raises InputError if the name is unknown or
+    the user's file does not define a usable policy.
     """
     policies = registry()
     if name in policies:
@@ -65,16 +66,16 @@ def resolve(name: str) -> type[Policy]:
 
 
 def build(name: str, parameters: Mapping[str, object]) -> Policy:
-    """The policy `name`, as `resolve` understands it, with these values; those left out take their defaults.
+    """The policy `name`, in the forms that `resolve` takes, with these values. Parameters left out have their defaults.
 
-    Raises InputError with every fault at once, each led by its parameter's name: unknown names (with the
-    nearest valid ones), missing ones, and values of the wrong type or out of range.
+    Raises InputError with all faults, each beginning with its parameter's name: unknown names (with the nearest valid
+    ones), missing parameters, and values of the wrong type or out of range.
     """
     return build_from(resolve(name), parameters)
 
 
 def build_from(policy: type[Policy], parameters: Mapping[str, object]) -> Policy:
-    """As `build`, of a class."""
+    """The same as `build`, given the class of the policy instead of its name."""
     names = parameter_names(policy)
     problem = f"{policy.name} has no such parameter"
     faults = [Fault(name, problem, valid=names, name=name) for name in parameters if name not in names]
@@ -90,7 +91,7 @@ def build_from(policy: type[Policy], parameters: Mapping[str, object]) -> Policy
 
 
 def __getattr__(name: str) -> type[Policy]:
-    """The class of a policy of the catalogue, by its own name or that of its policy in capitals."""
+    """The class of a built-in policy, by the name of the class or of the policy in any mix of capitals."""
     if name[:1].isupper():
         for policy in registry().values():
             if name.upper() in (policy.__name__.upper(), policy.name.upper()):

@@ -1,7 +1,7 @@
-"""Policies outside a study: a schedule that sets an optimizer's rates and momentum in anybody's PyTorch loop.
+"""Policies outside a study: a schedule that sets an optimizer's rates and momentum in any PyTorch loop.
 
-It is used like a scheduler of torch that is stepped after every update. An optimizer is whatever has `param_groups`
-of dictionaries; the groups, in their order, are the policy's sections. This module does not import torch.
+It is used like a scheduler of torch that is stepped after every update. An optimizer is any object with `param_groups`,
+a list of dictionaries; the groups, in their order, are the policy's sections. This module does not import torch.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ class OptimizerLike(Protocol):
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
-        """Groups of parameters, each with `lr`, and `momentum` or `betas` if the optimizer has such a thing."""
+        """Groups of parameters, each with `lr`, and with `momentum` or `betas` if the optimizer has either."""
 
 
 class PolicyLike(Protocol):
-    """What a schedule needs of a policy, which is a dataclass (policies/base.py says what each does)."""
+    """What a schedule needs of a policy, which is a dataclass; policies/base.py documents the members."""
 
     name: ClassVar[str]
     reactive: ClassVar[bool]
@@ -48,11 +48,21 @@ def attach(
     epochs: int,
     tail: Tail = "keep",
 ) -> Schedule:
-    """Let `policy` decide the rates and momentum of `optimizer`, from the first update of `epochs` epochs on.
+    """Let `policy` decide the rates and momentum of `optimizer` from the first update on.
 
-    `num_examples` is the size of the training set. `tail`: whether the loader keeps the last, smaller batch of an epoch or
-    drops it (DataLoader's `drop_last`). Sets `lr` and `momentum` (the first of
-    `betas`) of all groups at once. Raises InputError if the policy does not fit the run or the number of groups.
+    Args:
+        policy: The policy.
+        optimizer: The optimizer. `lr` and `momentum` (or the first of `betas`) of all its groups are set at once, and
+            again at every step of the schedule.
+        num_examples: The size of the training set, at least 1.
+        epochs: The budget in epochs, at least 1.
+        tail: Whether the loader keeps the last, smaller batch of an epoch or drops it (DataLoader's `drop_last`).
+
+    Returns:
+        The schedule, to be stepped after each update.
+
+    Raises:
+        InputError: The numbers are out of range, or the policy does not fit the run or the number of groups.
     """
     faults = [
         Fault(name, expected="a whole number of at least 1", got=f"{value!r}")
@@ -66,10 +76,10 @@ def attach(
 
 
 class _LoopRun(Run):
-    """A run in a loop of one's own: a loader makes an update even of a last batch of one example, which a study merges."""
+    """A run in a user's loop, where a last batch of a single example is an update too; a study merges it into the one before."""
 
     def num_updates(self, batch_size: int) -> int:
-        """As many updates as a DataLoader makes batches."""
+        """Updates per epoch: as many as a DataLoader yields batches."""
         full, left = divmod(self.num_examples, batch_size)
         if self.recipe.tail == "drop":
             require(full > 0, "batch_size", f"at most the {self.num_examples} training examples", batch_size)
@@ -78,10 +88,10 @@ class _LoopRun(Run):
 
 
 class Schedule:
-    """Where a run stands, and the optimizer that follows it; made by `attach`.
+    """Keeps track of a run and sets the optimizer's rates and momentum; made by `attach`.
 
-    `step()` comes after each `optimizer.step()`, `epoch_end(metrics)` after each epoch. A reactive policy needs the
-    metrics before its next epoch; for others the call only checks that the epoch had as many updates as it should.
+    Call `step()` after each `optimizer.step()`, and `epoch_end(metrics)` after each epoch. A reactive policy needs the
+    metrics before its next epoch; for other policies the call only checks that the epoch had the expected updates.
     """
 
     def __init__(self, policy: PolicyLike, optimizer: OptimizerLike, run: Run) -> None:
@@ -108,18 +118,18 @@ class Schedule:
 
     @property
     def batch_size(self) -> int:
-        """The batch size of the epoch: the loader is made anew where it changes."""
+        """The batch size of the current epoch. Where it changes, the loop needs a new loader."""
         self._require_known()
         return self._settings.batch_size
 
     @property
     def num_updates(self) -> int:
-        """How many updates the epoch has."""
+        """The number of updates of the current epoch."""
         self._require_known()
         return self._settings.num_updates
 
     def step(self) -> None:
-        """Move on to the next update; comes after `optimizer.step()`. Raises RuntimeError beyond the budget."""
+        """Move on to the next update. Call it after `optimizer.step()`. Raises RuntimeError beyond the budget."""
         if self.is_finished:
             raise RuntimeError(
                 f"the budget of {self._run.num_epochs} epochs is over: there is no further update to set."
@@ -132,33 +142,26 @@ class Schedule:
             self._enter_next_epoch()
 
     def epoch_end(self, metrics: Mapping[str, float] | None = None) -> None:
-        """The epoch is over, with these metrics: ``train_loss``, ``val_loss``, ``val_<metric>``.
+        """End an epoch; `metrics` are its ``train_loss``, ``val_loss`` and ``val_<metric>``.
 
-        Raises RuntimeError if the epoch had other than the expected number of updates, or has been ended before;
-        InputError for a metric that is no number, and if a reactive policy gets none.
+        Raises RuntimeError if the epoch did not have the expected number of updates or has been ended before, and
+        InputError if a metric is no number or a reactive policy gets none.
         """
-        waits = self._waits_for_metrics()
-        ended = self._epoch - 1 if not waits else self._epoch
-        if ended < 0 or (not waits and self._update != 0):
-            raise RuntimeError(
-                f"epoch {self._epoch} is not over: {self._update} of its {self._settings.num_updates} updates were made, "
-                f"with a batch of {self._settings.batch_size} of {self._run.num_examples} examples."
-            )
-        if len(self._history) > ended:
-            raise RuntimeError(f"epoch {ended} has been ended before, or epoch {self._epoch} made no update.")
+        is_waiting = self._waits_for_metrics()
+        ended = self._last_epoch(is_waiting)
         if metrics:
             self._policy.require_metrics(metrics)
         if self._policy.reactive and not metrics:
             raise InputError(
                 Fault("metrics", expected=f"the metrics of epoch {ended}, which {self._name} looks at", got="none")
             )
-        self._history += [{} for _ in range(ended - len(self._history))]  # epochs that nobody ended
+        self._history += [{} for _ in range(ended - len(self._history))]  # epochs for which epoch_end was not called
         self._history.append(_numbers(metrics or {}))
-        if waits:
+        if is_waiting:
             self._enter_next_epoch()
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the run stands, and what it is, as plain values that JSON can hold."""
+        """The position in the run and the identity of policy and run, as values that JSON can hold."""
         return {
             "epoch": self._epoch,
             "update": self._update,
@@ -167,15 +170,16 @@ class Schedule:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from where `state_dict` was taken; sets the optimizer's groups, whenever its own state is loaded.
+        """Go on from where `state_dict` was taken.
 
-        Raises InputError if it was taken from another policy, other parameters or another run.
+        Sets the optimizer's groups, so it does not matter whether the optimizer's own state is loaded before or after.
+        Raises InputError if the state was taken from another policy, other parameters or another run.
         """
-        given, mine = state["run"], self._identity()
-        if differing := [key for key in mine if given.get(key) != mine[key]]:
+        saved, own = state["run"], self._identity()
+        if differing := [key for key in own if saved.get(key) != own[key]]:
             raise InputError(
                 [
-                    Fault(key, expected=f"{mine[key]!r}, as this schedule has", got=f"{given.get(key)!r}")
+                    Fault(key, expected=f"{own[key]!r}, as this schedule has", got=f"{saved.get(key)!r}")
                     for key in differing
                 ]
             )
@@ -193,6 +197,18 @@ class Schedule:
     @property
     def _name(self) -> str:
         return self._policy.name
+
+    def _last_epoch(self, is_waiting: bool) -> int:
+        """The epoch that `epoch_end` ends now. Raises RuntimeError unless all its updates were made, and it was not ended."""
+        ended = self._epoch if is_waiting else self._epoch - 1
+        if ended < 0 or (not is_waiting and self._update != 0):
+            raise RuntimeError(
+                f"epoch {self._epoch} is not over: {self._update} of its {self._settings.num_updates} updates were made, "
+                f"with a batch of {self._settings.batch_size} of {self._run.num_examples} examples."
+            )
+        if len(self._history) > ended:
+            raise RuntimeError(f"epoch {ended} has been ended before, or epoch {self._epoch} made no update.")
+        return ended
 
     def _waits_for_metrics(self) -> bool:
         return not self.is_finished and self._update == self._settings.num_updates
@@ -213,7 +229,7 @@ class Schedule:
         return self._policy.settings(epoch, tuple(self._history[:epoch]), self._run)
 
     def _apply(self) -> None:
-        """Set every group to the update's values; after the last update of an epoch they stay."""
+        """Set every group to the values of the update; those of an epoch's last update stay until the next epoch begins."""
         update = min(self._update, self._settings.num_updates - 1)
         if self.is_finished:
             update = self._settings.num_updates - 1
@@ -232,7 +248,7 @@ class Schedule:
 
 
 def _numbers(metrics: Mapping[str, float]) -> dict[str, float]:
-    """Metrics as plain numbers; those that are not finite are left out, as a study does."""
+    """Metrics as plain numbers, without those that are not finite, as in a study's history."""
     numbers: dict[str, float] = {}
     for name, value in metrics.items():
         try:

@@ -23,23 +23,27 @@ from lrstudy.settings import FloatArray, Settings, Tail
 class Policy(ABC):
     """Decides each epoch's settings. Subclasses are frozen dataclasses whose fields are its parameters.
 
-    `lr` is the policy's peak rate: floors, ends and the rates of sections are ratios of it. A policy must
-    be pure and picklable: `settings` depends on its arguments alone, and epochs may be asked in any order.
-    Values are checked against the fields' annotations on construction: whole numbers become floats and
-    lists become tuples where the annotation says so, and InputError lists every value that does not fit.
+    A policy must be pure and picklable: `settings` depends on its arguments alone, and may be called for epochs in any
+    order. Values are checked against the fields' annotations on construction. Whole numbers become floats, and lists
+    become tuples, where the annotation says so; InputError lists every value that does not fit.
+
+    Attributes:
+        lr: The peak rate of the policy; floors, ends and the rates of sections are ratios of it.
+        batch_size: Examples per update; a batch that grows starts from it.
+        momentum: The momentum, or Adam's beta1, in [0, 1).
     """
 
     name: ClassVar[str]
     """What a study file calls this policy."""
     reactive: ClassVar[bool] = False
-    """Whether `settings` looks at the history; otherwise it may be called with an empty one.
+    """Whether `settings` depends on the history; otherwise it may be called with an empty one.
 
-    A reactive policy is asked about epochs to come as well: those without metrics count as epochs that
-    trigger nothing, so with an empty history it gives the settings of a run in which nothing happens.
+    A reactive policy is asked for epochs in the future too. Epochs without metrics count as epochs that trigger
+    nothing, so that with an empty history it returns the settings of a run in which nothing happens.
     """
 
     horizon_free: ClassVar[bool] = True
-    """Whether a longer budget only adds epochs, as long as durations are given in epochs or updates."""
+    """Whether a longer budget only adds epochs and leaves earlier ones unchanged, if durations are in epochs or updates."""
 
     lr: LearningRate
     batch_size: Count
@@ -54,25 +58,38 @@ class Policy(ABC):
 
     @abstractmethod
     def settings(self, epoch: int, history: History, run: Run) -> Settings:
-        """Settings of epoch `epoch` (from 0), given the metrics of all epochs before it."""
+        """Settings of epoch `epoch` (counted from 0), given the metrics of all epochs before it."""
 
     def attach(self, optimizer: OptimizerLike, *, num_examples: int, epochs: int, tail: Tail = "keep") -> Schedule:
-        """A schedule that lets this policy drive an optimizer in a loop of your own (policies/attach.py)."""
+        """A schedule with which this policy drives an optimizer in your own training loop.
+
+        Args:
+            optimizer: The optimizer, whose `lr` and `momentum` are set at once and at every step.
+            num_examples: The size of the training set, at least 1.
+            epochs: The budget in epochs, at least 1.
+            tail: Whether the loader keeps the last, smaller batch of an epoch or drops it.
+
+        Returns:
+            The schedule, to be stepped after each update (see policies/attach.py).
+
+        Raises:
+            InputError: The numbers are out of range, or the policy does not fit the run or the number of groups.
+        """
         return attach(self, optimizer, num_examples=num_examples, epochs=epochs, tail=tail)
 
     def require_metrics(self, names: Iterable[str]) -> None:  # noqa: B027  # nothing to check for most policies
-        """Raise InputError if this policy reacts to a metric that is not among `names`; most react to none."""
+        """Raise InputError if this policy reacts to a metric that is not among `names`. Most policies react to none."""
 
     def caveats(self) -> tuple[str, ...]:
-        """What every report must say of this policy with these values, a sentence each."""
+        """What every report must say about this policy with these values, a sentence each."""
         return ()
 
     def initial_batch(self, run: Run) -> int:
-        """The batch size that the run starts with: never more than its training examples."""
+        """The batch size at the start of the run: at most the number of training examples."""
         return min(self.batch_size, run.num_examples)
 
     def initial_updates(self, run: Run) -> int:
-        """Updates per epoch at the initial batch size: what a duration in updates is measured with."""
+        """Updates per epoch at the initial batch size, by which durations in updates are converted to epochs."""
         return run.num_updates(self.initial_batch(run))
 
     def epochs(self, duration: Duration, run: Run) -> Fraction:
@@ -81,17 +98,17 @@ class Policy(ABC):
 
 
 class RatePolicy(Policy):
-    """A policy that decides the learning rate, and whose other settings do not depend on results.
+    """A policy that decides the learning rate and does not depend on results.
 
-    Batch size and momentum stay what they are unless a subclass says otherwise.
+    Batch size and momentum are constant unless a subclass overrides `batch` or `momenta`.
     """
 
     @abstractmethod
     def rates(self, epoch: int, run: Run) -> FloatArray:
-        """The unrounded rates of an epoch, shape (updates,), or (updates, sections) where sections differ."""
+        """The unrounded rates of an epoch, of shape (updates,), or (updates, sections) if sections differ."""
 
     def momenta(self, epoch: int, run: Run) -> float | FloatArray:
-        """The momentum of an epoch: one number, or shape (updates,)."""
+        """The momentum of an epoch: one number, or an array of shape (updates,)."""
         return self.momentum
 
     def batch(self, epoch: int, run: Run) -> int:
@@ -99,17 +116,17 @@ class RatePolicy(Policy):
         return self.initial_batch(run)
 
     def settings(self, epoch: int, history: History, run: Run) -> Settings:
-        """Settings of epoch `epoch`; the history is not looked at."""
+        """Settings of epoch `epoch`; the history is not used."""
         return run.settings(self.rates(epoch, run), self.momenta(epoch, run), self.batch(epoch, run))
 
 
 def parameter_names(policy: type[Policy]) -> tuple[str, ...]:
-    """The names of a policy's parameters, common ones (lr, batch_size, momentum) first."""
+    """The names of a policy's parameters, with the common ones (lr, batch_size, momentum) first."""
     return tuple(f.name for f in fields(policy))
 
 
 def durations_of(policy: Policy) -> Iterator[tuple[str, tuple[Duration, ...]]]:
-    """The parameters that are durations, or lists of them, and their values; those that are absent are left out."""
+    """The parameters that are durations or lists of durations, with their values; those that are None are left out."""
     for name, hint in hints(type(policy)).items():
         value = getattr(policy, name)
         if value is not None and is_of_durations(hint):
@@ -118,9 +135,14 @@ def durations_of(policy: Policy) -> Iterator[tuple[str, tuple[Duration, ...]]]:
 
 @dataclass(frozen=True)
 class Ticks:
-    """The updates of an epoch on a clock that counts whole ticks: `first`, first + 1, ..., `per_epoch` of them an epoch.
+    """The updates of an epoch on a clock that counts whole ticks, one per update.
 
-    The epoch clock p = e + i / n has as many ticks an epoch as the epoch has updates.
+    On the epoch clock p = e + i / n, a tick is 1 / n of an epoch, where n is the number of updates of the epoch.
+
+    Attributes:
+        first: The tick of the first update, counted from the beginning of the run.
+        count: How many updates, and so ticks, the epoch has.
+        per_epoch: How many ticks the clock counts as one epoch.
     """
 
     first: int
@@ -129,7 +151,7 @@ class Ticks:
 
     @staticmethod
     def of_epoch(epoch: int, num_updates: int) -> Ticks:
-        """The epoch clock."""
+        """The ticks of the epoch clock."""
         return Ticks(epoch * num_updates, num_updates, num_updates)
 
     @property
@@ -139,22 +161,25 @@ class Ticks:
 
 
 def phase(ticks: Ticks, period: Fraction) -> tuple[NDArray[np.int64], FloatArray]:
-    """Where each update of an epoch stands in cycles of `period` epochs: whole cycles done, position in [0, 1).
+    """The position of each update of an epoch in cycles of `period` epochs.
 
-    The position is divided in whole numbers, so a cycle begins at exactly the right update however the
-    period was written, and the same point of a cycle has the same float in every run. Floats miss
-    restarts: torch's CosineAnnealingWarmRestarts.step(p) stays at the floor for one update at epoch
-    121 T0 with T_mult 3, because its logarithm comes out just below 5.
+    Positions are computed by dividing integers. So a cycle begins at exactly the right update however the period was
+    written, and the same point of a cycle has the same float in every run. Floats miss restarts: torch's
+    CosineAnnealingWarmRestarts.step(p) stays at the floor for one update at epoch 121 T0 with T_mult 3, because its
+    logarithm comes out just below 5.
+
+    Returns:
+        The number of whole cycles before each update, and its position in the cycle in [0, 1); both of shape (updates,).
     """
     divisor = ticks.per_epoch * period.numerator
     last = (ticks.first + ticks.count) * period.denominator
-    exact = np.int64 if max(last, divisor) < 2**53 else object  # beyond, Python's integers: slow and exact
+    exact = np.int64 if max(last, divisor) < 2**53 else object  # larger ones need Python's integers: slow, but exact
     done = np.arange(ticks.first, ticks.first + ticks.count).astype(exact) * period.denominator
     return (done // divisor).astype(np.int64), (done % divisor / divisor).astype(np.float64)
 
 
 def require_absent(policy: Policy, names: Sequence[str], where: str) -> None:
-    """Raise InputError for those of the parameters `names` that are given (not None): they exist only `where`."""
-    given = [name for name in names if getattr(policy, name) is not None]
-    if given:
-        raise InputError([unfit(name, f"it only with {where}", getattr(policy, name)) for name in given])
+    """Raise InputError for each parameter in `names` that is not None; `where` says with what alone they may be given."""
+    refused = [name for name in names if getattr(policy, name) is not None]
+    if refused:
+        raise InputError([unfit(name, f"it only with {where}", getattr(policy, name)) for name in refused])

@@ -1,4 +1,4 @@
-"""Durations: `3` or `2.5` epochs, `30%` of the budget, `4000u` optimizer updates."""
+"""Durations: `3` or `2.5` epochs, `30%` of the budget, or `4000u` optimizer updates."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lrstudy.annotations import Rule
 
 
 def _is_duration(value: int | float | str) -> bool:
-    """Whether `in_epochs` can read a value; raises its ValueError otherwise."""
+    """True if `in_epochs` can read the value; raises its ValueError otherwise."""
     in_epochs(value, 1, 1)
     return True
 
@@ -20,17 +20,16 @@ DURATION = Rule("a duration, like 4, '25%' or '2000u'", _is_duration)
 Duration = Annotated[int | float | str, DURATION]
 """A duration as a study file writes it: epochs (a number), ``"30%"`` of the budget or ``"4000u"`` updates.
 
-It may be written as a fraction, so that a third or a seventh of the budget is exact: ``"100/7%"``.
+The percentage may be a fraction, ``"100/7%"``, so that a third or a seventh of the budget is exact.
 """
 
 
-@lru_cache(maxsize=4096, typed=True)  # True is no duration, though it equals 1
+@lru_cache(maxsize=4096, typed=True)  # typed: True equals 1, but is no duration
 def in_epochs(duration: Duration, num_epochs: int, updates_per_epoch: int) -> Fraction:
     """Return `duration` in epochs, exactly.
 
-    `num_epochs` is the budget that a percentage refers to; `updates_per_epoch` is the number of updates
-    of an epoch at the run's initial batch size. Raises ValueError for what is no duration, a negative
-    or infinite one included.
+    `num_epochs` is the budget that a percentage refers to, `updates_per_epoch` the number of updates per epoch at the
+    run's initial batch size. Raises ValueError if `duration` cannot be read, or is negative or infinite.
     """
     text = str(duration).strip()
     try:
@@ -51,14 +50,20 @@ def in_epochs(duration: Duration, num_epochs: int, updates_per_epoch: int) -> Fr
 
 @lru_cache(maxsize=4096, typed=True)
 def to_whole_epoch(duration: Duration, num_epochs: int, updates_per_epoch: int) -> int:
-    """`duration` rounded to the nearest whole epoch, halves up: where an epoch-wise change takes place."""
+    """`duration` rounded to the nearest whole epoch, halves up: the epoch before which a stepwise change takes effect."""
     return int((in_epochs(duration, num_epochs, updates_per_epoch) + Fraction(1, 2)) // 1)
 
 
 def count_passed(milestones: Iterable[Duration], epoch: int, num_epochs: int, updates_per_epoch: int) -> int:
-    """How many of the `milestones` have acted when epoch `epoch` is trained.
+    """How many of the `milestones` have taken effect when epoch `epoch` is trained.
 
-    A milestone m acts before the first update of epoch m, after rounding to whole epochs: 0 acts at
-    once, one at or beyond the budget never, one listed twice counts twice. Their order does not matter.
+    Milestones are rounded to whole epochs, and milestone m takes effect before the first update of epoch m. So 0 takes
+    effect at once, one at or beyond the budget never, and one that is listed twice counts twice. Order does not matter.
+
+    Args:
+        milestones: The milestones.
+        epoch: The epoch, counted from 0.
+        num_epochs: The budget, which percentages refer to.
+        updates_per_epoch: Updates per epoch at the run's initial batch size.
     """
     return sum(to_whole_epoch(m, num_epochs, updates_per_epoch) <= epoch for m in milestones)

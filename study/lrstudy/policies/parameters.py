@@ -1,4 +1,4 @@
-"""What a policy's parameter may be: its annotation, checking values against it, saying what does not fit."""
+"""The parameters of policies: annotations for their values, and checks of values against annotations."""
 
 from __future__ import annotations
 
@@ -18,16 +18,23 @@ Count = Annotated[int, Field(ge=1, description="a whole number of at least 1")]
 Ratio = Annotated[float, Field(gt=0, le=1, description="a number above 0 and at most 1")]
 """A fraction of the peak rate."""
 Floor = Annotated[float, Field(ge=0, lt=1, description="a number in [0, 1)")]
-"""A fraction of the peak rate below it, which may be 0. Also the range of momentum."""
+"""A fraction of the peak rate that is below 1 and may be 0. Momentum has the same range."""
 Factor = Annotated[int, Field(ge=2, description="a whole number of at least 2")]
-"""How many times a batch grows."""
+"""What a batch size is multiplied by."""
 PositiveDuration = Annotated[
     Duration, Rule("a duration above 0, like 4, '25%' or '2000u'", lambda value: in_epochs(value, 1, 1) > 0)
 ]
 
 
 def require(holds: bool, parameter: str, expected: str, got: object) -> None:
-    """Raise InputError ``parameter: expected ...; got ...`` unless `holds`."""
+    """Raise the InputError ``parameter: expected ...; got ...`` unless `holds`.
+
+    Args:
+        holds: Whether the value is as it should be.
+        parameter: The name of the parameter.
+        expected: What the value must be, as the words after "expected".
+        got: The value.
+    """
     if not holds:
         raise InputError(unfit(parameter, expected, got))
 
@@ -38,9 +45,9 @@ def unfit(parameter: str, expected: str, got: object) -> Fault:
 
 
 def checked(policy: type, values: Mapping[str, object]) -> tuple[dict[str, Any], list[Fault]]:
-    """The `values` as the policy's annotations want them, and the faults of those that do not fit.
+    """The `values`, converted as the policy's annotations ask for, and the faults of those that do not fit.
 
-    All names must exist.
+    Every name must be a parameter of the policy.
     """
     readers = _readers(policy)
     fitting: dict[str, Any] = {}
@@ -54,7 +61,7 @@ def checked(policy: type, values: Mapping[str, object]) -> tuple[dict[str, Any],
 
 
 def unfit_by(annotation: Any, parameter: str, got: object) -> Fault:
-    """The fault of a value that its annotation refuses, with the names that it may have meant."""
+    """The fault of a value that its annotation refuses, with the valid names where the annotation lists them."""
     fault = unfit(parameter, description(annotation), got)
     return Fault(fault.where, expected=fault.expected, got=fault.got, valid=names(annotation), name=str(got))
 
@@ -66,17 +73,17 @@ def expected(policy: type, parameter: str) -> str:
 
 @cache
 def hints(policy: type) -> dict[str, Any]:
-    """The annotations of a policy's parameters, rules included."""
+    """The annotations of a policy's parameters, with their rules."""
     return get_type_hints(policy, include_extras=True)
 
 
 def is_duration(annotation: Any) -> bool:
-    """Whether an annotation is `Duration`, perhaps with further rules, or that or nothing."""
+    """Whether an annotation is `Duration`, perhaps with further rules, or `Duration | None`."""
     return has_metadata(annotation, DURATION)
 
 
 def is_of_durations(annotation: Any) -> bool:
-    """Whether an annotation asks for a duration, a list of them, or either or nothing."""
+    """Whether an annotation is a duration or a list of durations, perhaps optional."""
     if is_duration(annotation):
         return True
     of_lists = get_origin(annotation) in (Annotated, tuple, list)
@@ -85,5 +92,5 @@ def is_of_durations(annotation: Any) -> bool:
 
 @cache
 def _readers(policy: type) -> dict[str, Reader]:
-    """One for each of a policy's parameters, made once: a study of many trials builds as many policies."""
+    """The reader of each parameter of a policy. Cached: a study builds one policy per trial."""
     return {field.name: reader(hints(policy)[field.name]) for field in fields(policy)}

@@ -1,4 +1,4 @@
-"""What a policy knows of the run it decides for, and how its rates become settings."""
+"""What a policy knows about the run it decides for, and how its rates become settings."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ History = Sequence[Mapping[str, float]]
 
 @lru_cache(maxsize=1024)
 def count_updates(num_examples: int, batch_size: int, tail: Tail = "keep") -> int:
-    """Updates of an epoch: `keep` makes ceil(N / B), a tail of one joining the batch before; `drop` floor(N / B).
+    """Updates per epoch: floor(N / B) if the tail is dropped, else ceil(N / B).
 
-    Raises InputError if dropping the tail leaves nothing.
+    If it is kept, a tail of one example joins the batch before it and makes no update of its own. Raises InputError if
+    dropping the tail leaves nothing.
     """
     assert num_examples >= 1, "an epoch has at least one example"
     full, left = divmod(num_examples, batch_size)
@@ -33,9 +34,13 @@ def count_updates(num_examples: int, batch_size: int, tail: Tail = "keep") -> in
 
 @dataclass(frozen=True)
 class Run:
-    """What a policy knows of the run it decides for: training-set size, budget, sections, recipe.
+    """What a policy knows about the run it decides for.
 
-    `num_epochs` is the budget E; `num_sections` counts the model's parameter groups, input to head.
+    Attributes:
+        num_examples: N, the size of the training set.
+        num_epochs: E, the budget.
+        num_sections: How many parameter groups the model has, ordered from input to head.
+        recipe: The part of the settings that most policies leave unchanged.
     """
 
     num_examples: int
@@ -48,10 +53,11 @@ class Run:
         return count_updates(self.num_examples, batch_size, self.recipe.tail)
 
     def settings(self, lr: ArrayLike, momentum: ArrayLike, batch_size: int) -> Settings:
-        """Settings of one epoch from a rate per update, broadcast over sections.
+        """Settings of one epoch.
 
-        `lr` and `momentum` are scalars or have shape (updates,) or (updates, sections). A norm or micro batch
-        that is no smaller than the batch is the batch itself, and is named so.
+        `lr` and `momentum` are scalars or arrays of shape (updates,) or (updates, sections), and are broadcast over
+        updates and sections. A `norm_batch` or `micro_batch` that is no smaller than the batch has no effect, so it
+        becomes None in the settings.
         """
         shape = (self.num_updates(batch_size), self.num_sections)
         rates, momenta = np.asarray(lr, dtype=np.float64), np.asarray(momentum, dtype=np.float64)
@@ -65,7 +71,7 @@ def _settings(
     lr: bytes, lr_shape: tuple[int, ...], momentum: bytes, momentum_shape: tuple[int, ...], shape: tuple[int, int],
     batch_size: int, recipe: Recipe,
 ) -> Settings:  # fmt: skip
-    """The settings of `Run.settings`, made once for epochs that are alike, as most are: planning takes a third of the time."""
+    """Build the settings. Cached, as most epochs are alike: planning takes a third of the time."""
     if recipe.norm_batch is not None and recipe.norm_batch >= batch_size:
         recipe = replace(recipe, norm_batch=None)
     if recipe.micro_batch is not None and recipe.micro_batch >= batch_size:

@@ -10,9 +10,9 @@ from lrstudy.errors import InputError, unknown
 
 
 def default_space(policy_name: str) -> dict[str, object]:
-    """What to search of a policy's own parameters, in the study file's value syntax, as a fresh mapping.
+    """The default space of a policy's own parameters, in the syntax of study files, as a new mapping.
 
-    YAML 1.2: ``1e-4`` is a number, and keys may not repeat. Raises InputError if there is no such file.
+    The file is YAML 1.2: ``1e-4`` is a number, and keys may not repeat. Raises InputError if there is no such file.
     """
     folder = search_spaces()
     path = folder / f"{policy_name}.yaml"
@@ -20,11 +20,11 @@ def default_space(policy_name: str) -> dict[str, object]:
         valid = sorted(file.stem for file in folder.glob("*.yaml"))
         raise InputError(unknown("search_spaces", "default space of a policy", policy_name, valid))
     space: dict[str, object] | None = YAML(typ="safe", pure=True).load(path)
-    return space or {}  # a file of comments alone is an empty space
+    return space or {}  # a file that has only comments is an empty space
 
 
 def search_spaces() -> Path:
-    """search_spaces/, inside the package as a wheel installs it, or beside study/ in a checkout."""
+    """The folder search_spaces/: inside the package if it was installed from a wheel, beside study/ in a checkout."""
     here = Path(__file__).resolve()
     installed, checkout = here.parents[1] / "search_spaces", here.parents[3] / "search_spaces"
     return installed if installed.is_dir() else checkout

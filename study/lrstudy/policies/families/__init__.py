@@ -1,1 +1,1 @@
-"""The families of policies, one file each; nothing else has to know of a new one."""
+"""The families of policies, one file each. A new file is found by itself; nothing else has to be changed."""

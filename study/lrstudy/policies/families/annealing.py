@@ -20,10 +20,14 @@ Warmup = Annotated[Duration, Rule("a duration, like 5 or '5%'", lambda value: Tr
 
 @dataclass(frozen=True, kw_only=True)
 class AnnealingPolicy(RatePolicy):
-    """A rate that may warm up, and is annealed over what is left of the budget.
+    """A rate that may warm up, and is annealed over the rest of the budget.
 
-    At update k of a warm-up of w updates the rate is lr * (k + 1) / w (Goyal et al. 2017), or, given a `warmup_start`,
-    lr * (start + (1 - start) * k / w) as in torch's LinearLR. The anneal begins at update w with its full rate.
+    At update k of a warm-up of w updates the rate is lr * (k + 1) / w (Goyal et al. 2017), or, if `warmup_start` is
+    given, lr * (start + (1 - start) * k / w) as in torch's LinearLR. Annealing begins at update w with the full rate.
+
+    Attributes:
+        warmup: How long the rate warms up; shorter than the budget.
+        warmup_start: The first rate of the warm-up as a fraction of lr; only with a warm-up.
     """
 
     horizon_free = False
@@ -38,7 +42,7 @@ class AnnealingPolicy(RatePolicy):
 
     @abstractmethod
     def factor(self, done: FloatArray, length: float) -> FloatArray:
-        """The share of lr at updates `done` (0, 1, ..., after the warm-up) of `length` updates in all."""
+        """The fraction of lr at updates `done`, counted from the end of the warm-up, of `length` updates in all."""
 
     def rates(self, epoch: int, run: Run) -> FloatArray:
         """The rate at each update."""
@@ -56,14 +60,14 @@ class AnnealingPolicy(RatePolicy):
 
 @dataclass(frozen=True, kw_only=True)
 class Cosine(AnnealingPolicy):
-    """Half a cosine from lr to `min_ratio` * lr at the end of the budget (torch: CosineAnnealingLR, SGDR's one cycle)."""
+    """Half a cosine from lr to `min_ratio` * lr at the end of the budget, as torch's CosineAnnealingLR or one SGDR cycle."""
 
     name = "cosine"
 
     min_ratio: Floor = 0.0
 
     def factor(self, done: FloatArray, length: float) -> FloatArray:
-        """cos^2 between 1 and the floor; the form does not cancel near the end."""
+        """cos^2, scaled to lie between 1 and the floor. This form has no cancellation near the end."""
         falling: FloatArray = self.min_ratio + (1 - self.min_ratio) * np.cos(np.pi / 2 * (done / length)) ** 2
         return falling
 
@@ -77,17 +81,21 @@ class Linear(AnnealingPolicy):
     min_ratio: Floor = 0.0
 
     def factor(self, done: FloatArray, length: float) -> FloatArray:
-        """1 - done / length, between 1 and the floor."""
+        """1 - done / length, scaled to lie between 1 and the floor."""
         return 1 - (1 - self.min_ratio) * (done / length)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Wsd(AnnealingPolicy):
-    """Warm-up, stable, decay: constant, then over the last `cooldown` of the budget down to 0.
+    """Warm-up, stable, decay: a constant rate that falls to 0 over the last part of the budget.
 
     Hu et al. 2024 (arXiv 2404.06395) and Haegele et al. 2024 (arXiv 2405.18392), whose code rounds the cooldown down
     to whole updates: at its update j of n the rate is lr * (1 - u) or lr * (1 - sqrt(u)), u = j / n. Runs with other
     budgets or shapes are the same training until the earliest cooldown begins.
+
+    Attributes:
+        cooldown: How long the rate falls, at the end of the budget.
+        shape: ``linear`` for 1 - u, ``1-sqrt`` for 1 - sqrt(u).
     """
 
     name = "wsd"
@@ -96,7 +104,7 @@ class Wsd(AnnealingPolicy):
     shape: Literal["linear", "1-sqrt"] = "linear"
 
     def rates(self, epoch: int, run: Run) -> FloatArray:
-        """The rate at each update. Raises InputError if warm-up and cooldown do not fit the budget together."""
+        """The rate at each update. Raises InputError if warm-up and cooldown together exceed the budget."""
         both = self.epochs(self.warmup, run) + self.epochs(self.cooldown, run)
         words = f"warmup and cooldown of {run.num_epochs} epochs at most, the budget"
         require(both <= run.num_epochs, "cooldown", words, self.cooldown)
@@ -108,17 +116,26 @@ class Wsd(AnnealingPolicy):
         return super().rates(epoch, run) * (1 - (u if self.shape == "linear" else np.sqrt(u)))
 
     def factor(self, done: FloatArray, length: float) -> FloatArray:
-        """The stable part."""
+        """1: the stable part, which `rates` multiplies by the cooldown."""
         return np.ones(len(done))
 
 
 @dataclass(frozen=True, kw_only=True)
 class OneCycle(RatePolicy):
-    """One cycle up to lr and down again, the momentum the other way (Smith and Topin 2018, arXiv 1708.07120).
+    """One cycle up to lr and down again, with the momentum the other way round (Smith and Topin 2018, arXiv 1708.07120).
 
-    As torch's OneCycleLR: from `initial_ratio` * lr to lr at update `peak_at` * total - 1, down to `final_ratio` * lr at
-    the last one; with `three_phase` back to the initial rate first, as far as it went up. `momentum_low`, if given, is
-    the momentum at the peak, `momentum` that at both ends. (torch changes it unasked, from 0.95 to 0.85.)
+    As in torch's OneCycleLR, the rate rises from `initial_ratio` * lr to lr at update `peak_at` * total - 1, and falls to
+    `final_ratio` * lr at the last update. torch also changes the momentum by default, from 0.95 to 0.85; here it stays
+    unless `momentum_low` is given.
+
+    Attributes:
+        peak_at: Where the peak is, as a fraction of the budget's updates.
+        initial_ratio: The first rate as a fraction of lr.
+        final_ratio: The last rate as a fraction of lr.
+        anneal: The form of each phase: half a cosine or a line.
+        three_phase: Whether the rate first falls back to the initial one, in as many updates as it rose, and then to
+            the final one. It needs `peak_at` of at most 0.5.
+        momentum_low: The momentum at the peak, at most `momentum`, which is used at both ends.
     """
 
     name = "one_cycle"
@@ -152,11 +169,11 @@ class OneCycle(RatePolicy):
         return self._between(levels, epoch, run)
 
     def _between(self, levels: list[float], epoch: int, run: Run) -> FloatArray:
-        """`levels` at the ends of the phases, annealed between them."""
+        """A value that has the given `levels` at the ends of the phases and is annealed between them."""
         updates = self.initial_updates(run)
         total = updates * run.num_epochs
         ends = [0.0, self.peak_at * total - 1, *([2 * self.peak_at * total - 2] if self.three_phase else []), total - 1]
-        ends = [max(end, 0.0) for end in ends]  # a run of a few updates may have no way up
+        ends = [max(end, 0.0) for end in ends]  # in a run of a few updates there may be no room to rise
         k = np.arange(epoch * updates, (epoch + 1) * updates, dtype=float)
         number = np.clip(np.searchsorted(ends[1:], k, side="left"), 0, len(ends) - 2)
         begin, end = np.array(ends)[number], np.array(ends)[number + 1]

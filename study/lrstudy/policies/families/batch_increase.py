@@ -1,8 +1,8 @@
 """Growing batches instead of falling rates.
 
 Smith, Kindermans, Ying and Le, "Don't decay the learning rate, increase the batch size" (arXiv 1711.00489):
-the noise of SGD is about lr * N / (B * (1 - momentum)) while B << N, so that multiplying B by f does what
-dividing lr by f does, with fewer updates per epoch.
+the noise of SGD is about lr * N / (B * (1 - momentum)) while B << N, so that multiplying B by f has the effect of
+dividing lr by f, with fewer updates per epoch.
 """
 
 from __future__ import annotations
@@ -23,11 +23,18 @@ CapMode = Literal["residual", "switch"]
 
 
 def grown(lr: float, batch_size: int, factor: int, limit: int, cap_mode: CapMode = "residual") -> tuple[float, int]:
-    """Rate and batch after the noise has fallen by `factor`: through the batch while it may grow, then the rate.
+    """Rate and batch size after the noise has been lowered by `factor`: by a larger batch, or a lower rate if it cannot grow.
 
-    Where the whole factor does not fit below `limit`, ``residual`` grows the batch up to it and gives the rate the
-    rest, so that lr / B falls by exactly the factor; ``switch`` keeps the batch and divides the rate. A batch that
-    is above the limit stays.
+    Args:
+        lr: The rate before.
+        batch_size: The batch size before.
+        factor: What lr / B is divided by.
+        limit: The largest batch size. A batch above it stays as it is.
+        cap_mode: What happens if the whole factor does not fit below `limit`. ``residual`` grows the batch up to the
+            limit and applies the rest to the rate; ``switch`` keeps the batch and divides the rate.
+
+    Returns:
+        The rate, unrounded, and the batch size; lr / B is lower by exactly the factor.
     """
     larger = factor * batch_size
     if larger > limit:
@@ -37,11 +44,15 @@ def grown(lr: float, batch_size: int, factor: int, limit: int, cap_mode: CapMode
 
 @dataclass(frozen=True, kw_only=True)
 class GrowingPolicy(Policy):
-    """A policy whose batch grows by `factor` up to `cap` examples, and never beyond the training set.
+    """A policy whose batch grows, but never beyond the training set.
 
-    `initial_factor` starts with a batch so many times as large, and a rate larger by the same factor (``linear``,
-    Goyal et al. 2017, arXiv 1706.02677) or its square root (``sqrt``, which Malladi et al. 2022, arXiv 2205.10287,
-    derive for Adam and RMSprop).
+    Attributes:
+        factor: What the batch is multiplied by each time.
+        cap: The largest batch, in examples; by default only the training set limits it.
+        cap_mode: What happens when the batch cannot grow by the whole factor (see `grown`).
+        initial_factor: What the first batch is multiplied by; the first rate is scaled with it.
+        scaling: How: by the same factor (``linear``, the default; Goyal et al. 2017, arXiv 1706.02677) or by its square
+            root (``sqrt``, which Malladi et al. 2022, arXiv 2205.10287, derive for Adam and RMSprop).
     """
 
     factor: Factor = 2
@@ -56,7 +67,7 @@ class GrowingPolicy(Policy):
             require_absent(self, ["scaling"], "an initial_factor above 1")
 
     def initial_batch(self, run: Run) -> int:
-        """The batch size that the run starts with. Raises InputError if a larger first one does not fit the data."""
+        """The batch size at the start of the run. Raises InputError if `initial_factor` makes it exceed the training set."""
         first = self.batch_size * self.initial_factor
         fits = self.initial_factor == 1 or first <= run.num_examples
         words = f"at most {run.num_examples // self.batch_size}: a first batch within the {run.num_examples} training examples"
@@ -64,15 +75,15 @@ class GrowingPolicy(Policy):
         return min(first, run.num_examples)
 
     def initial_rate(self) -> float:
-        """The rate that the run starts with."""
+        """The rate at the start of the run."""
         return self.lr * (math.sqrt(self.initial_factor) if self.scaling == "sqrt" else self.initial_factor)
 
     def limit(self, run: Run) -> int:
-        """The largest batch."""
+        """The largest batch size."""
         return min(run.num_examples, self.cap or run.num_examples)
 
     def after(self, num_times: int, run: Run) -> tuple[float, int]:
-        """The unrounded rate and the batch size after the noise has fallen so many times."""
+        """The unrounded rate and the batch size after the noise has been lowered `num_times` times."""
         lr, batch_size = self.initial_rate(), self.initial_batch(run)
         for _ in range(num_times):
             lr, batch_size = grown(lr, batch_size, self.factor, self.limit(run), self.cap_mode)
@@ -81,11 +92,14 @@ class GrowingPolicy(Policy):
 
 @dataclass(frozen=True, kw_only=True)
 class BatchIncrease(GrowingPolicy):
-    """At each milestone the noise falls by `factor`: through the batch while it may grow, then the rate.
+    """At each milestone the noise is lowered by `factor`: by a larger batch while it may grow, then by a lower rate.
 
-    The batch never grows beyond `cap` examples, nor the training set; the paper caps at about a tenth of it.
-    `factor` is a whole number, which makes every batch the exact multiple. Milestones act as in step decay, of
-    which this is the twin with gamma = 1 / factor.
+    The batch never exceeds `cap` examples or the training set; the paper caps it at about a tenth of the training set.
+    `factor` is a whole number, so that every batch is an exact multiple. Milestones act as in step decay, and step
+    decay with gamma = 1 / factor is the counterpart of this policy.
+
+    Attributes:
+        milestones: When the noise is lowered, rounded to whole epochs.
     """
 
     name = "batch_increase"
@@ -93,7 +107,7 @@ class BatchIncrease(GrowingPolicy):
     milestones: tuple[Duration, ...] = ("50%", "75%")
 
     def settings(self, epoch: int, history: History, run: Run) -> Settings:
-        """Settings of epoch `epoch`; the history is not looked at."""
+        """Settings of epoch `epoch`; the history is not used."""
         lr, batch_size = self.rate_and_batch(epoch, run)
         return run.settings(lr, self.momentum, batch_size)
 
@@ -119,30 +133,38 @@ class BatchHybrid(BatchIncrease):
 
 @dataclass(frozen=True, kw_only=True)
 class BatchPlateau(GrowingPolicy, PlateauPolicy):
-    """The noise falls by `factor` whenever the plateau rule acts.
+    """The noise is lowered by `factor` whenever the plateau rule triggers.
 
-    `semantics` ``keras_restart`` is the machine of Yacalis and Le's study, an EarlyStopping whose fit is started again
-    with a doubled batch: the best is forgotten at each stop. For a fair comparison with `plateau` use the same
-    semantics, metric and patience in both, and let both run to the end of the budget.
+    `semantics` ``keras_restart`` is the procedure of Yacalis and Le's study: an EarlyStopping after which fit is called
+    again with a doubled batch, so that the best value is forgotten at each stop. For a fair comparison with `plateau`,
+    use the same semantics, metric and patience in both, and let both run to the end of the budget.
     """
 
     name = "batch_plateau"
 
     def settings(self, epoch: int, history: History, run: Run) -> Settings:
-        """Settings of epoch `epoch`, by the metrics of the epochs before it."""
+        """Settings of epoch `epoch`, given the metrics of the epochs before it."""
         lr, batch_size = self.after(self.num_triggers(epoch, history), run)
         return run.settings(lr, self.momentum, batch_size)
 
 
 @dataclass(frozen=True, kw_only=True)
 class AdaBatch(Policy):
-    """Every `every` epochs the batch grows by `resize` and the rate is multiplied by `gamma`.
+    """Periodically the batch is multiplied by `resize` and the rate by `gamma`.
 
-    Devarakonda, Naumov and Garland 2017 (arXiv 1712.02029), as in NVlabs/AdaBatch: purely periodic, whatever its help
-    says. lr / B falls by gamma / resize, so `gamma` 0.75 with `resize` 2 matches a fixed batch with 0.375. Their code
-    drops the last, partial batch (`tail: drop`). With `baseline_batch` the rate rises over the epochs of `warmup` (5) from
-    lr in the first to lr * batch_size / baseline_batch in the last, by equal steps. A batch that would exceed `cap` or the training set stays,
-    and the rate takes the whole step, gamma / resize.
+    Devarakonda, Naumov and Garland 2017 (arXiv 1712.02029), as in NVlabs/AdaBatch, whose code is purely periodic in
+    spite of its help text. Each step multiplies lr / B by gamma / resize, so `gamma` 0.75 with `resize` 2 matches a
+    fixed batch with gamma 0.375. Their code drops the last, partial batch (`tail: drop`).
+
+    Attributes:
+        every: The period, rounded to whole epochs.
+        resize: What the batch is multiplied by.
+        gamma: What the rate is multiplied by.
+        cap: The largest batch, in examples. If the batch would exceed it or the training set, it stays as it is and the
+            rate is multiplied by gamma / resize.
+        baseline_batch: If given, the rate is scaled from lr up to lr * batch_size / baseline_batch during the warm-up.
+        warmup: How long that takes, rounded to whole epochs; 5 by default. The rate rises in equal steps, from lr in the
+            first epoch to the full rate in the last.
     """
 
     name = "adabatch"
@@ -160,7 +182,7 @@ class AdaBatch(Policy):
             require_absent(self, ["warmup"], "a baseline_batch")
 
     def settings(self, epoch: int, history: History, run: Run) -> Settings:
-        """Settings of epoch `epoch`; the history is not looked at."""
+        """Settings of epoch `epoch`; the history is not used."""
         every = max(1, to_whole_epoch(self.every, run.num_epochs, self.initial_updates(run)))
         lr, batch_size = self.lr * self._scale(epoch, run), self.initial_batch(run)
         for _ in range(epoch // every):

@@ -1,8 +1,8 @@
 """Cyclical learning rates: Smith 2017 (arXiv 1506.01186), as in bckenstler/CLR and torch's CyclicLR.
 
-Cycles are measured on the epoch clock, so one keeps its length in epochs when a batch changes; torch counts
-updates, which is the same while the batch stays. torch also replaces the momentum unless told not to; here
-the study's stays unless `momentum_low` is given.
+By default cycles are measured on the epoch clock, so a cycle keeps its length in epochs when the batch changes. torch
+counts updates, which is the same as long as the batch does not change. torch also replaces the momentum by default; here
+the study's momentum stays unless `momentum_low` is given.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Mode = Literal["triangular", "triangular2", "exp_range", "modified_triangular2"]
 
 
 def triangular(ticks: Ticks, up: Fraction, down: Fraction | None = None) -> tuple[NDArray[np.int64], FloatArray]:
-    """Cycle, from 0, and height in [0, 1] at each update: up in `up` epochs, down in `down` (as many), and again."""
+    """The cycle (from 0) and the height in [0, 1] at each update: `up` epochs rising, `down` (by default as many) falling."""
     down = up if down is None else down
     cycle, position = phase(ticks, up + down)
     if up == down:
@@ -36,14 +36,26 @@ def triangular(ticks: Ticks, up: Fraction, down: Fraction | None = None) -> tupl
 
 @dataclass(frozen=True, kw_only=True)
 class Clr(CyclicalPolicy):
-    """base + (lr - base) * height, where base = `base_ratio` * lr and half a cycle takes `step_size`.
+    """base + (lr - base) * height, where base = `base_ratio` * lr, and the height goes from 0 to 1 and back in each cycle.
 
-    `mode`: ``triangular``; ``triangular2``, each cycle half as high; ``exp_range``, the height times `gamma`^k at update k
-    (`exp_bounds` ``amplitude``, as torch and bckenstler/CLR do, or ``both``: the base declines too, as the paper's text
-    says); ``modified_triangular2`` (Chopade et al.): both bounds shrink from cycle to cycle, the base by `sigma`, the peak by
-    `rho` (with `sigma` 1 the base stays, and the height shrinks by `rho`). `step_down` makes the second half of a cycle longer or shorter. `momentum_low` cycles the momentum against the
-    rate, from `momentum` at the base to this at the peak. A run that is not a whole number of cycles ends at a high rate,
-    which its accuracy will show: make the budget a multiple of the cycle. A base ratio of 1 is the constant rate.
+    A run that is not a whole number of cycles ends at a high rate, and its accuracy shows that: make the budget a multiple
+    of the cycle. A base ratio of 1 is the constant rate.
+
+    Attributes:
+        mode: How cycles change. ``triangular``: not at all. ``triangular2``: each is half as high as the one before.
+            ``exp_range``: the height at update k is multiplied by `gamma`^k. ``modified_triangular2`` (Chopade et al.):
+            both bounds shrink from cycle to cycle.
+        step_size: How long half a cycle takes.
+        step_down: How long the second half takes, if not as long as the first.
+        base_ratio: The base as a fraction of lr.
+        gamma: The factor per update of ``exp_range``; 0.99994 by default.
+        exp_bounds: With ``exp_range``, whether only the height declines (``amplitude``, the default, as in torch and
+            bckenstler/CLR) or the base too (``both``, as the paper's text says).
+        rho: With ``modified_triangular2``, the factor per cycle of the peak; 0.5 by default, and at least `sigma` unless
+            that is 1.
+        sigma: The same for the base. With a `sigma` of 1 the base stays, and `rho` is the factor of the height.
+        momentum_low: The momentum at the peak, at most `momentum`, which is used at the base. By default the momentum
+            does not change.
     """
 
     name = "clr"
@@ -72,7 +84,7 @@ class Clr(CyclicalPolicy):
             require(self.momentum_low <= self.momentum, "momentum_low", words, self.momentum_low)
 
     def caveats(self) -> tuple[str, ...]:
-        """Modified triangular2 has no definition that could be checked."""
+        """A warning with ``modified_triangular2``, of which no definition has been published that could be checked."""
         if self.mode != "modified_triangular2":
             return ()
         rho, sigma = _default(self.rho, 0.5), _default(self.sigma, 0.5)
@@ -108,7 +120,7 @@ class Clr(CyclicalPolicy):
         return triangular(self.ticks(epoch, run), self.epochs(self.step_size, run), down)
 
     def _shrinking(self, epoch: int, cycle: NDArray[np.int64], run: Run) -> FloatArray:
-        """What the height is multiplied with, by cycle or by update."""
+        """The factor of the height at each update, which depends on the cycle or on the update."""
         if self.mode == "triangular2":
             return np.power(0.5, cycle, dtype=np.float64)
         if self.mode == "exp_range":
@@ -121,10 +133,16 @@ class Clr(CyclicalPolicy):
 
 @dataclass(frozen=True, kw_only=True)
 class ClrStaged(RatePolicy):
-    """Cycles whose bounds fall by stages: Smith's table 2, the form that reached 81.4% on CIFAR-10.
+    """Cycles whose bounds fall in stages: Smith's table 2, the form that reached 81.4% on CIFAR-10.
 
-    Stage i cycles between `base_ratio` * peak and peak = `stage_ratios`[i] * lr with half cycles of `step_sizes`[i], counted
-    anew from its beginning; `boundaries` are the beginnings of all stages but the first, at the first update not before.
+    Stage i cycles between `base_ratio` * peak and peak = `stage_ratios`[i] * lr. Cycles are counted anew in each stage.
+
+    Attributes:
+        mode: ``triangular``, or ``triangular2``, in which each cycle of a stage is half as high as the one before.
+        base_ratio: The base as a fraction of the stage's peak.
+        stage_ratios: The peak of each stage as a fraction of lr.
+        step_sizes: How long half a cycle takes in each stage.
+        boundaries: The beginning of every stage but the first. A stage begins at the first update that is not before it.
     """
 
     name = "clr_staged"

@@ -1,4 +1,4 @@
-"""What cyclical policies share: a clock to count their cycles on, and batches that may grow beneath them."""
+"""What cyclical policies share: the clock that measures their cycles, and a batch that may grow meanwhile."""
 
 from __future__ import annotations
 
@@ -14,10 +14,14 @@ from lrstudy.policies.run import Run
 
 @dataclass(frozen=True, kw_only=True)
 class CyclicalPolicy(RatePolicy):
-    """Cycles in epochs, or in updates. At each of `batch_milestones` the batch grows by `batch_factor`.
+    """A policy whose rate is cyclical, and whose batch may grow at milestones.
 
-    With `clock` ``epoch`` a cycle keeps its length in epochs when the batch grows (torch's step(epoch + i / n)); with
-    ``update`` it keeps its number of updates, counted at the initial batch, so that a doubled batch doubles its epochs.
+    Attributes:
+        clock: What a cycle keeps when the batch grows: its length in epochs (``epoch``, as torch's step(epoch + i / n)),
+            or its number of updates, counted at the initial batch (``update``), so that a doubled batch doubles its
+            length in epochs.
+        batch_milestones: When the batch grows, rounded to whole epochs.
+        batch_factor: What the batch is multiplied by at each of them; only with `batch_milestones`.
     """
 
     clock: Literal["epoch", "update"] = "epoch"
@@ -51,5 +55,5 @@ class CyclicalPolicy(RatePolicy):
         return Ticks(before, num_updates, self.initial_updates(run))
 
     def in_updates(self, ticks: Ticks, run: Run) -> Fraction:
-        """Updates per tick, counted at the initial batch: what "per update" means when the batch grows."""
+        """Updates at the initial batch per tick, for parameters that are "per update" when the batch grows."""
         return Fraction(self.initial_updates(run), ticks.per_epoch)

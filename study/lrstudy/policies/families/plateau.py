@@ -1,4 +1,4 @@
-"""When a metric has stopped improving: the rule, as a pure replay of the recorded history, and the rate that obeys it."""
+"""Reacting to a metric that no longer improves: the rule, replayed over the recorded history, and a rate that follows it."""
 
 from __future__ import annotations
 
@@ -24,14 +24,19 @@ Margin = Annotated[float, Rule("a number of at least 0", lambda value: value >= 
 class PlateauPolicy(Policy):
     """A policy that acts when `metric` has not improved for more than `patience` epochs.
 
-    `metric` is a key of the history: ``val_loss``, ``train_loss`` or ``val_<metric>``; losses are to fall and all else
-    to rise, unless `mode` says otherwise. An epoch improves on the best if it is better by more than `threshold` of the
-    best (``rel``) or by more than `threshold` itself (``abs``): an exact gain of the threshold does not count, nor
-    does a metric that is missing or not finite. After acting, `cooldown` epochs are not counted.
-
-    `semantics` ``torch`` acts when more than `patience` epochs in a row were bad (ReduceLROnPlateau, torch 2.14);
-    ``keras`` when `patience` were (its ReduceLROnPlateau), one epoch earlier; ``keras_restart`` as an EarlyStopping whose
-    training is started anew: as ``keras``, but the best is forgotten, so that the next epoch always improves.
+    Attributes:
+        metric: A key of the history: ``val_loss``, ``train_loss`` or ``val_<metric>``.
+        mode: Whether lower (``min``) or higher (``max``) values are better; ``auto`` minimises losses and maximises all
+            other metrics.
+        semantics: Which implementation the rule follows. ``torch`` (ReduceLROnPlateau, torch 2.14) acts when more than
+            `patience` epochs in a row were bad; ``keras`` (its ReduceLROnPlateau) when `patience` were, one epoch
+            earlier; ``keras_restart`` does the same as ``keras`` but forgets the best value, so that the next epoch
+            always improves, as an EarlyStopping whose training is started again.
+        patience: The number of bad epochs in a row that are tolerated.
+        threshold: An epoch is an improvement if it is better than the best by more than this. An exact gain of the
+            threshold does not count, nor does a metric that is missing or not finite.
+        threshold_mode: Whether the threshold is a fraction of the best value (``rel``) or a difference (``abs``).
+        cooldown: How many epochs are not counted after the rule has acted.
     """
 
     reactive = True
@@ -45,7 +50,7 @@ class PlateauPolicy(Policy):
     cooldown: Natural = 0
 
     def require_metrics(self, names: Iterable[str]) -> None:
-        """Raise InputError unless the metric is among `names`: a missing one would count as bad."""
+        """Raise InputError unless the metric is among `names`; without this, epochs that lack it would count as bad."""
         known = list(names)
         if self.metric not in known:
             raise InputError(
@@ -59,7 +64,7 @@ class PlateauPolicy(Policy):
             )
 
     def num_triggers(self, epoch: int, history: History) -> int:
-        """How often the rule has acted before `epoch`, by the metrics of the epochs before it."""
+        """How often the rule has acted before `epoch`, given the metrics of the epochs before it."""
         return sum(self.triggers(history[:epoch]))
 
     def triggers(self, history: History) -> Iterator[bool]:
@@ -94,7 +99,12 @@ class PlateauPolicy(Policy):
 
 @dataclass(frozen=True, kw_only=True)
 class Plateau(PlateauPolicy):
-    """The rate is multiplied by `factor` whenever the rule acts, down to `min_ratio` * lr (torch: ReduceLROnPlateau)."""
+    """A rate that is lowered whenever the rule acts (torch: ReduceLROnPlateau).
+
+    Attributes:
+        factor: What the rate is multiplied by.
+        min_ratio: The lowest rate as a fraction of lr.
+    """
 
     name = "plateau"
 
@@ -102,9 +112,9 @@ class Plateau(PlateauPolicy):
     min_ratio: Floor = 0.0
 
     def settings(self, epoch: int, history: History, run: Run) -> Settings:
-        """Settings of epoch `epoch`, one rate for the whole of it."""
+        """Settings of epoch `epoch`, with the same rate for all its updates."""
         lr, floor = self.lr, self.min_ratio * self.lr
         for _ in range(self.num_triggers(epoch, history)):
             lowered = max(lr * self.factor, floor)
-            lr = lowered if lr - lowered > 1e-8 else lr  # torch's eps: smaller changes are not made
+            lr = lowered if lr - lowered > 1e-8 else lr  # torch's eps: smaller changes are ignored
         return run.settings(np.full(self.initial_updates(run), lr), self.momentum, self.initial_batch(run))

@@ -21,10 +21,10 @@ SLOW_START = 0.01
 def cosine_restarts(ticks: Ticks, t0: Fraction, t_mult: int) -> FloatArray:
     """(1 + cos(pi * T_cur / T_i)) / 2 at each update, in (0, 1]; cycle i lasts t0 * t_mult^i epochs.
 
-    A cycle starts at the first update at or after its exact beginning. The form cos^2(x / 2) is used: near
-    a cycle's end 1 + cos(x) cancels, and its few exact digits would not fix the nine that settings name.
+    A cycle starts at the first update at or after its exact beginning. The value is computed as cos^2(x / 2), because
+    1 + cos(x) cancels near the end of a cycle, and its few exact digits would not determine the nine that settings keep.
     """
-    whole, position = phase(ticks, t0)  # in units of t0 every cycle begins at a whole number
+    whole, position = phase(ticks, t0)  # in units of t0, every cycle begins at a whole number
     if t_mult == 1:
         done = position
     else:
@@ -35,7 +35,7 @@ def cosine_restarts(ticks: Ticks, t0: Fraction, t_mult: int) -> FloatArray:
 
 
 def _cycles(last: int, t_mult: int) -> tuple[FloatArray, FloatArray]:
-    """Begin and length, in units of t0, of every cycle that begins up to `last`; whole numbers below 2^53."""
+    """The beginning and length, in units of t0, of every cycle that begins up to `last`; whole numbers below 2^53."""
     starts, lengths = [0], [1]
     while starts[-1] + lengths[-1] <= last:
         starts.append(starts[-1] + lengths[-1])
@@ -47,11 +47,17 @@ def _cycles(last: int, t_mult: int) -> tuple[FloatArray, FloatArray]:
 class Sgdr(CyclicalPolicy):
     """eta_min + (lr - eta_min) * (1 + cos(pi * T_cur / T_i)) / 2, eta_min = `min_ratio` * lr (eq. 5).
 
-    The first cycle lasts `t0`, each next one `t_mult` times as long. T_cur advances with every update and
-    is 0 at the update after a restart (the authors' code still uses the floor there). `t_mult` 2 is what
-    fastai calls cycle length multiplication. A run that ends inside a cycle ends at a high rate: with
-    `t_mult` 2, a `t0` of a third or a seventh of the budget makes two or three whole cycles. `slow_start` is
-    fastai 0.7's: the updates of the first twentieth of the first cycle use lr / 100, while the cosine goes on.
+    T_cur advances with every update and is 0 at the update after a restart (the authors' code still uses the floor
+    there). A run that ends inside a cycle ends at a high rate: with `t_mult` 2, a `t0` of a third or a seventh of the
+    budget makes two or three whole cycles.
+
+    Attributes:
+        t0: The length of the first cycle.
+        t_mult: How many times as long as the one before each later cycle is; 2 is what fastai calls cycle length
+            multiplication.
+        min_ratio: The floor as a fraction of lr.
+        slow_start: Whether the updates in the first twentieth of the first cycle use lr / 100, as in fastai 0.7. The
+            cosine advances meanwhile.
     """
 
     name = "sgdr"
@@ -62,7 +68,7 @@ class Sgdr(CyclicalPolicy):
     slow_start: bool = False
 
     def rates(self, epoch: int, run: Run) -> FloatArray:
-        """The rate at each update, alike in all sections."""
+        """The rate at each update, the same in all sections."""
         ticks, t0 = self.ticks(epoch, run), self.epochs(self.t0, run)
         floor = self.min_ratio * self.lr
         rates = floor + (self.lr - floor) * cosine_restarts(ticks, t0, self.t_mult)
@@ -73,11 +79,12 @@ class Sgdr(CyclicalPolicy):
 
 @dataclass(frozen=True, kw_only=True)
 class SgdrDlr(Sgdr):
-    """SGDR with differential rates: each section's peak is its ratio of `lr`, from the input to the head.
+    """SGDR with differential rates: each section has a peak of its own, and all follow the same cosine.
 
-    The default, 0.01 / 0.1 / 1, is fastai 0.7's advice for fine-tuning on images unlike those of the
-    pre-training: 1e-4, 1e-3, 1e-2. `section_rates` gives the peaks themselves instead, and `lr` has no effect.
-    All sections follow one cosine, so they stay proportional.
+    Attributes:
+        section_ratios: The peak of each section as a fraction of `lr`, from the input to the head. The default, 0.01,
+            0.1 and 1, is fastai 0.7's advice for fine-tuning on images unlike those of the pre-training: 1e-4, 1e-3, 1e-2.
+        section_rates: The peaks themselves, instead of `section_ratios`; then `lr` has no effect.
     """
 
     name = "sgdr_dlr"
@@ -93,7 +100,7 @@ class SgdrDlr(Sgdr):
         )
 
     def caveats(self) -> tuple[str, ...]:
-        """Rates of its own take the place of `lr`."""
+        """That `lr` has no effect, if `section_rates` are given."""
         return () if self.section_rates is None else ("lr has no effect: section_rates are the peaks.",)
 
     def rates(self, epoch: int, run: Run) -> FloatArray:

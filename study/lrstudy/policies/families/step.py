@@ -1,4 +1,4 @@
-"""Rates that fall by the calendar: in steps, exponentially, or along a line to a floor."""
+"""Rates that fall at fixed times: in steps, exponentially, or along a line to a floor."""
 
 from __future__ import annotations
 
@@ -18,9 +18,13 @@ from lrstudy.settings import FloatArray
 class Step(RatePolicy):
     """lr * gamma^(number of milestones passed); torch: MultiStepLR stepped after each epoch.
 
-    A milestone m acts before the first update of epoch m and is rounded to whole epochs first; one listed
-    twice multiplies by gamma^2, 0 acts at once, one at or beyond the budget never; any order will do.
     The defaults are those of He et al. 2016 (arXiv 1512.03385): x 0.1 at 50% and 75% of the updates.
+
+    Attributes:
+        milestones: When the rate falls, in any order. Milestone m is rounded to whole epochs and takes effect before the
+            first update of epoch m: 0 at once, one at or beyond the budget never. One that is listed twice multiplies
+            the rate by gamma^2.
+        gamma: What the rate is multiplied by.
     """
 
     name = "step"
@@ -29,7 +33,7 @@ class Step(RatePolicy):
     gamma: Ratio = 0.1
 
     def rates(self, epoch: int, run: Run) -> FloatArray:
-        """One rate for the whole epoch."""
+        """The same rate for the whole epoch."""
         updates = self.initial_updates(run)
         passed = count_passed(self.milestones, epoch, run.num_epochs, updates)
         return np.full(updates, self.lr * self.gamma**passed)
@@ -45,7 +49,7 @@ class StepEvery(RatePolicy):
     gamma: Ratio = 0.5
 
     def rates(self, epoch: int, run: Run) -> FloatArray:
-        """One rate for the whole epoch."""
+        """The same rate for the whole epoch."""
         updates = self.initial_updates(run)
         every = max(1, to_whole_epoch(self.every, run.num_epochs, updates))
         return np.full(updates, self.lr * self.gamma ** (epoch // every))
@@ -61,7 +65,7 @@ class Exponential(RatePolicy):
     per: Literal["epoch", "update"] = "epoch"
 
     def rates(self, epoch: int, run: Run) -> FloatArray:
-        """One rate for the whole epoch, or a falling one."""
+        """The same rate for the whole epoch, or one that falls with every update."""
         updates = self.initial_updates(run)
         if self.per == "epoch":
             return np.full(updates, self.lr * self.gamma**epoch)
@@ -71,7 +75,7 @@ class Exponential(RatePolicy):
 
 @dataclass(frozen=True, kw_only=True)
 class LinearDecay(RatePolicy):
-    """From lr along a line to `end_ratio` * lr, reached after `over`, and constant from there.
+    """A line from lr to `end_ratio` * lr, which is reached after `over`, and constant from there on.
 
     The "decay" that Smith 2017 (arXiv 1506.01186, section 4.1.1) compares cyclical rates with: 0.007 to 0.001 over
     one half cycle.
