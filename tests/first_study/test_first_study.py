@@ -92,8 +92,8 @@ def test_images_of_a_table_may_lie_in_a_folder_beside_it(tmp_path: Path) -> None
     rows = [f"{k}.png,{'ab'[k % 2]}" for k in range(40)]
     table_of(tmp_path / "images", "image,label", *rows)
     (tmp_path / "images" / "index.csv").rename(tmp_path / "index.csv")
-    found = look(f"csv:{tmp_path / 'index.csv'}")
-    assert found.root == str(tmp_path / "images")
+    summary = look(f"csv:{tmp_path / 'index.csv'}")
+    assert summary.root == str(tmp_path / "images")
     assert f"root: {tmp_path}/images" in text_of(tmp_path / "index.csv", Path("/elsewhere/s.yaml"))
 
 

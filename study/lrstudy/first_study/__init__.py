@@ -1,1 +1,1 @@
-"""`lrstudy init`: a look at somebody's data, and a first study file for it."""
+"""`lrstudy init`: examines a user's data and writes a first study file for it."""
