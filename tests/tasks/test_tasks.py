@@ -115,7 +115,7 @@ def test_losses_are_torchs(weights: tuple[float, ...] | None) -> None:
     expected = functional.cross_entropy(logits, labels, weight=weight)
     assert torch.equal(tasks.loss(logits, labels, weights), expected)
     pieces = [(logits[k : k + 4], labels[k : k + 4]) for k in range(0, 9, 4)]
-    parts = sum(tasks.loss(x, y, weights) * tasks.share_of_mean(y, labels, weights) for x, y in pieces)
+    parts = sum(tasks.loss(x, y, weights) * tasks.weight_in_mean(y, labels, weights) for x, y in pieces)
     torch.testing.assert_close(parts.float(), expected)
     truth = torch.randint(0, 2, (9, 3), generator=generator, dtype=torch.uint8)
     expected = functional.binary_cross_entropy_with_logits(logits, truth.float(), pos_weight=weight)

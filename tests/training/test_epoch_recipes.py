@@ -17,7 +17,7 @@ from lrstudy.errors import InputError
 from lrstudy.models.build import Model
 from lrstudy.policies.run import Run
 from lrstudy.settings import Recipe, Settings
-from lrstudy.training.epoch import Own, train_epoch
+from lrstudy.training.epoch import UserFunctions, train_epoch
 from lrstudy.training.ghost_norm import chunks, ghost_norm
 from lrstudy.training.state import State
 
@@ -173,7 +173,7 @@ def test_a_list_of_transforms_is_applied_example_by_example() -> None:
         return functional.cross_entropy(model(images), labels)
 
     for batch in (8, 25, 8):
-        train_epoch(network(), settings(batch=batch, **recipe), data, 0, len(shown) > 12, Own(train_step=spy))  # type: ignore[arg-type]
+        train_epoch(network(), settings(batch=batch, **recipe), data, 0, len(shown) > 12, UserFunctions(train_step=spy))  # type: ignore[arg-type]
     first, second, other = torch.cat(shown[:7]), torch.cat(shown[7:9]), torch.cat(shown[9:])
     assert torch.equal(first, second)
     assert first.shape == other.shape
@@ -210,19 +210,26 @@ def test_a_users_augmentation_sees_each_example_with_a_generator_of_its_own() ->
         seeds.append(generator.initial_seed())
         return image.flip(2)
 
-    train_epoch(network(), settings(augment="mine.py:augment"), part(), 0, 0, Own(augment=augment))
+    train_epoch(network(), settings(augment="mine.py:augment"), part(), 0, 0, UserFunctions(augment=augment))
     assert len(set(seeds)) == N
     with pytest.raises(InputError, match=r"augment: expected mine.py:augment to give an image like the one it got"):
         train_epoch(
-            network(), settings(augment="mine.py:augment"), part(), 0, 0, Own(augment=lambda image, g: image[:, 1:])
+            network(),
+            settings(augment="mine.py:augment"),
+            part(),
+            0,
+            0,
+            UserFunctions(augment=lambda image, g: image[:, 1:]),
         )
 
 
 def test_a_users_train_step_decides_the_loss() -> None:
     data, own, plain = part(), network(), network()
     step = lambda model, images, labels, loss: loss(model(images), labels)  # noqa: E731
-    train_epoch(own, settings(), data, 0, 0, Own(train_step=step))
+    train_epoch(own, settings(), data, 0, 0, UserFunctions(train_step=step))
     train_epoch(plain, settings(), data, 0, 0)
     assert torch.equal(weights(own), weights(plain))
     with pytest.raises(InputError, match="train_step: expected the mean loss, a tensor without dimensions"):
-        train_epoch(own, settings(), data, 0, 1, Own(train_step=lambda model, images, labels, loss: model(images)))
+        train_epoch(
+            own, settings(), data, 0, 1, UserFunctions(train_step=lambda model, images, labels, loss: model(images))
+        )

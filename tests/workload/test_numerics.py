@@ -16,7 +16,7 @@ from lrstudy.errors import InputError
 from lrstudy.models.build import build_model
 from lrstudy.settings import Recipe, Settings
 from lrstudy.training.compiling import compile_for
-from lrstudy.training.epoch import Own, evaluate, train_epoch
+from lrstudy.training.epoch import UserFunctions, evaluate, train_epoch
 from lrstudy.training.state import State
 from lrstudy.workload.numerics import NumericsSpec
 from study_files import plan_of
@@ -118,7 +118,7 @@ def test_compiling_before_an_epoch_leaves_the_state_and_nothing_to_compile():
     numerics_spec = CHOICES["compiled"]
     state, data = start(numerics_spec), part(numerics_spec)
     before = state.capture()
-    compile_for(state, settings(Recipe()), data, Own())
+    compile_for(state, settings(Recipe()), data, UserFunctions())
     evaluate(state, data, "multiclass")
     assert state.capture() == before
     assert all(p.grad is None for p in state.model.parameters())
@@ -135,7 +135,7 @@ def test_channels_last_reaches_weights_and_images():
         seen.append(images.is_contiguous(memory_format=torch.channels_last))
         return loss(model(images), labels)  # type: ignore[operator]
 
-    train_epoch(state, settings(Recipe()), data, 0, 0, Own(train_step=step))
+    train_epoch(state, settings(Recipe()), data, 0, 0, UserFunctions(train_step=step))
     assert seen == [True] * 3
     weight = next(p for p in state.model.parameters() if p.ndim == 4 and p.shape[1] > 1)
     assert weight.is_contiguous(memory_format=torch.channels_last)
@@ -149,7 +149,7 @@ def test_parameters_stay_float32_and_what_autocast_deems_safe_is_not():
         seen.append(logits.dtype)
         return loss(logits, labels)  # type: ignore[operator]
 
-    train_epoch(state, settings(Recipe()), part(CHOICES["bf16"]), 0, 0, Own(train_step=step))
+    train_epoch(state, settings(Recipe()), part(CHOICES["bf16"]), 0, 0, UserFunctions(train_step=step))
     assert set(seen) == {torch.bfloat16}
     assert {p.dtype for p in state.model.parameters()} == {torch.float32}
 
@@ -157,7 +157,7 @@ def test_parameters_stay_float32_and_what_autocast_deems_safe_is_not():
 def test_an_overflowing_update_in_float16_is_left_out_and_the_scale_halved():
     numerics_spec = CHOICES["fp16"]
     state = start(numerics_spec)
-    huge = Own(train_step=lambda model, images, labels, loss: loss(model(images), labels) * 1e5)
+    huge = UserFunctions(train_step=lambda model, images, labels, loss: loss(model(images), labels) * 1e5)
     before = [p.detach().clone() for p in state.model.parameters()]
     train_epoch(state, settings(Recipe()), part(numerics_spec), 0, 0, huge)
     assert all(torch.equal(old, new) for old, new in zip(before, state.model.parameters(), strict=True))
@@ -232,7 +232,7 @@ def test_a_first_update_that_overflows_leaves_no_momentum_behind():
     def trained(fused: bool) -> list[torch.Tensor]:
         numerics_spec = replace(CHOICES["fp16"], fused=fused)
         state = start(numerics_spec)
-        huge = Own(train_step=lambda model, images, labels, loss: loss(model(images), labels) * 1e5)
+        huge = UserFunctions(train_step=lambda model, images, labels, loss: loss(model(images), labels) * 1e5)
         train_epoch(state, settings(Recipe()), part(numerics_spec), 0, 0, huge)
         train_epoch(state, settings(Recipe()), part(numerics_spec), 0, 1)
         return [p.detach().clone() for p in state.model.parameters()]

@@ -141,7 +141,7 @@ def identity(plan: Plan) -> dict[str, Any]:
         "preprocessing": root.preprocessing,
         "model": root.model,
         "augment": plan.workload.recipe.augment,
-        "source": dict(plan.workload.sources),
+        "source": dict(plan.workload.source_digests),
         "numerics": study.workload.numerics.model_dump(),
         "task": {"kind": root.task, "class_weights": study.workload.task.class_weights},
         "metric": study.metric,

@@ -1,1 +1,1 @@
-"""Tasks: what is learnt, with its loss and its metrics."""
+"""Tasks: what a model learns, with its loss and its metrics."""

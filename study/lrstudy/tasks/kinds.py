@@ -1,4 +1,4 @@
-"""Tasks by name: what is learnt, with which loss, and which metrics every evaluation records. No torch here."""
+"""The kinds of tasks, with the loss and the metrics of each, by name; without importing torch."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ METRICS: dict[str, tuple[str, ...]] = {
     "binary": _SINGLE,
     "multilabel": ("accuracy", "exact_match", "balanced_accuracy", "f1", "auroc", "average_precision"),
 }
-"""All are recorded after every epoch, all are to be maximised, all lie in [0, 1]; tasks.py says what each is."""
+"""All are recorded after every epoch, are to be maximised and lie in [0, 1]; tasks/metrics.py defines them."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """A kind of task and its number of classes (labels, if an example may have several).
+    """A kind of task and its number of classes (of labels, if an example may have several).
 
-    ``binary`` is two classes trained as two logits with cross entropy, so that it is the same training as ``multiclass``;
-    its second class, in sorted order, is the positive one.
+    A ``binary`` task has two classes, trained as two logits with cross entropy, so that its training is the same as that of
+    ``multiclass``. The second class, in sorted order, is the positive one.
     """
 
     kind: Kind
@@ -40,18 +40,19 @@ class Task:
 
     @property
     def loss(self) -> Loss:
-        """The loss that is trained with."""
+        """The loss that training minimises."""
         return "binary_cross_entropy" if self.kind == "multilabel" else "cross_entropy"
 
 
 def balanced_weights(labels: NDArray[np.int64] | NDArray[np.uint8], num_classes: int) -> tuple[float, ...]:
-    """Weights that give every class the same say, from training labels, int64 (N,) or 0 and 1 of shape (N, classes).
+    """Weights that make every class count the same, from training labels, int64 (N,) or 0 and 1 of shape (N, classes).
 
-    One label each: N / (classes * count), as scikit-learn's ``balanced``. Several: negatives / positives of each label, the
-    weight of its positives. Rounded to 6 digits. Raises InputError for a class without a training example.
+    With one label each: N / (classes * count), as scikit-learn's ``balanced``. With several: negatives / positives of each
+    label, the weight of its positives. Rounded to 6 significant digits. Raises InputError for a class without a training
+    example.
     """
-    count = np.bincount(labels, minlength=num_classes) if labels.ndim == 1 else labels.sum(axis=0, dtype=np.int64)
-    if (count == 0).any():
+    counts = np.bincount(labels, minlength=num_classes) if labels.ndim == 1 else labels.sum(axis=0, dtype=np.int64)
+    if (counts == 0).any():
         raise InputError(Fault("task.class_weights", "balanced weights need a training example of every class"))
-    weights = len(labels) / (num_classes * count) if labels.ndim == 1 else (len(labels) - count) / count
+    weights = len(labels) / (num_classes * counts) if labels.ndim == 1 else (len(labels) - counts) / counts
     return tuple(float(f"{weight:.6g}") for weight in weights)

@@ -1,7 +1,7 @@
 """One epoch of training, and evaluation.
 
-`train_epoch` receives state, settings, data and generators, and nothing else; what it computes is
-determined by them. No host-device synchronisation happens per update.
+`train_epoch` receives state, settings, data and a seed, and nothing else; they determine what it computes. No update
+makes the host wait for the device.
 """
 
 from __future__ import annotations
@@ -23,39 +23,62 @@ from lrstudy.training.randomness import generator, seed_for
 from lrstudy.training.state import State, set_rates
 
 TrainStep = Callable[[nn.Module, Tensor, Tensor, Callable[[Tensor, Tensor], Tensor]], Tensor]
-"""A user's train step: from model, normalised images, labels and the task's mean loss to the loss to be minimised."""
+"""A user's train step: maps the model, normalised images, labels and the task's mean loss to the loss to minimise."""
 
 
 @dataclass(frozen=True)
-class Own:
-    """A user's own parts of an epoch."""
+class UserFunctions:
+    """The user's own functions that take part in an epoch; None where the built-in behaviour applies."""
 
     augment: Transform | None = None
     train_step: TrainStep | None = None
 
 
 def batch_bounds(num_examples: int, batch_size: int, num_updates: int, tail: str = "keep") -> list[tuple[int, int]]:
-    """First and one-past-last position of each update's examples; the last takes what is left, unless it is dropped."""
+    """The positions in an epoch's order of the examples that each update trains on.
+
+    Args:
+        num_examples: Size of the training part.
+        batch_size: Examples of every update but the last.
+        num_updates: Updates in the epoch, at least 1.
+        tail: ``keep``: the last update takes all remaining examples. ``drop``: the remaining examples are left out.
+
+    Returns:
+        One (first, one past the last) for each update.
+    """
     starts = [update * batch_size for update in range(num_updates)]
     end = num_updates * batch_size if tail == "drop" else num_examples
     return list(zip(starts, [*starts[1:], end], strict=True))
 
 
-def train_epoch(state: State, settings: Settings, part: Part, seed: int, epoch: int, own: Own | None = None) -> float:
-    """Train one epoch; modifies `state`. Returns the mean training loss per example (NaN or inf if it diverged).
+def train_epoch(
+    state: State, settings: Settings, part: Part, seed: int, epoch: int, user_functions: UserFunctions | None = None
+) -> float:
+    """Train one epoch.
 
-    The order of examples, their augmentation and dropout are drawn from (seed, purpose, epoch); with a micro batch
-    dropout is drawn micro batch by micro batch. Raises ValueError if the settings do not fit the data or the model.
+    The order of the examples, their augmentation and dropout are drawn from (seed, purpose, epoch). With micro
+    batches, dropout is drawn for one micro batch after the other.
+
+    Args:
+        state: The model and optimizer to go on from; modified.
+        settings: The epoch's numbers; `lr` and `momentum` hold one row per update and one column per section.
+        part: The training data, on the device of the model.
+        seed: The trial's seed, >= 0.
+        epoch: Number of epochs trained before, >= 0.
+        user_functions: The user's own augmentation and train step, if the study has any.
+
+    Returns:
+        The mean training loss per example; NaN or inf if training diverged.
+
+    Raises:
+        ValueError: If the settings do not fit the data or the model.
+        InputError: If the user's augmentation or train step does not return what it should.
     """
-    recipe, device, own = settings.recipe, part.device, own or Own()
+    recipe, device, user_functions = settings.recipe, part.device, user_functions or UserFunctions()
     bounds = batch_bounds(len(part), settings.batch_size, settings.num_updates, recipe.tail)
-    if settings.num_sections != len(state.sections) or bounds[-1][0] >= len(part) or bounds[-1][1] > len(part):
-        raise ValueError(
-            f"settings of {settings.num_updates} updates x {settings.num_sections} sections with batch "
-            f"{settings.batch_size} do not fit {len(part)} examples and {len(state.sections)} sections"
-        )
+    _require_fit(settings, bounds, len(part), len(state.sections))
     order = torch.randperm(len(part), generator=generator(seed, "order", epoch))
-    augmentation = _augmentation(recipe, part, seed, epoch, own)
+    augmentation = _augmentation(recipe, part, seed, epoch, user_functions)
     rates, momenta = settings.lr.tolist(), settings.momentum.tolist()
     state.network.train()
     optimizer = state.optimizer_for(recipe)
@@ -71,54 +94,75 @@ def train_epoch(state: State, settings: Settings, part: Part, seed: int, epoch: 
             optimizer.zero_grad(set_to_none=True)
             if augmentation is not None:
                 images = augmentation.apply(images, chosen)
-            for loss, weight in losses(state, part, images, labels, recipe, own):
+            for loss, num_examples in losses(state, part, images, labels, recipe, user_functions):
                 state.backward(loss)
-                total += loss.detach() * weight
+                total += loss.detach() * num_examples
             state.update(recipe.clip_norm)
     return float(total) / bounds[-1][1]
 
 
-def _augmentation(recipe: Recipe, part: Part, seed: int, epoch: int, own: Own) -> Augmentation | PerExample | None:
+def _require_fit(settings: Settings, bounds: list[tuple[int, int]], num_examples: int, num_sections: int) -> None:
+    """Raise ValueError if an update has no examples, or the settings are for another number of sections."""
+    start, stop = bounds[-1]
+    if settings.num_sections != num_sections or start >= num_examples or stop > num_examples:
+        raise ValueError(
+            f"settings of {settings.num_updates} updates x {settings.num_sections} sections with batch "
+            f"{settings.batch_size} do not fit {num_examples} examples and {num_sections} sections"
+        )
+
+
+def _augmentation(
+    recipe: Recipe, part: Part, seed: int, epoch: int, user_functions: UserFunctions
+) -> Augmentation | PerExample | None:
     draws = generator(seed, "augment", epoch)
-    if own.augment is not None:
-        return PerExample.draw(own.augment, len(part), draws, recipe.augment)
+    if user_functions.augment is not None:
+        return PerExample.draw(user_functions.augment, len(part), draws, recipe.augment)
     if recipe.augment.startswith("["):
         return PerExample.draw(compose(recipe.augment), len(part), draws, "the list of transforms")
     return Augmentation.draw(recipe.augment, part, draws)
 
 
 def losses(
-    state: State, part: Part, images: Tensor, labels: Tensor, recipe: Recipe, own: Own
+    state: State, part: Part, images: Tensor, labels: Tensor, recipe: Recipe, user_functions: UserFunctions
 ) -> Iterator[tuple[Tensor, int]]:
-    """The mean loss of a batch and its number of examples; or, with micro batches, each one's share of that mean.
+    """The mean loss of a batch, in one piece or micro batch by micro batch; each is to be followed by `backward`.
 
-    The shares' gradients sum to that of the batch: a piece counts by its examples, or their weights. (A plain mean of
-    means is wrong where the pieces differ in size.)
+    The loss of a micro batch is multiplied by its weight in the mean over the batch, which is its part of the
+    examples or, with class weights, of their weights. So the gradients add up to that of the batch. (The plain mean
+    of the micro batches' means is wrong where they differ in size.)
+
+    Args:
+        state: The model, in training mode; its running statistics are modified.
+        part: The training data, which knows how to normalise images.
+        images: uint8 (batch, channels, height, width), augmented but not yet normalised.
+        labels: int64 (batch,), or 0 and 1 of shape (batch, classes).
+        recipe: What the settings say of loss, micro batches and BatchNorm.
+        user_functions: The user's train step, if the study has one.
+
+    Yields:
+        A loss with its gradient, and the number of examples in the batch.
     """
-    weights = recipe.class_weights
     # Ghost BatchNorm changes what its layers do, which compiled code would not notice.
     model = state.network if recipe.norm_batch is None else state.model
 
-    def mean(images: Tensor, labels: Tensor) -> Tensor:
+    def mean_loss(images: Tensor, labels: Tensor) -> Tensor:
         with state.autocast():
-            if own.train_step is not None:
-                return _stepped(own.train_step, model, part.normalised(images), labels, recipe)
-            return task_metrics.loss(model(part.normalised(images)), labels, weights)
+            if user_functions.train_step is not None:
+                return _loss_of_step(user_functions.train_step, model, part.normalised(images), labels, recipe)
+            return task_metrics.loss(model(part.normalised(images)), labels, recipe.class_weights)
 
     if recipe.micro_batch is None or len(labels) <= recipe.micro_batch:
-        yield mean(images, labels), len(labels)
+        yield mean_loss(images, labels), len(labels)
         return
     sizes = chunks(len(labels), recipe.micro_batch)
-    for piece, of_piece in zip(torch.split(images, sizes), torch.split(labels, sizes), strict=True):
-        loss = mean(piece, of_piece)
-        yield (
-            loss * torch.as_tensor(task_metrics.share_of_mean(of_piece, labels, weights), dtype=loss.dtype),
-            len(labels),
-        )
+    for piece, piece_labels in zip(torch.split(images, sizes), torch.split(labels, sizes), strict=True):
+        loss = mean_loss(piece, piece_labels)
+        weight = task_metrics.weight_in_mean(piece_labels, labels, recipe.class_weights)
+        yield loss * torch.as_tensor(weight, dtype=loss.dtype), len(labels)
 
 
-def _stepped(step: TrainStep, model: nn.Module, images: Tensor, labels: Tensor, recipe: Recipe) -> Tensor:
-    """What a user's train step gives. Raises InputError unless that is a loss."""
+def _loss_of_step(step: TrainStep, model: nn.Module, images: Tensor, labels: Tensor, recipe: Recipe) -> Tensor:
+    """The loss that a user's train step returns. Raises InputError unless it is a scalar tensor with a gradient."""
     loss = step(model, images, labels, lambda logits, of: task_metrics.loss(logits, of, recipe.class_weights))
     if not isinstance(loss, Tensor) or loss.shape != () or not loss.requires_grad:
         got = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
@@ -130,7 +174,7 @@ def _stepped(step: TrainStep, model: nn.Module, images: Tensor, labels: Tensor, 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Mean loss and metrics over a part; `logits` (N, classes) float32 on the CPU if asked for."""
+    """Mean loss and metrics over a part; `logits` (N, classes) float32 on the CPU if they were asked for."""
 
     loss: float
     metrics: dict[str, float]
@@ -139,7 +183,17 @@ class Evaluation:
 
 @torch.no_grad()
 def evaluate(state: State, part: Part, kind: Kind, keep_logits: bool = False) -> Evaluation:
-    """Evaluate in evaluation mode; leaves the model's parameters, buffers and all generators untouched."""
+    """Evaluate a model in evaluation mode; parameters, buffers and all generators stay as they were.
+
+    Args:
+        state: The model to evaluate, in batches of its `numerics_spec.eval_batch` examples.
+        part: The data to evaluate on, at least one example.
+        kind: The kind of task, which decides the metrics.
+        keep_logits: Whether to return the logits too.
+
+    Returns:
+        The mean loss per example, without class weights, and the metrics; none of these if a logit is not finite.
+    """
     was_training, batch_size = state.model.training, state.numerics_spec.eval_batch
     state.network.eval()
     total = torch.zeros((), dtype=torch.float64, device=part.device)
@@ -147,12 +201,12 @@ def evaluate(state: State, part: Part, kind: Kind, keep_logits: bool = False) ->
     bounds = [(start, min(start + batch_size, len(part))) for start in range(0, len(part), batch_size)]
     for chosen, images, labels in part.batches(None, bounds):
         with state.autocast():
-            found = task_metrics.precise(state.network(part.normalised(images)))
-        total += task_metrics.loss(found, labels, None).double() * len(labels)
+            batch_logits = task_metrics.precise(state.network(part.normalised(images)))
+        total += task_metrics.loss(batch_logits, labels, None).double() * len(labels)
         if len(logits) == 0:
             # One tensor for all: small ones, kept between the large ones of every batch, let the heap grow by 1 GB here.
-            logits = found.new_empty((len(part), *found.shape[1:]))
-        logits[chosen] = found
+            logits = batch_logits.new_empty((len(part), *batch_logits.shape[1:]))
+        logits[chosen] = batch_logits
     state.network.train(was_training)
     loss = float(total) / len(part)
     metrics = task_metrics.metrics(logits, part.labels, kind) if torch.isfinite(logits).all() else {}

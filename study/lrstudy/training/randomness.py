@@ -1,4 +1,4 @@
-"""Randomness: every use draws from its own generator, (seed, purpose, epoch), never from what came before."""
+"""Randomness: every use draws from a generator of its own, seeded with (seed, purpose, epoch), whatever was drawn before."""
 
 from __future__ import annotations
 
@@ -17,5 +17,5 @@ def seed_for(seed: int, purpose: Purpose, epoch: int = 0) -> int:
 
 
 def generator(seed: int, purpose: Purpose, epoch: int = 0) -> torch.Generator:
-    """A CPU generator for one use. Draws are made on the CPU and moved, so that all devices see the same ones."""
+    """A CPU generator for one use. Numbers are drawn on the CPU and then moved, so that all devices get the same ones."""
     return torch.Generator().manual_seed(seed_for(seed, purpose, epoch))

@@ -17,8 +17,8 @@ from lrstudy.models.build import Model
 from lrstudy.settings import Recipe
 from lrstudy.workload.numerics import PLAIN, NumericsSpec
 
-_MOST_SHAPES = 10_000
-"""Batch sizes that may be compiled; torch's own limit is 8, after which it goes on uncompiled, with other numbers."""
+_MAX_COMPILED_SHAPES = 10_000
+"""How many batch sizes may be compiled. Beyond its own limit of 8 torch would go on uncompiled, with other numbers."""
 _OPTIMIZERS: dict[str, Any] = {
     "sgd": torch.optim.SGD,
     "adam": torch.optim.Adam,
@@ -31,8 +31,9 @@ _OPTIMIZERS: dict[str, Any] = {
 class State:
     """A model, its sections (names of parameters, input to head), and its optimizer, once one has been used.
 
-    The optimizer has one parameter group per section; `kind` says which it is. `network` is the model as it is called:
-    itself, or compiled; both hold the same tensors. `scaler` scales losses of float16, so that small gradients survive.
+    The optimizer has one parameter group per section; `kind` is its name, empty without one. `network` is what is called:
+    the model itself or its compiled form, which holds the same tensors. `scaler` scales the loss under float16, so that
+    small gradients do not underflow.
     """
 
     model: nn.Module
@@ -46,9 +47,9 @@ class State:
     def __post_init__(self) -> None:
         self.network = self.model
         if self.numerics_spec.compile:
-            torch._dynamo.config.recompile_limit = _MOST_SHAPES
+            torch._dynamo.config.recompile_limit = _MAX_COMPILED_SHAPES
             self.network = torch.compile(self.model, dynamic=False)
-        self._forget()
+        self._discard_optimizer()
 
     @staticmethod
     def of(model: Model, device: torch.device, numerics_spec: NumericsSpec = PLAIN) -> State:
@@ -57,21 +58,21 @@ class State:
         return State(model.module.to(device).to(memory_format=layout), model.sections, numerics_spec)
 
     def begin_again(self, module: nn.Module) -> None:
-        """Become the state before the first epoch with the weights of `module`, keeping what was compiled."""
+        """Return to the state before the first epoch, with the weights of `module`, keeping the compiled network."""
         self.model.load_state_dict(module.state_dict())
-        self._forget()
+        self._discard_optimizer()
 
     def autocast(self) -> AbstractContextManager[object]:
-        """Within it, forward passes have the precision of the study."""
+        """Within it, forward passes compute with the study's precision."""
         dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.numerics_spec.precision)
         return nullcontext() if dtype is None else torch.autocast(self._device.type, dtype)
 
     def backward(self, loss: Tensor) -> None:
-        """Add the gradients of a loss to those that the parameters have."""
+        """Add the gradients of a loss to those that the parameters hold."""
         (loss if self.scaler is None else self.scaler.scale(loss)).backward()  # type: ignore[no-untyped-call]
 
     def update(self, clip_norm: float | None) -> None:
-        """Update the parameters from their gradients, clipped to a norm; not at all where float16 overflowed."""
+        """Update the parameters from their gradients, clipped to a norm; skipped if a float16 gradient overflowed."""
         assert self.optimizer is not None
         if clip_norm is not None:
             if self.scaler is not None:
@@ -86,11 +87,11 @@ class State:
     def optimizer_for(self, recipe: Recipe) -> torch.optim.Optimizer:
         """The optimizer with the recipe's constants; a new one before the first epoch and where the recipe resets it.
 
-        Rates and momentum are set by every update's settings.
+        Learning rates and momentum are set for every update, by `set_rates`.
         """
         optimizer = self.optimizer
         if optimizer is None or recipe.reset_optimizer:
-            optimizer = self._make(recipe.optimizer)
+            optimizer = self._make_optimizer(recipe.optimizer)
         assert self.kind == recipe.optimizer, f"a state of {self.kind} cannot go on with {recipe.optimizer}"
         for group in optimizer.param_groups:
             group["weight_decay"] = recipe.weight_decay
@@ -99,11 +100,11 @@ class State:
         return optimizer
 
     def capture(self) -> bytes:
-        """All tensors of model and optimizer as safetensors; the same state gives the same bytes."""
+        """All tensors of model and optimizer as safetensors; equal states give equal bytes."""
         return self.snapshot()()
 
     def snapshot(self) -> Callable[[], bytes]:
-        """`capture` in two: the tensors are copied to the host now, the bytes are made when the result is called."""
+        """`capture` in two steps: the tensors are copied to the host now, and the result makes the bytes when it is called."""
         tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
         if self.optimizer is not None:
             for name, parameter in self.model.named_parameters():
@@ -116,14 +117,14 @@ class State:
         return partial(save, {name: _copied(tensor) for name, tensor in tensors.items()})
 
     def restore(self, data: bytes) -> None:
-        """Become the state that `capture` gave. Raises ValueError if the bytes are of another model."""
+        """Become the state that `capture` returned. Raises ValueError if the bytes are those of another model."""
         tensors = load(data)
-        model = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
+        weights = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
         try:
-            self.model.load_state_dict(model, strict=True)
+            self.model.load_state_dict(weights, strict=True)
         except RuntimeError as error:
             raise ValueError(f"the stored state does not fit the model: {error}") from error
-        self._forget()
+        self._discard_optimizer()
         if self.scaler is not None:
             scale, tracker = tensors["scaler"].tolist()
             self.scaler.load_state_dict(self.scaler.state_dict() | {"scale": scale, "_growth_tracker": int(tracker)})
@@ -131,34 +132,33 @@ class State:
         for stored, tensor in tensors.items():
             if stored.startswith("optimizer."):
                 _, kind, key, name = stored.split(".", 3)
-                optimizer = self.optimizer or self._make(kind)
+                optimizer = self.optimizer or self._make_optimizer(kind)
                 optimizer.state[parameters[name]][key] = self._placed(tensor, key, parameters[name])
 
     def _placed(self, tensor: Tensor, key: str, parameter: Tensor) -> Tensor:
-        """A stored tensor of an optimizer where and how the optimizer keeps it."""
+        """A stored tensor of an optimizer, on the device and in the memory format in which the optimizer keeps it."""
         if tensor.shape != parameter.shape or key == "step":
-            return (
-                tensor.to(parameter.device) if self.numerics_spec.fused else tensor
-            )  # unfused, Adam counts on the CPU
+            # Unfused, Adam counts its steps on the CPU.
+            return tensor.to(parameter.device) if self.numerics_spec.fused else tensor
         return torch.empty_like(parameter).copy_(tensor)
 
     @property
     def _device(self) -> torch.device:
         return next(self.model.parameters()).device
 
-    def _forget(self) -> None:
-        """Be without an optimizer, and with a new scaler."""
+    def _discard_optimizer(self) -> None:
+        """Have no optimizer and a new scaler."""
         self.optimizer, self.kind = None, ""
         self.scaler = torch.amp.GradScaler(self._device.type) if self.numerics_spec.precision == "fp16" else None
 
-    def _make(self, kind: str) -> torch.optim.Optimizer:
+    def _make_optimizer(self, kind: str) -> torch.optim.Optimizer:
         parameters = dict(self.model.named_parameters())
         groups = [{"params": [parameters[name] for name in section]} for section in self.sections]
         options: dict[str, Any] = {"lr": 0.0} | ({"momentum": 0.9} if kind in ("sgd", "rmsprop") else {})
         options |= {"fused": True} if self.numerics_spec.fused and kind != "rmsprop" else {}
         optimizer: torch.optim.Optimizer = _OPTIMIZERS[kind](groups, **options)
         if self.scaler is not None and kind == "sgd":
-            # Fused, a first update that float16's overflow skips would leave a buffer that nobody has written to.
+            # Fused, a first update that is skipped for an overflow would leave a momentum buffer that was never written.
             for parameter in parameters.values():
                 optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
         self.optimizer, self.kind = optimizer, kind
@@ -170,7 +170,14 @@ def _copied(tensor: Tensor) -> Tensor:
 
 
 def set_rates(group: dict[str, object], lr: float, momentum: float, recipe: Recipe) -> None:
-    """Set a parameter group's rate, and its momentum: Adam's beta1."""
+    """Set the learning rate and momentum of one parameter group for the next update.
+
+    Args:
+        group: A parameter group of the optimizer; modified.
+        lr: The learning rate, >= 0.
+        momentum: The momentum in [0, 1); for Adam and AdamW their beta1.
+        recipe: The epoch's recipe, which has a `beta2` if the optimizer is Adam or AdamW.
+    """
     group["lr"] = lr
     if recipe.beta2 is not None:
         group["betas"] = (momentum, recipe.beta2)

@@ -6,19 +6,17 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
-from lrstudy import user_code
 from lrstudy.data.batches import Part, part_of
 from lrstudy.data.reading import fits
 from lrstudy.models.build import build_model
 from lrstudy.settings import Settings
 from lrstudy.training import device_memory, host_memory
 from lrstudy.training.compiling import compile_for
-from lrstudy.training.epoch import Evaluation, Own, evaluate, train_epoch
+from lrstudy.training.epoch import Evaluation, UserFunctions, evaluate, train_epoch
 from lrstudy.training.randomness import seed_for
 from lrstudy.training.state import State
 from lrstudy.workload import numerics
@@ -27,7 +25,7 @@ from lrstudy.workload.workload import Workload, load
 
 @dataclass(frozen=True)
 class Trained:
-    """What one epoch gave: its mean training loss, its evaluation on validation data, seconds of each."""
+    """The result of one epoch: mean training loss, evaluation on the validation part, and the seconds that each took."""
 
     train_loss: float
     validation: Evaluation
@@ -36,21 +34,15 @@ class Trained:
 
 
 class Trainer:
-    """Trains one workload in this process; data is opened on construction.
+    """Trains one workload in this process; the data is opened on construction.
 
-    Raises RuntimeError if this process would compute other numbers than the study's lineages say.
+    Raises RuntimeError if this process would compute with other numerics than those in the names of the study's states,
+    or reads other data than the driver did.
     """
 
     def __init__(self, workload: Workload) -> None:
-        numerics_spec = workload.numerics_spec
-        found = numerics.describe(numerics_spec, numerics.measure(workload.device, workload.threads))
-        if found != workload.numerics:
-            differing = {k for k in found.keys() | workload.numerics.keys() if found.get(k) != workload.numerics.get(k)}
-            detail = "; ".join(
-                f"{k}: expected {workload.numerics.get(k)!r}, here {found.get(k)!r}" for k in sorted(differing)
-            )
-            raise RuntimeError(f"this worker computes with other numerics than its study was named with ({detail})")
-        numerics.configure(workload.device, workload.threads, numerics_spec)
+        _require_same_numerics(workload)
+        numerics.configure(workload.device, workload.threads, workload.numerics_spec)
         host_memory.keep_freed()
         self.workload = workload
         self.device = device_memory.device_of(workload.device)
@@ -61,43 +53,36 @@ class Trainer:
         self._load()
 
     def _load(self) -> None:
-        self._data, self._splits = load(self.workload.data, Path(self.workload.cache))
-        if (self._data.digest, self._splits.digest) != (
-            self.workload.data_digest,
-            self.workload.split_digest,
-        ):
+        w = self.workload
+        self._data, self._splits = load(w.data, Path(w.cache))
+        if (self._data.digest, self._splits.digest) != (w.data_digest, w.split_digest):
             raise RuntimeError("this worker sees other data than the driver: the source changed while the study ran")
-        num_bytes = sum(self.workload.counts) * self._data.images[0].nbytes
-        self._resident = fits(num_bytes, self.device, self.workload.device_share)
-        self._own = Own(self._owned("augment"), self._owned("train_step"))
+        num_bytes = sum(w.counts) * self._data.images[0].nbytes
+        self._is_resident = fits(num_bytes, self.device, w.device_share)
+        self._user_functions = UserFunctions(w.user_function("augment"), w.user_function("train_step"))
         self.train_part = self._part(self._splits.train)
         self.validation_part = self._part(self._splits.validation)
-
-    def _owned(self, role: str) -> Any:
-        """The user's function for a role, if the study names one."""
-        reference = self.workload.own.get(role)
-        return None if reference is None else user_code.load(reference, role)
 
     def _part(self, index: np.ndarray) -> Part:
         w = self.workload
         return part_of(
-            self._data.images, self._data.labels, index, self.device, w.constants, self._resident,
+            self._data.images, self._data.labels, index, self.device, w.constants, self._is_resident,
             w.numerics_spec.memory_format,
         )  # fmt: skip
 
     @property
     def state(self) -> State:
-        """The state held; `start` or `restore` comes first."""
+        """The state held; call `start` or `restore` first."""
         assert self._state is not None, "no state yet"
         return self._state
 
     def start(self, seed: int) -> None:
         """Hold the state before the first epoch: weights drawn from `seed`."""
         w = self.workload
-        builder = self._owned("model")
+        builder = w.user_function("model")
         model = build_model(w.model, len(w.classes), w.channels, w.size, seed_for(seed, "init"), builder)
         if self._state is not None and w.numerics_spec.compile:
-            self._state.begin_again(model.module)  # what is compiled belongs to a module
+            self._state.begin_again(model.module)  # compiled code belongs to a module, which is kept
         else:
             self._state = State.of(model, self.device, w.numerics_spec)
 
@@ -108,20 +93,20 @@ class Trainer:
         self.state.restore(data)
 
     def make_ready(self, settings: Settings) -> None:
-        """Have the network compiled for the batches of these settings, if the study asks for it: no epoch's time has it in."""
+        """Compile the network for the batches of these settings, if the study asks for that, so that no epoch's time includes it."""
         if not self.workload.numerics_spec.compile:
             return
         recipe = settings.recipe
-        shapes = (settings.batch_size, settings.num_updates, recipe.tail, recipe.micro_batch, recipe.norm_batch)
-        if shapes not in self._compiled:
-            compile_for(self.state, settings, self.train_part, self._own)
+        key = (settings.batch_size, settings.num_updates, recipe.tail, recipe.micro_batch, recipe.norm_batch)
+        if key not in self._compiled:
+            compile_for(self.state, settings, self.train_part, self._user_functions)
             evaluate(self.state, self.validation_part, self.workload.task.kind)
-            self._compiled.add(shapes)
+            self._compiled.add(key)
 
     def train(self, settings: Settings, seed: int, epoch: int) -> Trained:
-        """Train one epoch from the state held and evaluate; both timed apart, the device synchronised."""
+        """Train one epoch from the state held, then evaluate; each is timed on its own, with the device synchronised."""
         begin = self._now()
-        loss = train_epoch(self.state, settings, self.train_part, seed, epoch, self._own)
+        loss = train_epoch(self.state, settings, self.train_part, seed, epoch, self._user_functions)
         middle = self._now()
         evaluation = evaluate(self.state, self.validation_part, self.workload.task.kind)
         return Trained(loss, evaluation, middle - begin, self._now() - middle)
@@ -131,15 +116,15 @@ class Trainer:
         return self.state.capture()
 
     def snapshot(self) -> Callable[[], bytes]:
-        """The state held, copied; the result gives its bytes."""
+        """A copy of the state held; call the result for its bytes."""
         return self.state.snapshot()
 
     def explain(self, error: Exception) -> str | None:
-        """What to say of an error if this trial did not fit the memory, else None."""
+        """The explanation of an error if this trial did not fit in memory, else None."""
         return device_memory.explain(error, self.device, self.workload.device_share)
 
     def test(self) -> tuple[Evaluation, Part]:
-        """Evaluate on the test part, with logits."""
+        """Evaluate on the test part, keeping the logits; returns that part too."""
         if self._test is None:
             self._test = self._part(self._splits.test)
         kind = self.workload.task.kind
@@ -154,3 +139,13 @@ class Trainer:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         return time.monotonic()
+
+
+def _require_same_numerics(workload: Workload) -> None:
+    """Raise RuntimeError if this process computes with other numerics than those that the study's states are named with."""
+    expected = workload.numerics
+    here = numerics.describe(workload.numerics_spec, numerics.measure(workload.device, workload.threads))
+    if here != expected:
+        differing = sorted(key for key in here.keys() | expected.keys() if here.get(key) != expected.get(key))
+        detail = "; ".join(f"{key}: expected {expected.get(key)!r}, here {here.get(key)!r}" for key in differing)
+        raise RuntimeError(f"this worker computes with other numerics than its study was named with ({detail})")

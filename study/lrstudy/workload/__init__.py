@@ -1,1 +1,1 @@
-"""Data, model, device and numerics of a study, resolved."""
+"""What a study trains and on what: data, model, device and numerics, resolved from the study file."""

@@ -1,7 +1,7 @@
 """Numerics: whatever changes the order of floating-point operations, and so belongs to a lineage's root.
 
-Measured bit-identical on CPU across processes and loads; other thread counts, mkldnn switched off, another
-memory format or CPU capability gave other numbers.
+On a CPU, results were measured to be bit-identical across processes and under load; another number of threads, mkldnn
+switched off, another memory format or another CPU capability gave other numbers.
 """
 
 from __future__ import annotations
@@ -20,21 +20,25 @@ from lrstudy import child_process
 from lrstudy.study_folder.replace_file import replacing
 
 EVALUATION = 2
-"""Version of what an evaluation records: raised with new metrics, so that whatever is recalled has them all."""
+"""Version of what an evaluation records: raised when metrics are added, so that every recalled record has them all."""
 _LAYOUT = 2
-"""Version of what `measure` returns: raised with new fields, so that nothing older is taken from a cache."""
+"""Version of what `measure` returns: raised when fields are added, so that no older result is taken from a cache."""
 _PROBE_TIMEOUT_S = 300.0
 _ENVIRONMENT = ("ATEN_", "MKL_", "DNNL_", "ONEDNN_", "CUBLAS_", "NVIDIA_TF32", "TORCH_ALLOW_TF32")
 
 
 @dataclass(frozen=True)
 class NumericsSpec:
-    """How a study wants its numbers computed; whatever can be chosen of its numerics.
+    """The numerics that a study chooses.
 
-    `precision`: ``fp32``; ``bf16`` or ``fp16`` for what autocast deems safe, parameters staying float32, the latter with a
-    scaled loss. `tf32`: whether an NVIDIA GPU may round the factors of float32 products to 10 bits. `memory_format`:
-    ``contiguous`` or ``channels_last``. `compile`: by torch.compile. `fused`: optimizers that update all in one kernel
-    (SGD, Adam, AdamW; RMSprop has none). `eval_batch`: examples that are evaluated at a time.
+    Attributes:
+        precision: ``fp32``, or ``bf16`` or ``fp16`` for the operations that autocast considers safe. Parameters stay
+            float32; with ``fp16`` the loss is scaled.
+        tf32: Whether an NVIDIA GPU may round the factors of float32 products to 10 bits of mantissa.
+        memory_format: ``contiguous`` or ``channels_last``.
+        compile: Whether networks are compiled by torch.compile.
+        fused: Whether optimizers update all parameters in one kernel (SGD, Adam, AdamW; RMSprop cannot).
+        eval_batch: Number of examples evaluated at a time.
     """
 
     precision: str = "fp32"
@@ -49,16 +53,16 @@ PLAIN = NumericsSpec()
 
 
 def describe(numerics_spec: NumericsSpec, machine: dict[str, object]) -> dict[str, object]:
-    """All numerics of a study: those of a machine, as `measure` gives them, and the chosen ones."""
+    """All numerics of a study: those of a machine, as `measure` returns them, and the chosen ones."""
     compiler = {"compiler": _compiler()} if numerics_spec.compile and machine["device"] == "cpu" else {}
     return machine | asdict(numerics_spec) | compiler
 
 
 def measure(device: str, threads: int) -> dict[str, object]:
-    """The numerics of this process that no study chooses; imports torch. `device` is ``cpu`` or ``cuda``."""
+    """The numerics of this process that a study does not choose; imports torch. `device` is ``cpu`` or ``cuda``."""
     import torch
 
-    described: dict[str, object] = {
+    measured: dict[str, object] = {
         "device": device,
         "device_model": torch.cuda.get_device_name() if device == "cuda" else _cpu_model(),
         "capability": ".".join(map(str, torch.cuda.get_device_capability()))
@@ -70,11 +74,11 @@ def measure(device: str, threads: int) -> dict[str, object]:
         "evaluation": EVALUATION,
     }
     environment = {k: v for k, v in sorted(os.environ.items()) if k.startswith(_ENVIRONMENT)}
-    return described | ({"environment": environment} if environment else {})
+    return measured | ({"environment": environment} if environment else {})
 
 
 def configure(device: str, threads: int, numerics_spec: NumericsSpec) -> None:
-    """Make this process compute the way `describe` says. OMP_NUM_THREADS alone does not set torch's threads."""
+    """Make this process compute as `describe` says. OMP_NUM_THREADS alone does not set the number of torch's threads."""
     import torch
 
     torch.set_num_threads(threads)
@@ -85,14 +89,28 @@ def configure(device: str, threads: int, numerics_spec: NumericsSpec) -> None:
 
 
 def probe(device: str, threads: int, cache: Path | None = None) -> dict[str, object]:
-    """`measure`, in a process of its own, remembered in `cache` for CPUs: the driver need not import torch."""
+    """`measure` in a child process, so that the driver need not import torch; for a CPU the result is kept in `cache`.
+
+    Raises RuntimeError if torch cannot use the device.
+    """
+    if cache is None or device != "cpu":
+        return _measure_in_child(device, threads)
     key = blake2b(json.dumps(_machine(device, threads)).encode(), digest_size=8).hexdigest()
-    remembered = cache / f"{key}.json" if cache and device == "cpu" else None
-    if remembered and remembered.exists():
+    kept = cache / f"{key}.json"
+    if kept.exists():
         try:
-            return dict(json.loads(remembered.read_text()))
+            return dict(json.loads(kept.read_text()))
         except ValueError:
             pass  # torn by a crash: measured again and replaced below
+    measured = _measure_in_child(device, threads)
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(kept) as fresh:
+        fresh.write_text(json.dumps(measured))
+    return measured
+
+
+def _measure_in_child(device: str, threads: int) -> dict[str, object]:
+    """What this module prints when it is run as a program."""
     done = child_process.run(
         [sys.executable, "-m", "lrstudy.workload.numerics", device, str(threads)], timeout_s=_PROBE_TIMEOUT_S
     )
@@ -101,15 +119,11 @@ def probe(device: str, threads: int, cache: Path | None = None) -> dict[str, obj
         last = [f"it ended with {done.returncode}", *stderr.splitlines()][-1]
         raise RuntimeError(f"torch cannot use device {device!r}: {last}")
     measured: dict[str, object] = json.loads(done.stdout)
-    if remembered:
-        remembered.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(remembered) as fresh:
-            fresh.write_text(json.dumps(measured))
     return measured
 
 
 def _machine(device: str, threads: int) -> list[Any]:
-    """What the measured numerics depend on, as far as it can be known without torch."""
+    """What the measured numerics depend on, as far as can be known without importing torch."""
     flags = ""
     if Path("/proc/cpuinfo").exists():
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -129,7 +143,7 @@ def _machine(device: str, threads: int) -> list[Any]:
 
 
 def _compiler() -> str:
-    """The C++ compiler that torch.compile uses on a CPU, with its version."""
+    """The C++ compiler that torch.compile uses on a CPU, with its version; ``none`` if there is none."""
     name = os.environ.get("CXX", "g++")
     try:
         done = child_process.run([name, "--version"])

@@ -1,6 +1,6 @@
-"""A workload, resolved: data found and split, device and numerics known; plain values that a worker takes.
+"""A study's workload, resolved: the data found and split, device and numerics known; plain values to send to workers.
 
-Nothing here imports torch, so a study whose training is all recorded never pays for it.
+Nothing here imports torch, so a study whose training is all recorded never pays for that.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
 from lrstudy import user_code
 from lrstudy.config import StudyFile
@@ -35,13 +36,27 @@ from lrstudy.workload.numerics import PLAIN, NumericsSpec
 class Workload:
     """Data, model and device of a study.
 
-    `cache` is the folder of decoded data. `data_digest` and `split_digest` are what the driver found; a
-    worker checks them, and `numerics` too, of which `numerics_spec` is what can be chosen. `constants` are mean and deviation per channel. `counts` are the examples of train, validation
-    and test, `statistics` those of each class in them. `recipe` holds what every epoch's settings take from the workload:
-    loss, class weights, augmentation. `own` are the references to
-    the user's code by role (model, augment, train_step), with absolute paths, and `sources` the digests of what lies behind
-    them. `device_share` is the number of devices that a trial occupies: GPUs, or CPU cores where there
-    is none.
+    Attributes:
+        data: Where the data is and how it is read, split and prepared.
+        cache: The folder of decoded data.
+        data_digest: Digest of the decoded data that the driver saw; workers compare theirs.
+        split_digest: Digest of the split that the driver made; workers compare theirs.
+        classes: Names of the classes (of the labels, if an example may have several), in the order of the logits.
+        counts: Number of examples of the train, validation and test parts.
+        statistics: Number of examples of each class in these parts.
+        constants: Mean and standard deviation of each channel, for normalisation.
+        task: Kind of task and number of classes.
+        recipe: What the settings of every epoch take from the workload: loss, class weights, augmentation.
+        model: Name of a model, or the reference to the user's own, with an absolute path.
+        user_references: References to the user's code, with absolute paths, by role: model, augment, train_step.
+        source_digests: Digests of the source behind these references, by role.
+        channels: Number of image channels, 1 or 3.
+        size: Width and height of the images in pixels.
+        device: ``cuda`` or ``cpu``.
+        threads: Number of CPU cores that compute for a trial.
+        device_share: Number of devices that a trial occupies: GPUs, or CPU cores where there is none.
+        numerics: All numerics, those of the machine and the chosen ones; workers compare theirs.
+        numerics_spec: The numerics that the study chooses.
     """
 
     data: DataSpec
@@ -55,8 +70,8 @@ class Workload:
     task: Task
     recipe: Recipe
     model: str
-    own: Mapping[str, str]
-    sources: Mapping[str, str]
+    user_references: Mapping[str, str]
+    source_digests: Mapping[str, str]
     channels: int
     size: int
     device: str
@@ -82,27 +97,42 @@ class Workload:
             seed=seed,
             numerics=self.numerics,
             task=self.task.kind,
-            source=_source(self.sources),
+            source=_source(self.source_digests),
         )
+
+    def user_function(self, role: str) -> Any:
+        """The user's function for a role, or None if the study names none. Raises InputError if it cannot be loaded."""
+        reference = self.user_references.get(role)
+        return None if reference is None else user_code.load(reference, role)
 
 
 def resolve(study: StudyFile, base: Path, storage: Path, before_decoding: Callable[[], None] | None = None) -> Workload:
-    """Find, decode and split the data, and measure the numerics of the device that will train.
+    """Find, decode and split the data of a study, and measure the numerics of the device that will train.
 
-    `before_decoding` is called if the data has to be decoded, which takes its time.
-    Raises InputError if the data or the split does not do, or if the decoded data cannot be kept.
+    Args:
+        study: The checked study file.
+        base: The folder that relative paths and references start at.
+        storage: The study's storage, whose ``memo`` keeps the decoded data and the measured numerics.
+        before_decoding: Called before the data is decoded, which takes a while; not called if it is decoded already.
+
+    Returns:
+        The workload, ready to be sent to workers.
+
+    Raises:
+        InputError: If data, split, task, metric, weights or numerics do not fit together, the user's code cannot be
+            loaded, or the decoded data cannot be written.
+        StorageError: If the disk is full.
+        RuntimeError: If torch cannot use the device.
     """
-    config = study.workload
-    spec, owned = config.data_spec(base), own_code(config, base)
+    config, resources = study.workload, Resources.of(study.resources)
+    spec, references = config.data_spec(base), user_references(config, base)
     cache = storage / "memo" / "data"
-    resources = Resources.of(study.resources)
-    device, threads = resources.device, resources.threads
     with ThreadPoolExecutor(1) as pool:  # the first time both take seconds, each on a core of its own
-        measuring = pool.submit(numerics.probe, device, threads, storage / "memo" / "numerics")
+        measuring = pool.submit(numerics.probe, resources.device, resources.threads, storage / "memo" / "numerics")
         data, parts = load(spec, cache, before_decoding)
     task = _task(config, data)
-    _check_metric(study, task, data, parts)
-    numerics_spec = _numerics_spec(config.numerics, device, data.channels * data.size**2)
+    _check_metrics(study, task, data, parts)
+    numerics_spec = _numerics_spec(config.numerics, resources.device, data.channels * data.size**2)
     return Workload(
         data=spec,
         cache=str(cache),
@@ -114,64 +144,31 @@ def resolve(study: StudyFile, base: Path, storage: Path, before_decoding: Callab
         constants=normalisation(spec.image.normalize, data.images, parts.train),
         task=task,
         recipe=_recipe(config, data, parts, task),
-        model=owned.get("model", config.model),
-        own=owned,
-        sources={role: user_code.digest(reference, role) for role, reference in owned.items()},
+        model=references.get("model", config.model),
+        user_references=references,
+        source_digests={role: user_code.digest(reference, role) for role, reference in references.items()},
         channels=data.channels,
         size=data.size,
-        device=device,
-        threads=threads,
+        device=resources.device,
+        threads=resources.threads,
         device_share=resources.device_share,
         numerics=numerics.describe(numerics_spec, measuring.result()),
         numerics_spec=numerics_spec,
     )
 
 
-_EVALUATED_AT_ONCE = {"cpu": 2**19, "cuda": 2**25}
-"""Elements of the images of one evaluation batch: a CPU is up to twice as fast while activations stay in its cache."""
-
-
-def _numerics_spec(config: NumericsConfig, device: str, image_elements: int) -> NumericsSpec:
-    """What a study's `numerics` come to. Raises InputError for what the device cannot do.
-
-    On a CPU channels_last trained 11 networks 1.0 to 1.7 times as fast; that a GPU needs it for its tensor
-    cores, and is slower with it elsewhere, is NVIDIA's word and was not measured.
-    """
-    if config.precision == "fp16" and device == "cpu":
-        raise InputError(
-            Fault(
-                "workload.numerics.precision",
-                "fp16 needs a GPU, as a CPU computes it many times slower than fp32; expected fp32 or bf16",
-            )
-        )
-    if config.tf32 and device == "cpu":
-        raise InputError(Fault("workload.numerics.tf32", "only NVIDIA GPUs have TF32; expected false on a CPU"))
-    uses_tensor_cores = config.precision != "fp32" or config.tf32
-    best = "channels_last" if device == "cpu" or uses_tensor_cores else "contiguous"
-    fitting = max(1, _EVALUATED_AT_ONCE[device] // image_elements)
-    return NumericsSpec(
-        precision=config.precision,
-        tf32=config.tf32,
-        memory_format=best if config.memory_format == "auto" else config.memory_format,
-        compile=config.compile,
-        # Unfused, an optimizer asks the device after every update whether a scaled gradient overflowed.
-        fused=config.precision == "fp16" if config.fused == "auto" else config.fused,
-        eval_batch=min(1024, 2 ** (fitting.bit_length() - 1)) if config.eval_batch == "auto" else config.eval_batch,
-    )
-
-
 def load(spec: DataSpec, cache: Path, before_decoding: Callable[[], None] | None = None) -> tuple[DataSet, Splits]:
-    """The data set and its parts: from the cache, or decoded into it. Raises InputError."""
+    """The data set and its parts: from the cache, or decoded into it. Raises InputError, and StorageError for a full disk."""
     data = prepare(spec, cache, before_decoding=before_decoding)
     return data, split(data.labels, data.part, spec.split, spec.subset, data.classes, data.group, data.groups)
 
 
 def check_without_data(study: StudyFile, base: Path) -> None:
-    """What can be said of a workload before its data is looked at. Raises InputError with every fault."""
+    """Check what can be checked of a workload before its data is read. Raises InputError with every fault."""
     config = study.workload
     checks = (
         lambda: open_source(config.data_spec(base)),
-        lambda: own_code(config, base),
+        lambda: user_references(config, base),
         lambda: family_of(config.model),
         lambda: _augmentation(config),
     )
@@ -180,18 +177,18 @@ def check_without_data(study: StudyFile, base: Path) -> None:
         raise InputError(faults)
 
 
-def own_code(config: WorkloadConfig, base: Path) -> dict[str, str]:
-    """References to a user's code by role, with absolute paths. Raises InputError if it cannot be loaded or called."""
-    found: dict[str, str] = {}
-    given = {"model": config.model, "augment": config.augment, "train_step": config.train_step}
-    for role, text in given.items():
+def user_references(config: WorkloadConfig, base: Path) -> dict[str, str]:
+    """References to the user's code by role, with absolute paths. Raises InputError if one cannot be loaded or called."""
+    references: dict[str, str] = {}
+    by_role = {"model": config.model, "augment": config.augment, "train_step": config.train_step}
+    for role, text in by_role.items():
         if user_code.is_reference(text):
-            found[role] = user_code.resolve(str(text), base, role)
-            if not callable(user_code.load(found[role], role)):
+            references[role] = user_code.resolve(str(text), base, role)
+            if not callable(user_code.load(references[role], role)):
                 raise InputError(Fault(role, expected=f"{text} to be a function; it is none"))
         elif role == "train_step" and text is not None:
             raise InputError(Fault("train_step", expected="a reference such as ./mine.py:train_step", got=f"{text!r}"))
-    return found
+    return references
 
 
 def _source(digests: Mapping[str, str]) -> str:
@@ -201,8 +198,48 @@ def _source(digests: Mapping[str, str]) -> str:
     return blake2b(canonical_json(dict(digests)), digest_size=16, person=b"lrstudy-source").hexdigest()
 
 
+_EVALUATED_AT_ONCE = {"cpu": 2**19, "cuda": 2**25}
+"""Pixel values in the images of one evaluation batch: a CPU is up to twice as fast while activations stay in its cache."""
+
+
+def _numerics_spec(config: NumericsConfig, device: str, image_elements: int) -> NumericsSpec:
+    """The numerics that a study chooses, ``auto`` decided. Raises InputError for what the device cannot do.
+
+    On a CPU channels_last trained 11 networks 1.0 to 1.7 times as fast. That a GPU needs it to use its tensor cores, and
+    is slower with it otherwise, is what NVIDIA says and was not measured.
+    """
+    _require_supported(config, device)
+    uses_tensor_cores = config.precision != "fp32" or config.tf32
+    best = "channels_last" if device == "cpu" or uses_tensor_cores else "contiguous"
+    most_images = max(1, _EVALUATED_AT_ONCE[device] // image_elements)
+    return NumericsSpec(
+        precision=config.precision,
+        tf32=config.tf32,
+        memory_format=best if config.memory_format == "auto" else config.memory_format,
+        compile=config.compile,
+        # Unfused, an optimizer asks the device after every update whether a scaled gradient overflowed.
+        fused=config.precision == "fp16" if config.fused == "auto" else config.fused,
+        eval_batch=min(1024, 2 ** (most_images.bit_length() - 1)) if config.eval_batch == "auto" else config.eval_batch,
+    )
+
+
+def _require_supported(config: NumericsConfig, device: str) -> None:
+    """Raise InputError for a precision that only a GPU computes, or computes fast."""
+    if device != "cpu":
+        return
+    if config.precision == "fp16":
+        raise InputError(
+            Fault(
+                "workload.numerics.precision",
+                "fp16 needs a GPU, as a CPU computes it many times slower than fp32; expected fp32 or bf16",
+            )
+        )
+    if config.tf32:
+        raise InputError(Fault("workload.numerics.tf32", "only NVIDIA GPUs have TF32; expected false on a CPU"))
+
+
 def _task(config: WorkloadConfig, data: DataSet) -> Task:
-    """The kind of task that the labels ask for. Raises InputError if the study says another."""
+    """The task that the labels imply. Raises InputError if the study file says another one."""
     is_multilabel = data.labels.ndim == 2
     kind: Kind = "multilabel" if is_multilabel else "binary" if len(data.classes) == 2 else "multiclass"
     if config.task.kind == "multiclass" and kind == "binary":
@@ -222,49 +259,62 @@ def _task(config: WorkloadConfig, data: DataSet) -> Task:
 
 
 def _recipe(config: WorkloadConfig, data: DataSet, parts: Splits, task: Task) -> Recipe:
-    """What every epoch's settings take from the workload. Raises InputError for weights that do not fit the classes."""
-    given = config.task.class_weights
-    weights: tuple[float, ...] | None = None
-    if given == "balanced":
-        weights = balanced_weights(data.labels[parts.train], task.num_classes)
-    elif isinstance(given, dict):
-        unknown_names = [name for name in given if name not in data.classes]
-        if unknown_names:
-            raise InputError(
-                [unknown("workload.task.class_weights", "class", name, data.classes) for name in unknown_names]
-            )
-        weights = tuple(float(given.get(name, 1.0)) for name in data.classes)
+    """What the settings of every epoch take from the workload. Raises InputError for weights that do not fit the classes."""
+    weights = _class_weights(config, data, parts, task)
     return Recipe(loss=task.loss, class_weights=weights, augment=_augmentation(config))
 
 
+def _class_weights(config: WorkloadConfig, data: DataSet, parts: Splits, task: Task) -> tuple[float, ...] | None:
+    """One weight per class, 1 for a class that the study file does not mention; None without weights."""
+    weights = config.task.class_weights
+    if weights == "balanced":
+        return balanced_weights(data.labels[parts.train], task.num_classes)
+    if not isinstance(weights, dict):
+        return None
+    unknown_names = [name for name in weights if name not in data.classes]
+    if unknown_names:
+        raise InputError(
+            [unknown("workload.task.class_weights", "class", name, data.classes) for name in unknown_names]
+        )
+    return tuple(float(weights.get(name, 1.0)) for name in data.classes)
+
+
 def _augmentation(config: WorkloadConfig) -> str:
-    """How settings name the augmentation: a list as canonical JSON, a user's function without the path."""
-    given = config.augment
-    if isinstance(given, list):
+    """The augmentation as settings name it: a list as canonical JSON, a user's function by its file's name, without folder."""
+    augment = config.augment
+    if isinstance(augment, list):
         from lrstudy.data.augment import canonical
 
-        return canonical(given)
-    if user_code.is_reference(given):
-        return given.rpartition("/")[2]
-    if given not in AUGMENTATIONS:
+        return canonical(augment)
+    if user_code.is_reference(augment):
+        return augment.rpartition("/")[2]
+    if augment not in AUGMENTATIONS:
         raise InputError(
-            unknown("augment", "augmentation", given, (*AUGMENTATIONS, "a list of transforms", "./mine.py:augment"))
+            unknown("augment", "augmentation", augment, (*AUGMENTATIONS, "a list of transforms", "./mine.py:augment"))
         )
-    return given
+    return augment
 
 
-def _check_metric(study: StudyFile, task: Task, data: DataSet, parts: Splits) -> None:
-    """A metric that the task does not have, or that is undefined on the validation part, cannot tune anything."""
+def _check_metrics(study: StudyFile, task: Task, data: DataSet, parts: Splits) -> None:
+    """Raise InputError for a metric that the task does not have, or that cannot be computed on a part that is read."""
     faults = [
         Fault(where, expected=f"a metric of a {task.kind} task", got=name, valid=task.metrics, name=name)
         for where, name in [("metric", study.metric), *(("report_metrics", name) for name in study.report_metrics)]
         if name not in task.metrics
     ]
+    if study.metric in ("auroc", "average_precision"):
+        faults += _undefined_metric(study, task, data, parts)
+    if faults:
+        raise InputError(faults)
+
+
+def _undefined_metric(study: StudyFile, task: Task, data: DataSet, parts: Splits) -> list[Fault]:
+    """The parts on which the study's ranking metric is undefined; the test part counts only if trials are confirmed."""
     read = {"validation": parts.validation} | ({"test": parts.test} if study.confirm.top else {})
-    for part, index in read.items() if study.metric in ("auroc", "average_precision") else ():
+    faults = []
+    for part, index in read.items():
         counts = class_counts(data.labels[index], task.num_classes)
         if not ((counts > 0) & (counts < len(index))).any():
             problem = f"{study.metric} is undefined: no class of the {part} part has positives and negatives"
             faults.append(Fault("metric", problem))
-    if faults:
-        raise InputError(faults)
+    return faults
