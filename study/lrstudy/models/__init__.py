@@ -1,1 +1,1 @@
-"""Models: which there are, what describes one in a lineage, and how one is built."""
+"""Models: which names are known, how a lineage describes a model, and how it is built."""

@@ -1,7 +1,7 @@
-"""Models: networks by name, with their parameters in sections and weights drawn from a seed alone.
+"""Builds a network by name, its parameters divided into sections, its weights drawn from a seed.
 
-A section is a group of parameters that a policy may give a learning rate of its own; every model has
-three, from input to head. What is built, for which names and sizes, is decided in model_names.py.
+A section is a group of parameters that a policy may give a learning rate of its own; every model has three, from input
+to head. catalogue.py decides which names and image sizes are accepted and how the stem is changed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _DENSENET_CUT = ("conv0", "norm0", "denseblock1", "transition1", "denseblock2")
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """A network, its sections (names of parameters, input to head, each parameter once), its description."""
+    """A network, its sections (names of parameters, from input to head, each once), and its description in a lineage."""
 
     module: nn.Module
     sections: tuple[Names, ...]
@@ -35,17 +35,30 @@ class Model:
 
 
 Builder = Callable[[int, int, int], nn.Module]
-"""A user's model: from the number of logits, channels and image size (pixels) to a module."""
+"""A user's function that builds a model: maps the numbers of logits and channels and the image size in pixels to a module."""
 
 
 def build_model(
     name: str, num_classes: int, channels: int, size: int, generator_seed: int, builder: Builder | None = None
 ) -> Model:
-    """The model `name` on the CPU, in training mode, with weights that depend on the arguments alone.
+    """Build a model on the CPU, in training mode, with weights that depend on the arguments alone.
 
-    It takes images of shape (B, `channels`, `size`, `size`) and returns logits of shape (B, num_classes).
-    `builder` is the function that a reference to a user's model names. The global generators stay untouched.
-    Raises InputError as `describe` does, and for a user's model that gives something else than such logits.
+    The global generators stay as they were.
+
+    Args:
+        name: The name of a model, or a reference to the user's own.
+        num_classes: The number of logits.
+        channels: The number of image channels, 1 or 3.
+        size: The width of the square images in pixels.
+        generator_seed: The seed that the weights are drawn from.
+        builder: The function that the reference names, for a model of the user's own.
+
+    Returns:
+        A model that maps images of shape (B, channels, size, size) to logits of shape (B, num_classes).
+
+    Raises:
+        InputError: As `describe` raises it, and if the user's model cannot be built or does not return such logits.
+        NotYetError: As `describe` raises it.
     """
     description = describe(name, num_classes, channels, size)
     entropy = blake2b(f"weights/{description['name']}/{generator_seed}".encode(), digest_size=7).digest()
@@ -53,7 +66,7 @@ def build_model(
         # Not torch.manual_seed, which would also seed every GPU's generator.
         torch.default_generator.manual_seed(int.from_bytes(entropy, "little"))
         if builder is not None:
-            return _of_user(builder, name, num_classes, channels, size, description)
+            return _user_model(builder, name, description, (num_classes, channels, size))
         if name == "small_cnn":
             module: nn.Module = SmallCNN(channels, size, num_classes)
         elif name == "lenet":
@@ -66,9 +79,9 @@ def build_model(
 def sections(module: nn.Module) -> tuple[Names, Names, Names]:
     """The three sections of a network: the backbone in two, and the head, its last child with parameters.
 
-    ResNets are cut after layer2 and DenseNets after denseblock2, as in fastai's splitters; any other
-    backbone at the border between blocks that is nearest to half of its parameter tensors. A network with fewer than
-    three parts that have parameters leaves the first sections empty.
+    The backbone of a ResNet is cut after layer2 and that of a DenseNet after denseblock2, as in fastai's splitters; any
+    other one at the boundary between blocks that is nearest to half of its parameter tensors. If fewer than three parts
+    of the network have parameters, the first sections are empty.
     """
     head = [child for child, part in module.named_children() if any(True for _ in part.parameters())][-1]
     backbone = [name for name, _ in module.named_parameters() if not _within(name, [head])]
@@ -85,23 +98,13 @@ def sections(module: nn.Module) -> tuple[Names, Names, Names]:
     )
 
 
-def _of_user(
-    builder: Builder, name: str, num_classes: int, channels: int, size: int, description: dict[str, object]
-) -> Model:
-    """A user's model, checked: a module, logits of the right shape, sections that hold each parameter once."""
-    try:
-        module = builder(num_classes, channels, size)
-    except Exception as error:
-        raise InputError(
-            Fault(
-                "model",
-                f"{name} failed when called with ({num_classes}, {channels}, {size}): {type(error).__name__}: {error}",
-            )
-        ) from error
-    if not isinstance(module, nn.Module) or not any(True for _ in module.parameters()):
-        raise InputError(
-            Fault("model", f"{name} must return a torch.nn.Module with parameters; got {type(module).__name__}")
-        )
+def _user_model(builder: Builder, name: str, description: dict[str, object], arguments: tuple[int, int, int]) -> Model:
+    """A user's model, checked: a module that returns logits of the right shape. Raises InputError.
+
+    `arguments` are those of `builder`: the numbers of logits and channels, and the image size.
+    """
+    module = _built_by_user(builder, name, arguments)
+    num_classes, channels, size = arguments
     try:
         with torch.no_grad():
             shape = tuple(module.eval()(torch.zeros(2, channels, size, size)).shape)
@@ -116,15 +119,33 @@ def _of_user(
         raise InputError(
             Fault("model", f"{name} must give logits of shape (2, {num_classes}) for two images; got {shape}")
         )
-    return Model(module.train(), _sections_of_user(module, name), description)
+    return Model(module.train(), _user_sections(module, name), description)
 
 
-def _sections_of_user(module: nn.Module, name: str) -> tuple[Names, ...]:
-    """What the module's own `sections()` says, else the usual cut; a model too small for that is one section."""
+def _built_by_user(builder: Builder, name: str, arguments: tuple[int, int, int]) -> nn.Module:
+    """What a user's function builds. Raises InputError unless it is a module with parameters."""
+    try:
+        module = builder(*arguments)
+    except Exception as error:
+        raise InputError(
+            Fault("model", f"{name} failed when called with {arguments}: {type(error).__name__}: {error}")
+        ) from error
+    if not isinstance(module, nn.Module) or not any(True for _ in module.parameters()):
+        raise InputError(
+            Fault("model", f"{name} must return a torch.nn.Module with parameters; got {type(module).__name__}")
+        )
+    return module
+
+
+def _user_sections(module: nn.Module, name: str) -> tuple[Names, ...]:
+    """The sections that the module's own `sections()` returns, else the usual ones; a single one if it is too small for these.
+
+    Raises InputError if its own do not hold each parameter once.
+    """
     names = [parameter for parameter, _ in module.named_parameters()]
-    given = getattr(module, "sections", None)
-    if callable(given):
-        parts = tuple(tuple(part) for part in given())
+    own_sections = getattr(module, "sections", None)
+    if callable(own_sections):
+        parts = tuple(tuple(part) for part in own_sections())
         if len(parts) != NUM_SECTIONS or sorted(n for part in parts for n in part) != sorted(names):
             raise InputError(
                 Fault(
@@ -142,8 +163,8 @@ def _sections_of_user(module: nn.Module, name: str) -> tuple[Names, ...]:
 class SmallCNN(nn.Module):
     """Three stages of 3 x 3 convolution, pooling, BatchNorm and ReLU (16, 32, 64 channels), and a linear head.
 
-    Made for 8 to 64 pixels: above 32 the first convolution has stride 2. About 24,000 parameters. Pooling
-    before BatchNorm, as in airbench, takes a fifth off the time on a CPU and costs no accuracy.
+    Designed for 8 to 64 pixels: above 32 the first convolution has stride 2. About 24,000 parameters. Pooling before
+    BatchNorm, as in airbench, saves a fifth of the time on a CPU and costs no accuracy.
     """
 
     def __init__(self, channels: int, size: int, num_classes: int) -> None:
@@ -218,7 +239,7 @@ def _torchvision(name: str, num_classes: int, channels: int, size: int, stem: st
 
 
 def _replace_stem(module: Any) -> None:
-    """ResNet or DenseNet: first convolution 3 x 3, stride 1, no pooling after it (He et al. 2016, 4.2)."""
+    """Make the first convolution of a ResNet or DenseNet 3 x 3 with stride 1, without pooling after it (He et al. 2016, 4.2)."""
     first = _first_convolution(module)
     convolution = nn.Conv2d(first.in_channels, first.out_channels, 3, padding=1, bias=False)
     nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
@@ -229,7 +250,7 @@ def _replace_stem(module: Any) -> None:
 
 
 def _take_grey(convolution: nn.Conv2d) -> None:
-    """Let the first convolution take one channel, and give what it gave for three equal ones."""
+    """Make the first convolution take one channel, with the output that it had for three equal channels."""
     convolution.weight = nn.Parameter(convolution.weight.detach().sum(dim=1, keepdim=True))
     convolution.in_channels = 1
 
@@ -239,18 +260,18 @@ def _first_convolution(module: nn.Module) -> nn.Conv2d:
 
 
 def _within(name: str, modules: Iterable[str]) -> bool:
-    """Whether the parameter `name` belongs to one of the modules (or parameters) named."""
+    """Whether the parameter `name` belongs to one of these modules, or is one of these parameters."""
     return any(name == module or name.startswith(f"{module}.") for module in modules)
 
 
 def _middle(names: Sequence[str]) -> int:
-    """Where to cut parameters in two: at the border of blocks nearest to the middle, the later one of two."""
+    """How many parameters come before the cut: at the boundary of blocks nearest to the middle, the later of two."""
     if len(names) < 2:
         return 0
-    for depth in count(1):  # finer, until no block holds the majority
+    for depth in count(1):  # ever finer blocks, until none holds the majority
         prefixes = [name.split(".")[:depth] for name in names]
         blocks = [len(list(block)) for _, block in groupby(prefixes)]
         if len(blocks) > 1 and 2 * max(blocks) <= len(names):
             break
-    borders = list(accumulate(blocks))[:-1]
-    return min(borders, key=lambda border: (abs(2 * border - len(names)), -border))
+    boundaries = list(accumulate(blocks))[:-1]
+    return min(boundaries, key=lambda boundary: (abs(2 * boundary - len(names)), -boundary))
