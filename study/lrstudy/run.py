@@ -128,7 +128,7 @@ def _train(
     from lrstudy.ray_tune.slots import Slots
 
     workload, journal = admission.plan.workload, admission.journal
-    slots = options.local_ray.slots
+    slots = options.local_ray.num_slots
     journal.write(
         "slots",
         count=slots,

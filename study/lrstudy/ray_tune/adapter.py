@@ -1,7 +1,7 @@
-"""What we plug into Tune: a searcher that asks admission, a scheduler that keeps workers, a callback.
+"""What is plugged into Tune: a searcher that asks admission, a scheduler that keeps workers, and a callback.
 
-Holding a trial back works in a Tune searcher (no placement group exists meanwhile) and does not in a
-scheduler, which starts every pending trial anyway.
+A trial can be held back in a Tune searcher, as no placement group exists for it yet, but not in a scheduler, which
+starts every pending trial anyway.
 """
 
 from __future__ import annotations
@@ -26,14 +26,21 @@ from lrstudy.running.protocol import Trial
 from lrstudy.workload.workload import Workload
 
 MAX_WORKER_DEATHS = 3
-"""A trial whose worker died more often than this has failed."""
+"""A trial whose workers died more often than this has failed."""
 
 
 class AdmissionSearcher(Searcher):
-    """Hands out what admission admits. Tune pickles its searcher for a resume that we do not use: it gets an empty one.
+    """Suggests to Tune the trials that admission admits.
 
-    `first` is a trial that was admitted before Ray was started. Once nothing runs any more, what confirmed trials cost is
-    measured, by one worker alone.
+    When all trials have ended, one worker alone measures what updates of the confirmed trials cost. Tune pickles its
+    searcher for a way of resuming that is not used here, so the pickle is empty.
+
+    Args:
+        admission: Decides which trial may run next, and is told how trials go on.
+        workload: What the trials train.
+        folder: The study's folder.
+        first: A trial that was admitted before Ray was started; None if there was none.
+        slots: Notes which worker occupies which slot.
     """
 
     def __init__(self, admission: Admission, workload: Workload, folder: str, first: Trial | None,
@@ -51,7 +58,7 @@ class AdmissionSearcher(Searcher):
         return {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
-        """An assignment for a worker, None while everything is held back, FINISHED at the end."""
+        """An assignment for a worker; None while all trials are held back, FINISHED when there are no more."""
         trial, self._first = self._first, None
         with self._stopping_when_storage_fails():
             trial = trial or self._admission.next()
@@ -62,7 +69,7 @@ class AdmissionSearcher(Searcher):
         return {"assignment": Assignment(trial.spec, trial.arm, self._workload, memo, self._folder)}
 
     def _calibration(self) -> dict[str, Any] | str:
-        """The assignment to measure what is not known of the confirmed trials' costs, once; else FINISHED."""
+        """The assignment to measure the costs that are not known of the confirmed trials' updates, once; then FINISHED."""
         kinds: list[UpdateKind] = []
         if not self._is_calibrated:
             self._is_calibrated = True
@@ -80,7 +87,7 @@ class AdmissionSearcher(Searcher):
         """Take the last report of a trial, or the death of its worker."""
         name = self._ids.get(trial_id)
         if name is None:
-            self._calibrated(result)
+            self._end_calibration(result)
             return
         if error or not result:
             self._worker_died(name)
@@ -94,8 +101,8 @@ class AdmissionSearcher(Searcher):
                 test = dict(result["test"]) if "test" in result else None
                 self._admission.ended(name, result["status"], result.get("error", ""), test)
 
-    def _calibrated(self, result: dict[str, Any] | None) -> None:
-        """Take the end of the calibration. Without one, costs are the medians of what was recorded."""
+    def _end_calibration(self, result: dict[str, Any] | None) -> None:
+        """Take the report of the calibration. If it failed, costs are the medians of what was recorded."""
         with self._stopping_when_storage_fails():
             if result:
                 self._slots.observe(result)
@@ -114,7 +121,7 @@ class AdmissionSearcher(Searcher):
             self._slots.observe(result)
 
     def _worker_died(self, name: str) -> None:
-        """Let the trial wait again. Tune's own retry leaves out trials whose worker dies before it has begun them."""
+        """Return the trial to admission. Tune's own retry omits trials whose worker dies before it has begun them."""
         with self._stopping_when_storage_fails():
             self._slots.notice_deaths()
         self._deaths[name] += 1
@@ -127,9 +134,10 @@ class AdmissionSearcher(Searcher):
 
     @contextmanager
     def _stopping_when_storage_fails(self) -> Iterator[None]:
-        """Tune takes an exception raised here for the trial's and goes on; going on makes no sense without storage.
+        """End the study if the storage fails within this context.
 
-        Each step has one of its own: a trial whose end cannot be noted must all the same not count as running for ever.
+        Tune would take an exception for one of the trial's and go on, which makes no sense without storage. Each step has
+        a context of its own: a trial whose end cannot be noted must still not count as running for ever.
         """
         try:
             yield
@@ -137,14 +145,14 @@ class AdmissionSearcher(Searcher):
             self._admission.fail(str(error))
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing: the journal and the memo hold everything."""
+        """Do nothing: the journal and the memo hold everything."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """Nothing: a study is resumed by running it again."""
+        """Do nothing: a study is resumed by running it again."""
 
 
 class Refresh(Callback):
-    """Calls a function several times a second. Tune pickles callbacks, so this one leaves its function behind."""
+    """Calls a function several times a second. Tune pickles callbacks, so the function is left out of the pickle."""
 
     def __init__(self, refresh: Callable[[], None]) -> None:
         self._refresh = refresh
@@ -153,29 +161,29 @@ class Refresh(Callback):
         return {}
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        """After every turn of Tune's loop."""
+        """Called after every step of Tune's loop."""
         self._refresh()
 
 
 class KeepingWorkers(FIFOScheduler):
-    """First in, first out, on a controller that keeps its workers: those that boot, and those without a trial.
+    """First in, first out, on a controller that keeps its workers, both those that boot and those without a trial.
 
-    Tune kills a worker when no trial waits for it, though one may come a moment later (when a held trial becomes
-    free, or tuning gives way to confirmation), and a new worker takes seconds to boot. It also deletes a booting
-    worker when its trial could take a cached one; with trials shorter than a boot this repeats for ever (after one
-    killed worker a study used 10 workers, one slot working: 127 s; without it 82 s). Keeping is safe: with at most
-    `slots` trials admitted, whoever needs a new worker finds a free slot or a cached worker.
+    Tune kills a worker when no trial waits for it, although one may come a moment later (when a held trial is released,
+    or tuning gives way to confirmation), and a new worker takes seconds to boot. It also kills a booting worker when its
+    trial could take a cached one; with trials shorter than a boot this repeats for ever (after one killed worker a study
+    used up 10 workers with one slot working: 127 s; with workers kept 82 s). Keeping them is safe: with at most
+    `num_slots` trials admitted, a trial that needs a worker finds a free slot or a cached worker.
     """
 
-    def __init__(self, slots: int) -> None:
+    def __init__(self, num_slots: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._slots = slots
+        self._num_slots = num_slots
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
-        """Guard the controller; the one passed here is a wrapper that loses what is set on it."""
+        """Patch the controller. The object passed in is a wrapper that loses attributes set on it, so patch what it wraps."""
         controller = getattr(tune_controller, "_tune_controller", tune_controller)
         if "_maybe_reuse_cached_actor" not in vars(controller):
-            controller._actor_cache.increase_max(trial.placement_group_factory, by=self._slots)
+            controller._actor_cache.increase_max(trial.placement_group_factory, by=self._num_slots)
             controller._maybe_reuse_cached_actor = types.MethodType(
                 _unless_it_has_one(controller._maybe_reuse_cached_actor), controller
             )
@@ -183,7 +191,7 @@ class KeepingWorkers(FIFOScheduler):
 
 
 def _unless_it_has_one(original: Callable[[Any], bool]) -> Callable[[Any, Any], bool]:
-    """`TuneController._maybe_reuse_cached_actor`, refusing when the trial has a worker of its own, booting or just up."""
+    """`TuneController._maybe_reuse_cached_actor`, which does nothing if the trial has a worker, be it booting or just up."""
 
     def reuse(controller: Any, trial: Any) -> bool:
         return trial not in controller._trial_to_actor and bool(original(trial))

@@ -1,4 +1,4 @@
-"""A Ray of our own on this machine, started while there is other work to do."""
+"""A Ray cluster on this machine alone, started in the background while there is other work to do."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from lrstudy.workload.devices import Resources
 
 _ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # five files per trial, twice the driver's CPU time
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C reaches us as KeyboardInterrupt
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # so that Ctrl-C raises KeyboardInterrupt
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # admission reads results itself
-    "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # we resume from our own journal
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # a study resumes from its own journal
     "RAY_AIR_NEW_OUTPUT": "0",  # the new output prints a box even when silent
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
@@ -25,19 +25,19 @@ _ENVIRONMENT = {
 
 
 class LocalRay:
-    """A Ray for `slots` trials at once, each with these resources.
+    """A Ray cluster for `num_slots` trials at once, each with these resources; a context manager.
 
-    As a context it sets Tune's environment variables when it is entered, before any thread of ours runs: a program that
-    starts meanwhile would read freed memory. `begin` starts Ray in the background, `wait` waits for it, and leaving the
-    context stops it, if it was begun. It is started by a thread that lives until then, since the system ends Ray's
-    processes together with the thread that started them. A thread also leaves SIGTERM to us, where Ray would print a
-    stack and exit with 15.
+    Entering the context sets Tune's environment variables. That must happen before any thread is started: a program
+    started by another thread meanwhile would read freed memory. `begin` starts Ray in the background, `wait` waits until
+    it is up, and leaving the context stops it if it was started. Ray is started by a thread that lives until then, since
+    the system ends Ray's processes together with the thread that started them. When started from a thread, Ray also does
+    not handle SIGTERM, for which it would print a stack and exit with 15.
     """
 
-    def __init__(self, resources: Resources, slots: int) -> None:
-        self.slots, self._resources = slots, resources
+    def __init__(self, resources: Resources, num_slots: int) -> None:
+        self.num_slots, self._resources = num_slots, resources
         self._thread: threading.Thread | None = None
-        self._settled, self._unwanted = threading.Event(), threading.Event()
+        self._settled, self._leaving = threading.Event(), threading.Event()
         self._error: BaseException | None = None
 
     def __enter__(self) -> LocalRay:
@@ -46,24 +46,24 @@ class LocalRay:
         return self
 
     def __exit__(self, *raised: object) -> None:
-        self._unwanted.set()
+        self._leaving.set()
         if self._thread:
             self._thread.join()
 
     def begin(self) -> None:
-        """Start it in the background, unless that was done before."""
+        """Start Ray in the background, unless that was done before."""
         if self._thread:
             return
-        import ray  # here, as two threads that import what imports each other may see half of it
+        import ray  # in this thread: two that import modules with circular imports may see half of them
 
         for name in ("ray", "ray.tune", "ray.train"):
-            logging.getLogger(name).setLevel(logging.CRITICAL)  # a worker's death is our business, and handled
-        ray._private.worker.print_to_stdstream = _say_nothing
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # the death of a worker is handled elsewhere
+        ray._private.worker.print_to_stdstream = _print_nothing
         self._thread = threading.Thread(target=self._live, name="ray", daemon=True)
         self._thread.start()
 
     def wait(self) -> None:
-        """Return when it is up, started now if need be. Raises what starting it raised."""
+        """Wait until Ray is up, starting it now if that was not done. Raises whatever starting it raised."""
         self.begin()
         self._settled.wait()
         if self._error:
@@ -76,7 +76,7 @@ class LocalRay:
         try:
             ray.init(
                 address="local",
-                num_cpus=self.slots * self._resources.threads,
+                num_cpus=self.num_slots * self._resources.threads,
                 include_dashboard=False,
                 logging_level=logging.CRITICAL,
                 log_to_driver=False,
@@ -86,9 +86,9 @@ class LocalRay:
         except BaseException as error:
             self._error = error
         self._settled.set()
-        self._unwanted.wait()
+        self._leaving.wait()
         ray.shutdown()
 
 
-def _say_nothing(*arguments: Any, **more: Any) -> None:
-    """In place of what Ray prints about workers that died: the display says so in five words, not in a page."""
+def _print_nothing(*arguments: Any, **more: Any) -> None:
+    """Replaces what Ray prints, a page, about a worker that died; the display says so in five words."""

@@ -25,13 +25,22 @@ def run(
     folder: Path,
     local_ray: LocalRay,
     first: Trial | None,
-    board: Slots,
+    slots: Slots,
     refresh: Callable[[], None],
 ) -> None:
-    """Run everything that admission hands out, beginning with `first` (None: only costs are left to
-    measure), on as many workers as Ray has slots.
+    """Run all trials that admission admits, on as many workers as Ray has slots.
 
-    `board` notes who sits on which slot; `refresh` is called several times a second.
+    Args:
+        admission: Decides which trial may run next, and is told how trials go on.
+        workload: What the trials train.
+        folder: The study's folder.
+        local_ray: The Ray cluster, started or not; stopped on return.
+        first: The trial that was admitted first; None if only costs are left to measure.
+        slots: Notes in the journal which worker occupies which slot.
+        refresh: Called several times a second.
+
+    Raises:
+        KeyboardInterrupt: If the process is interrupted or terminated.
     """
     local_ray.begin()
     from ray import tune
@@ -39,10 +48,10 @@ def run(
     from lrstudy.ray_tune.adapter import AdmissionSearcher, KeepingWorkers, Refresh
     from lrstudy.ray_tune.trainable import TuneTrial
 
-    # Ray is stopped here, before the run notes its end: until then devices count as allocated.
+    # Leaving the context stops Ray before the run notes its end, as devices count as allocated until then.
     with local_ray, Interrupts() as interrupts, _scratch() as scratch:
 
-        def turn() -> None:
+        def on_step() -> None:
             interrupts.check()
             refresh()
 
@@ -50,10 +59,10 @@ def run(
         tuner = tune.Tuner(
             tune.with_resources(TuneTrial, {"cpu": workload.threads, "gpu": gpu}),
             tune_config=tune.TuneConfig(
-                search_alg=AdmissionSearcher(admission, workload, str(folder), first, board),
-                scheduler=KeepingWorkers(local_ray.slots),
+                search_alg=AdmissionSearcher(admission, workload, str(folder), first, slots),
+                scheduler=KeepingWorkers(local_ray.num_slots),
                 num_samples=-1,
-                max_concurrent_trials=local_ray.slots,
+                max_concurrent_trials=local_ray.num_slots,
                 reuse_actors=True,
                 trial_dirname_creator=lambda trial: trial.trial_id,
             ),
@@ -61,7 +70,7 @@ def run(
                 name="trials",
                 storage_path=str(scratch),
                 verbose=0,
-                callbacks=[Refresh(turn)],
+                callbacks=[Refresh(on_step)],
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             ),
         )
@@ -70,41 +79,41 @@ def run(
 
 
 class Interrupts:
-    """Remembers that the process was interrupted or terminated, within the context and in the main thread.
+    """Within this context, remembers whether the process was interrupted or terminated; for the main thread only.
 
-    Python raises KeyboardInterrupt wherever the interpreter is; in a destructor or a callback of native code, of which Ray
-    has many, it is printed and forgotten, and the study would go on.
+    Python raises KeyboardInterrupt wherever the interpreter happens to be. In a destructor or in a callback of native code,
+    of which Ray has many, the exception is printed and dropped, and the study would go on.
     """
 
     def __init__(self) -> None:
-        self._received = False
-        self._before: dict[int, Callable[[int, FrameType | None], Any]] = {}
+        self._is_received = False
+        self._previous: dict[int, Callable[[int, FrameType | None], Any]] = {}
 
     def __enter__(self) -> Interrupts:
         for number in (signal.SIGINT, signal.SIGTERM):
-            before = signal.getsignal(number)
-            if callable(before) and threading.current_thread() is threading.main_thread():
-                self._before[number] = before
+            handler = signal.getsignal(number)
+            if callable(handler) and threading.current_thread() is threading.main_thread():
+                self._previous[number] = handler
                 signal.signal(number, self._note)
         return self
 
     def __exit__(self, *raised: object) -> None:
-        for number, before in self._before.items():
-            signal.signal(number, before)
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
 
     def check(self) -> None:
-        """Raise KeyboardInterrupt if a signal came and whatever it raised was lost."""
-        if self._received:
+        """Raise KeyboardInterrupt if a signal was received, and the exception of its handler lost."""
+        if self._is_received:
             raise KeyboardInterrupt
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self._received = True
-        self._before[number](number, frame)
+        self._is_received = True
+        self._previous[number](number, frame)
 
 
 @contextmanager
 def _scratch() -> Iterator[Path]:
-    """A folder for what Tune insists on writing; nothing in it is needed again."""
+    """A temporary folder for the files that Tune insists on writing; none of them is read again."""
     path = Path(tempfile.mkdtemp(prefix="lrstudy-tune-"))
     try:
         yield path

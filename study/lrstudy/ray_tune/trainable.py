@@ -1,4 +1,4 @@
-"""One worker: a Tune Trainable that walks trial after trial, its data and torch staying in memory."""
+"""One worker: a Tune Trainable that walks one trial after another, keeping its data and torch in memory."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from lrstudy.trial import TrialEpoch, TrialSpec, Walk
 from lrstudy.workload.workload import Workload
 
 REPORT_EVERY_S = 0.5
-"""Epochs are gathered for so long before they are reported: a report costs the driver milliseconds."""
+"""How long epochs are collected before they are reported, as a report costs the driver milliseconds."""
 
 
 @dataclass(frozen=True)
 class Assignment:
-    """What a worker is to do; a class of its own so that Tune neither flattens nor prints it."""
+    """A trial for a worker. An object, so that Tune neither flattens nor prints it."""
 
     spec: TrialSpec
     arm: str
@@ -44,7 +44,7 @@ class Assignment:
 
 @dataclass(frozen=True)
 class CalibrationAssignment:
-    """What a worker is to do when all others have nothing to do: measure what kinds of updates cost."""
+    """The calibration, for a worker while all others are idle: measure what these kinds of updates cost."""
 
     kinds: tuple[UpdateKind, ...]
     workload: Workload
@@ -55,56 +55,73 @@ class CalibrationAssignment:
 
 
 class TuneTrial(Trainable):
-    """Walks the trial of its assignment, or calibrates; results carry epochs and the worker's own time.
+    """Walks the trial of its assignment, or calibrates.
 
-    A result has `records`, `spans`, `worker`, `host`, `process`, and at the end `status`,
-    `error`, `test`, or `fatal` when the storage failed and the whole study must stop.
+    A result has the `records` of some epochs, the `spans` of the worker's time, and `worker`, `host` and `process`, which
+    say whose they are. The last one also has `status`, `error` and `test`, or `fatal` if the storage failed and the whole
+    study must stop.
     """
 
     def setup(self, config: dict[str, Any]) -> None:
-        """First trial of this process: torch is imported here, as part of the set-up."""
+        """Begin the first trial of this process; torch is imported here, as part of the set-up."""
         self._worker = uuid.uuid4().hex[:12]
         self._spans: list[Span] = []
         self._last = time.monotonic() - (time.time() - psutil.Process().create_time())
 
-        import torch._dynamo  # noqa: F401  # torch imports it with the first optimizer: seconds that are no trial's
+        import torch._dynamo  # noqa: F401  # else the first optimizer imports it: seconds that no trial should pay
 
         import lrstudy.training.trainer  # noqa: F401
 
-        self._memo = Memo(config["assignment"].memo)  # one for the life of the worker: it keeps what it has looked up
+        self._memo = Memo(
+            config["assignment"].memo
+        )  # one for all trials of the worker, as it caches what it has looked up
         self._trainer: Any = None
         self._trained_workload: Workload | None = None
         self._begin(config, "setup")
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Another trial for this worker."""
+        """Begin another trial in this process."""
         self._begin(new_config, "between")
         return True
 
     def step(self) -> dict[str, Any]:
-        """Some epochs of the trial, or its end; or the whole calibration."""
+        """Walk some epochs of the trial and report them, or its end; or do the whole calibration."""
         if isinstance(self._assignment, CalibrationAssignment):
             return self._calibrate(self._assignment)
-        begin = time.monotonic()
         steps: list[TrialEpoch] = []
         try:
-            for step in self._steps:
-                steps.append(step)
-                if time.monotonic() - begin > REPORT_EVERY_S:
-                    return self._result(steps)
-            last = steps[-1] if steps else self._previous
-            if last.record.diverged:
-                return self._result(steps, status="diverged", error=_divergence(last))
-            return self._result(steps, status="completed", **self._test())
+            if self._walk_on(steps):
+                return self._result(steps)
+            return self._result(steps, **self._end(steps))
         except StorageError as error:
             return self._result(steps, fatal=str(error))
         except Exception as error:  # the study goes on without this trial; the traceback is kept
-            text = self._trainer.explain(error) if self._trainer is not None else None
-            text = text or f"{type(error).__name__}: {error}"
-            return self._result(steps, status="failed", error=text, traceback=traceback.format_exc())
+            reason = self._explain(error)
+            return self._result(steps, status="failed", error=reason, traceback=traceback.format_exc())
+
+    def _walk_on(self, steps: list[TrialEpoch]) -> bool:
+        """Append steps of the walk for REPORT_EVERY_S; returns False once the walk has ended."""
+        begin = time.monotonic()
+        for step in self._steps:
+            steps.append(step)
+            if time.monotonic() - begin > REPORT_EVERY_S:
+                return True
+        return False
+
+    def _end(self, steps: list[TrialEpoch]) -> dict[str, Any]:
+        """How a walk ended, of which `steps` are the last to be reported: its status, with an error or the test metrics."""
+        last = steps[-1] if steps else self._previous
+        if last.record.diverged:
+            return {"status": "diverged", "error": _divergence(last)}
+        return {"status": "completed", **self._test()}
+
+    def _explain(self, error: Exception) -> str:
+        """Why a trial failed, for the user."""
+        shortage = self._trainer.explain(error) if self._trainer is not None else None
+        return shortage or f"{type(error).__name__}: {error}"
 
     def _calibrate(self, assignment: CalibrationAssignment) -> dict[str, Any]:
-        """Measure. A failure is the calibration's alone: the study stands, priced by what it recorded."""
+        """Measure the costs of updates. If that fails, the study is still complete, priced by what it recorded."""
         begin, error = time.monotonic(), ""
         try:
             calibration.measure(self._get_trainer(), self._memo, assignment.kinds)
@@ -113,12 +130,13 @@ class TuneTrial(Trainable):
         self._spans.append(Span(begin, time.monotonic() - begin, "calibrate"))
         return self._result([], calibration=True, error=error)
 
-    def _begin(self, config: dict[str, Any], before: Category) -> None:
+    def _begin(self, config: dict[str, Any], category: Category) -> None:
+        """Take an assignment; the time since the last report is recorded under `category`."""
         self._assignment: Assignment | CalibrationAssignment = config["assignment"]
         if isinstance(self._assignment, Assignment):
             self._walk = Walk(self._assignment.spec, self._memo, self._get_trainer)
             self._steps: Iterator[TrialEpoch] = iter(self._walk)
-        self._measure(before)
+        self._add_span(category)
 
     def _get_trainer(self) -> Any:
         from lrstudy.training.trainer import Trainer
@@ -129,7 +147,7 @@ class TuneTrial(Trainable):
         return self._trainer
 
     def _test(self) -> dict[str, Any]:
-        """Read the test part, if the trial is to: evaluate the final state and keep its predictions."""
+        """Evaluate the final state on the test part and write its predictions, if the trial is one that reads it."""
         assignment = self._assignment
         assert isinstance(assignment, Assignment)
         if not assignment.spec.read_test:
@@ -153,12 +171,14 @@ class TuneTrial(Trainable):
     def _trial_id(self) -> str:
         return self._assignment.spec.trial_id if isinstance(self._assignment, Assignment) else ""
 
-    def _measure(self, category: Category) -> None:
+    def _add_span(self, category: Category) -> None:
+        """Add a span from the last report until now."""
         now = time.monotonic()
         self._spans.append(Span(self._last, now - self._last, category, self._trial_id))
         self._last = now
 
     def _result(self, steps: list[TrialEpoch], **end: Any) -> dict[str, Any]:
+        """A report to the driver; `end` is empty while the trial goes on."""
         if steps:
             self._previous = steps[-1]
         spans = self._spans + [span for step in steps for span in step.spans]
@@ -176,8 +196,8 @@ class TuneTrial(Trainable):
 
 
 def _divergence(step: TrialEpoch) -> str:
-    rates = step.settings.lr
+    lr = step.settings.lr
     return (
         f"the loss was not finite in epoch {step.record.epoch}, with a learning rate between "
-        f"{rates.min():g} and {rates.max():g}"
+        f"{lr.min():g} and {lr.max():g}"
     )
