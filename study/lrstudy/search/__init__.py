@@ -1,4 +1,4 @@
-"""Searchers by name. A searcher's library is imported when the searcher is made, not before."""
+"""Searchers by name. The library of a searcher is imported when one is made, not before."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from lrstudy.search.space import Space
 __all__ = ["METHODS", "Searcher", "Told", "make"]
 
 INDEPENDENT = ("random", "grid")
-"""Searchers that suggest the same whatever the results: they need not wait for them."""
+"""Searchers whose suggestions do not depend on results, so that they need not wait for any."""
 METHODS: tuple[str, ...] = ("random", "grid", "hyperopt", "smac")
 
 
 def make(method: str, space: Space, seed: int) -> Searcher:
-    """The searcher `method` over `space`; `seed` >= 0 decides all its randomness.
+    """The searcher named `method` over `space`; all its randomness is drawn from `seed` >= 0.
 
     Raises InputError for an unknown method, or for a space that the method cannot search.
     """

@@ -1,9 +1,9 @@
-"""What a searcher is: ask for configuration i, tell what configurations cost. No Ray, no clocks.
+"""The ask-and-tell interface of a searcher: ask for configuration i, tell what configurations cost. No Ray, no clocks.
 
-Order matters: the caller asks index by index and tells results in index order (suggestion i is asked
-when exactly the results 0 ... i-W are told). A searcher keeps no state but what it was asked and told,
-and draws the randomness of suggestion i from (seed, i): so it suggests the same configurations after a
-crash and on any number of workers, and can be pickled or rebuilt at any moment.
+Order matters: the caller asks index by index and tells results in index order (suggestion i is asked for when exactly
+the results 0 ... i-W have been told). A searcher's only state is what it was asked and told, and the randomness of
+suggestion i is drawn from (seed, i). So it suggests the same configurations after a crash and with any number of
+workers, and can be pickled or rebuilt at any moment.
 """
 
 from __future__ import annotations
@@ -19,18 +19,19 @@ from lrstudy.search.space import Space
 from lrstudy.settings import canonical_json
 
 START_UP = 4
-"""Results told before a model-based searcher uses its model. Until then it asks what random search would.
+"""Results that must be told before a model-based searcher uses its model; until then it suggests what random search does.
 
-A cohort's points count, so with the default cohort of half the trials a model chooses from its first
-suggestion on. (HyperOpt's own default is 20: with 16 trials that is random search.)
+The points of a cohort count. So with the default cohort, half of the trials, even the first suggestion is the model's.
+(HyperOpt's own default is 20, which with 16 trials is random search.)
 """
 
-_DRAWS = 64  # random draws that may all be known already before the rest of a finite space is listed
+_MAX_DRAWS = 64
+"""How many random draws may be known already before the rest of a finite space is listed."""
 
 
 @dataclass(frozen=True)
 class Told:
-    """A result: `cost` is to be minimised; it is None when the trial diverged or failed."""
+    """A result. `cost` is to be minimised; None if the trial diverged or failed."""
 
     configuration: Configuration
     cost: float | None
@@ -38,7 +39,7 @@ class Told:
 
 @dataclass(frozen=True)
 class Point:
-    """A configuration that was told: its codes (see Space.encode) and a finite cost, if failed a penalty."""
+    """A configuration whose result was told: its codes (see Space.encode) and a finite cost, for a failure a penalty."""
 
     codes: dict[str, float]
     cost: float
@@ -46,46 +47,47 @@ class Point:
 
 
 class Searcher(ABC):
-    """Proposes configurations of one arm's space. One instance per arm; never shared.
+    """Proposes configurations of one arm's space; every arm has a searcher of its own.
 
-    No configuration is suggested that was asked, expected or told before: training it again would tell
-    nothing new. When a finite space has no other, the searcher is finished.
+    A configuration that was asked, expected or told before is not suggested again, as its training would yield nothing
+    new. When a finite space has no other, it is exhausted.
     """
 
     def __init__(self, space: Space, seed: int) -> None:
         self.space = space
         self.seed = seed
         self._num_asked = 0
-        self._exhausted = False
-        self._codes: dict[bytes, dict[str, float]] = {}  # of every known configuration, in order
-        self._costs: dict[bytes, float | None] = {}  # of those told
+        self._is_exhausted = False
+        self._codes: dict[
+            bytes, dict[str, float]
+        ] = {}  # of all known configurations, in the order in which they became known
+        self._costs: dict[bytes, float | None] = {}  # of those whose result was told
 
     def ask(self) -> Configuration | None:
         """The next configuration, complete (fixed values included, inactive parameters absent).
 
-        Returns None when the space is exhausted; then every later call returns None too.
+        Returns None once the space is exhausted, then and on every later call.
         """
-        configuration = None if self._exhausted else self._propose()
+        configuration = None if self._is_exhausted else self._propose()
         if configuration is None:
-            self._exhausted = True
+            self._is_exhausted = True
             return None
         self._num_asked += 1
         self.expect(configuration)
         return configuration
 
     def expect(self, configuration: Configuration) -> None:
-        """Take a configuration that is tried though it was not asked here, and whose result will be told.
+        """Announce a configuration that was not asked of this searcher but is tried, and whose result will be told.
 
-        Like one asked, it is not suggested again. Raises ValueError if it is not one of the space.
+        Like one that was asked, it is not suggested again. Raises ValueError if it is not in the space.
         """
         self._codes.setdefault(canonical_json(configuration), self.space.encode(configuration))
 
     def tell(self, told: Told) -> None:
-        """Take a result, of a configuration asked here or of any other one of the space (a cohort's point).
+        """Take the result of a configuration, be it asked of this searcher or another one of the space (a cohort's point).
 
-        Failures are told with cost None; they become a finite penalty. A configuration told again
-        replaces its earlier result. Raises ValueError if the configuration is not one of the space, or
-        if the cost is infinite or NaN.
+        A failure has the cost None, which becomes a finite penalty. A second result of the same configuration replaces
+        the first. Raises ValueError if the configuration is not in the space, or if the cost is infinite or NaN.
         """
         if told.cost is not None and not math.isfinite(told.cost):
             raise ValueError(f"cost: expected a finite number, or None for a failed trial; got {told.cost}.")
@@ -94,21 +96,21 @@ class Searcher(ABC):
 
     @abstractmethod
     def _propose(self) -> Configuration | None:
-        """A configuration that is not known yet, or None if the space has no other."""
+        """A configuration that is not known yet; None if all are."""
 
     @property
     def _is_starting_up(self) -> bool:
-        """Whether there is too little to model: few results, or nothing but failures."""
+        """Whether there is too little to fit a model to: few results, or only failures."""
         return len(self._costs) < START_UP or all(cost is None for cost in self._costs.values())
 
     def _is_known(self, configuration: Configuration) -> bool:
         return canonical_json(configuration) in self._codes
 
     def _told(self) -> list[Point]:
-        """The points told so far, in the order in which they became known.
+        """The points whose results were told, in the order in which they became known.
 
-        A failure costs as much more than the worst success as that costs more than the best: finite,
-        because a model that meets NaN or infinity fixates on the failing branch (26-30 of 32 picks
+        A failure costs more than the worst success, by the difference between the worst and the best. The penalty is
+        finite because a model that is given NaN or infinity fixates on the branch that fails (26-30 of 32 suggestions,
         against 3-6 with a penalty).
         """
         finite = [cost for cost in self._costs.values() if cost is not None] or [0.0]
@@ -117,25 +119,25 @@ class Searcher(ABC):
         return [Point(codes, penalty if cost is None else cost, cost is None) for codes, cost in known]
 
     def _pending(self) -> list[dict[str, float]]:
-        """The codes of the configurations asked or expected and not yet told."""
+        """The codes of the configurations that were asked or expected and whose results are missing."""
         return [codes for key, codes in self._codes.items() if key not in self._costs]
 
     def _fresh(self) -> Configuration | None:
-        """A random configuration that is not known yet; None if the space has no other.
+        """A random configuration that is not known yet; None if all are.
 
-        Every parameter is drawn uniformly from its list or range. The draw depends on the seed, the
-        number of configurations asked and the known ones alone: all searchers share it.
+        Every parameter is drawn uniformly from its list or range. The draw depends only on the seed, the number of
+        configurations asked and the known ones, and is the same in all searchers.
         """
         rng = np.random.default_rng(self._entropy())
-        for _ in range(_DRAWS):
+        for _ in range(_MAX_DRAWS):
             point = {p.name: p.at(rng.random()) for p in self.space.searched}
             if not self._is_known(configuration := self.space.complete(point)):
                 return configuration
         if math.isinf(self.space.size):
-            return configuration  # a range as good as finite: a repeat does no harm
+            return configuration  # a range with few distinct values: a repeat does no harm
         rest = [configuration for configuration in self.space.grid() if not self._is_known(configuration)]
         return rest[rng.integers(len(rest))] if rest else None
 
     def _entropy(self, attempt: int = 0) -> list[int]:
-        """What the randomness of the next suggestion is drawn from."""
+        """What the random numbers of the next suggestion are seeded with."""
         return [self.seed, self._num_asked, attempt]

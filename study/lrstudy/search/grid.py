@@ -12,7 +12,7 @@ from lrstudy.search.space import Space
 
 
 class GridSearcher(Searcher):
-    """Asks the grid in order, without the points told from elsewhere before their turn.
+    """Suggests the points of the grid in order, leaving out those that were expected or told before their turn.
 
     Raises InputError if a range of the space is continuous.
     """
@@ -23,7 +23,7 @@ class GridSearcher(Searcher):
         super().__init__(space, seed)
 
     def _propose(self) -> Configuration | None:
-        # What was passed over stays known: looking from the start each time took half of a study of 3,000 trials.
+        # A point once passed stays known. Starting over each time took half of the time of a study of 3,000 trials.
         if self._points is None:
             self._points = islice(self.space.grid(), self._num_passed, None)
         for point in self._points:

@@ -1,10 +1,10 @@
 """Tree-structured Parzen estimators by HyperOpt, used directly (Bergstra et al., NeurIPS 2011).
 
-The space is a flat graph of codes: HyperOpt models each parameter on its own, from the trials in which it
-existed, so a conditional parameter is one without a value in a trial's document. That is what a nested
-`hp.choice` comes to (24 candidates in the chosen branch, none in the others), and it also allows several
-parents, chains of them, and ladders as parents. A ladder is a quantised uniform index, whose Parzen
-windows reach its neighbours; `hp.randint` would be a choice, and `hp.qloguniform` rounds the value.
+The space is a flat graph of codes. HyperOpt models each parameter on its own, from the trials that have a value for it,
+so a conditional parameter is simply absent from the documents of some trials. A nested `hp.choice` amounts to the same
+(24 candidates in the chosen branch, none in the others), but a flat graph also allows several parents, chains of them,
+and ladders as parents. A ladder is a quantised uniform index, whose Parzen windows reach its neighbours; `hp.randint`
+would make it an unordered choice, and `hp.qloguniform` rounds the value.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from hyperopt import JOB_STATE_DONE, STATUS_OK, Domain, Trials, hp, tpe, trials_
 from lrstudy.search.base import Searcher
 from lrstudy.search.parameter import Configuration, Parameter
 
-# HyperOpt's own number of candidates, then fewer: the best of 24 on a ladder is nearly always the same
-# value, so a suggestion known already is drawn again, in the end plainly from the good points' density.
-_CANDIDATES = (24, 12, 6, 3, 1, 1, 1, 1)
+_NUM_CANDIDATES = (24, 12, 6, 3, 1, 1, 1, 1)
+"""Candidates in each attempt: HyperOpt's own number, then fewer. The best of 24 on a ladder is nearly always the same value,
+so if a suggestion is known already, another is drawn, in the end straight from the density of the good points."""
 
 
 class HyperOptSearcher(Searcher):
-    """TPE with HyperOpt's defaults, but START_UP random points, counted in results told.
+    """TPE with HyperOpt's defaults, except that it suggests random points until START_UP results have been told.
 
-    The trials are rebuilt for every suggestion, so that a failure's penalty follows the worst result.
-    Configurations asked and not told are trials without a loss, which TPE counts among the bad ones.
+    The trials are rebuilt for every suggestion, so that the penalty of a failure follows the worst result. Configurations
+    without a result are trials without a loss, which TPE counts among the bad ones.
     """
 
     def _propose(self) -> Configuration | None:
         if self._is_starting_up:
             return self._fresh()
         trials = self._trials()
-        for attempt, num_candidates in enumerate(_CANDIDATES):
+        for attempt, num_candidates in enumerate(_NUM_CANDIDATES):
             configuration = self._suggest(trials, attempt, num_candidates)
             if not self._is_known(configuration):
                 return configuration
@@ -46,7 +46,7 @@ class HyperOptSearcher(Searcher):
 
     def _suggest(self, trials: Trials, attempt: int, num_candidates: int) -> Configuration:
         seed = int(np.random.SeedSequence(self._entropy(attempt)).generate_state(1)[0])
-        with np.errstate(divide="ignore", invalid="ignore"):  # a density of 0 has the logarithm -inf
+        with np.errstate(divide="ignore", invalid="ignore"):  # the logarithm of a density of 0 is -inf
             document = tpe.suggest(
                 [len(self._codes)],
                 self._domain,
@@ -59,9 +59,9 @@ class HyperOptSearcher(Searcher):
         return self.space.decode({name: codes[0] for name, codes in document["misc"]["vals"].items()})
 
     def _trials(self) -> Trials:
-        told = [(point.codes, {"status": STATUS_OK, "loss": point.cost}) for point in self._told()]
-        asked = [(codes, self._domain.new_result()) for codes in self._pending()]
-        documents = [self._document(tid, *trial) for tid, trial in enumerate(told + asked)]
+        with_result = [(point.codes, {"status": STATUS_OK, "loss": point.cost}) for point in self._told()]
+        pending = [(codes, self._domain.new_result()) for codes in self._pending()]
+        documents = [self._document(tid, *trial) for tid, trial in enumerate(with_result + pending)]
         return trials_from_docs(documents, validate=False)
 
     def _document(self, tid: int, codes: dict[str, float], result: dict[str, Any]) -> dict[str, Any]:
@@ -78,7 +78,7 @@ class HyperOptSearcher(Searcher):
 
 
 def _node(parameter: Parameter) -> Any:
-    """A parameter's prior over its codes: every value equally likely."""
+    """The prior of a parameter over its codes: all values are equally likely."""
     if not parameter.values:
         return hp.uniform(parameter.name, 0.0, 1.0)
     if parameter.is_ordinal:

@@ -1,7 +1,7 @@
 """Random search: every parameter uniformly from its list or range (Bergstra and Bengio, JMLR 2012).
 
-Without replacement: a configuration known already is drawn again, and once a finite space has no other
-the search is finished. Independent draws would repeat points of a ladder, and a repeat trains nothing.
+The search is without replacement: if a configuration is known already, another one is drawn, and once a finite space
+has no other it is exhausted. Independent draws would repeat points of a ladder, and a repeat trains nothing.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from lrstudy.search.parameter import Configuration
 
 
 class RandomSearcher(Searcher):
-    """Draws configurations at random; results change nothing but what is known."""
+    """Draws configurations at random. Results matter only in that their configurations are not drawn again."""
 
     def _propose(self) -> Configuration | None:
         return self._fresh()

@@ -1,16 +1,19 @@
 """SMAC: random-forest Bayesian optimisation (Hutter et al., LION 2011; Lindauer et al., JMLR 2022).
 
-SMAC 3's hyperparameter optimisation facade, asked once per suggestion: a new facade is filled with all
-that is known, with a seed drawn from ours and the suggestion's index, and thrown away. So what SMAC would
-keep (generators, the state of its random numbers, trials it believes to be running) cannot differ after
-a restart. It writes no file.
+Uses SMAC 3's hyperparameter optimisation facade, a new one for every suggestion: it is seeded from our seed and the
+index of the suggestion, filled with all that is known, asked once and thrown away. So nothing that SMAC would keep
+(generators, the state of its random numbers, trials it believes to be running) can differ after a restart. It writes no
+file.
 
-Where we differ from the facade's defaults: no initial design (START_UP random points instead, shared with
-the other searchers); 1,000 random challengers for 10,000 and a forest without its preallocation of
-2**20 leaves (2 s a suggestion); local searches that stop after 2 fruitless rounds for 10 and look at 16
-neighbours at once for 2 (half the time, no worse points); configurations asked and not told enter the
-model at the mean cost; known configurations are no candidates; candidates are ordered independently of
-PYTHONHASHSEED.
+It differs from the facade's defaults as follows:
+
+- no initial design, but START_UP random points, which are the same in all searchers;
+- 1,000 random challengers instead of 10,000, and a forest without the preallocation of 2**20 leaves (2 s a suggestion);
+- local searches that stop after 2 rounds without improvement instead of 10, and look at 16 neighbours at a time instead
+  of 2 (half the time, no worse points);
+- configurations whose result is missing enter the model at the mean cost;
+- configurations that are known already are not candidates;
+- the order of candidates does not depend on PYTHONHASHSEED.
 """
 
 from __future__ import annotations
@@ -44,28 +47,30 @@ from lrstudy.search.base import Searcher
 from lrstudy.search.parameter import Configuration, Parameter
 from lrstudy.search.space import Space
 
-_SEED = 0  # of every trial in SMAC's history: to SMAC a configuration has one cost
-_CHALLENGERS = 1000
-_NUM_TRIALS = 10**6  # SMAC's budget; a constant, so suggestions do not depend on how many a study asks for
+_SEED = 0  # of all trials in SMAC's history: for SMAC a configuration has a single cost
+_NUM_CHALLENGERS = 1000
+_NUM_TRIALS = 10**6  # SMAC's budget; a constant, so that suggestions do not depend on how many a study asks for
 
 
 class SmacSearcher(Searcher):
-    """SMAC over the codes of the space, after START_UP random points, counted in results told."""
+    """SMAC over the codes of the space; suggests random points until START_UP results have been told."""
 
     def _propose(self) -> Configuration | None:
         if self._is_starting_up:
             return self._fresh()
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # SMAC takes the mean of no timings for its log
+            warnings.simplefilter(
+                "ignore", RuntimeWarning
+            )  # for its log, SMAC takes the mean of an empty list of timings
             try:
                 chosen = self._filled_facade().ask().config
             except ConfigurationSpaceExhaustedException:
-                return self._fresh()  # SMAC gives up after some random tries; this lists the rest
+                return self._fresh()  # SMAC gives up after some random draws; this lists the rest
         configuration = self.space.decode(dict(chosen))
         return self._fresh() if self._is_known(configuration) else configuration
 
     def _filled_facade(self) -> _Facade:
-        seed = int(np.random.SeedSequence(self._entropy()).generate_state(1)[0] >> 1)  # SMAC wants < 2**31
+        seed = int(np.random.SeedSequence(self._entropy()).generate_state(1)[0] >> 1)  # SMAC requires a seed < 2**31
         scenario = Scenario(self._smac_space, deterministic=True, n_trials=_NUM_TRIALS, seed=seed)
         logging.getLogger("smac").setLevel(logging.ERROR)
         facade = _Facade(scenario)
@@ -82,7 +87,7 @@ class SmacSearcher(Searcher):
         return _configuration_space(self.space)
 
     def _smac_configuration(self, codes: dict[str, float]) -> SmacConfiguration:
-        """Built from values, then again from its vector, as SMAC builds its own: else the hash differs."""
+        """A configuration for SMAC, built from values and then again from its vector, as SMAC does; else the hash differs."""
         vector = SmacConfiguration(self._smac_space, values=codes).get_array()
         return SmacConfiguration(self._smac_space, vector=vector)
 
@@ -110,7 +115,7 @@ def _hyperparameter(parameter: Parameter) -> Any:
 
 
 class _Facade(HyperparameterOptimizationFacade):
-    """The facade with the components below in place of its own."""
+    """The facade, with the components below instead of its own."""
 
     def __init__(self, scenario: Scenario) -> None:
         super().__init__(
@@ -118,7 +123,7 @@ class _Facade(HyperparameterOptimizationFacade):
             model=RandomForest(
                 scenario.configspace,
                 log_y=True,
-                n_trees=10,  # the facade's, down to max_leaf_nodes
+                n_trees=10,  # this and the following are the facade's, down to max_leaf_nodes
                 ratio_features=1.0,
                 min_samples_split=2,
                 min_samples_leaf=1,
@@ -126,7 +131,7 @@ class _Facade(HyperparameterOptimizationFacade):
                 n_jobs=1,
                 seed=scenario.seed,
             ),
-            acquisition_maximizer=_Maximizer(scenario.configspace, _CHALLENGERS, scenario.seed),
+            acquisition_maximizer=_Maximizer(scenario.configspace, _NUM_CHALLENGERS, scenario.seed),
             initial_design=self.get_initial_design(scenario, n_configs=0),
             intensifier=_OneTrialEach(scenario, max_config_calls=1),
             config_selector=_Selector(scenario, retrain_after=1),
@@ -138,14 +143,14 @@ class _Facade(HyperparameterOptimizationFacade):
 
 
 class _Unsaved(SMBO):
-    """The optimisation loop without its files."""
+    """The optimisation loop, without writing files."""
 
     def _initialize_state(self) -> None:
         pass
 
 
 class _OneTrialEach(Intensifier):
-    """No racing, hence no incumbents: what the selector proposes is the next trial."""
+    """No racing, hence no incumbents: the next trial is whatever the selector proposes."""
 
     def __iter__(self) -> Iterator[TrialInfo]:
         for configuration in self.config_generator:
@@ -153,20 +158,20 @@ class _OneTrialEach(Intensifier):
 
 
 class _Selector(ConfigSelector):
-    """Takes running trials into account, and predicts the best told point in one call, not one by one.
+    """Takes running trials into account, and predicts the costs of all finished ones in one call instead of one by one.
 
-    A running trial costs the mean of all others: the "constant liar" of Ginsbourger et al., "Kriging is
+    A running trial is given the mean cost of the others: the "constant liar" of Ginsbourger et al., "Kriging is
     well-suited to parallelize optimization" (2010).
     """
 
     def _collect_data(self) -> tuple[Any, Any, Any]:
-        vectors, costs, told = super()._collect_data()
+        vectors, costs, finished = super()._collect_data()
         assert self._runhistory is not None
         running = [config.get_array() for config in self._runhistory.get_running_configs()]
         if not running:
-            return vectors, costs, told
+            return vectors, costs, finished
         lies = np.full((len(running), 1), costs.mean())
-        return np.vstack([vectors, *running]), np.vstack([costs, lies]), told
+        return np.vstack([vectors, *running]), np.vstack([costs, lies]), finished
 
     def _get_x_best(self, X: Any) -> tuple[Any, float]:
         assert self._model is not None
@@ -176,14 +181,14 @@ class _Selector(ConfigSelector):
 
 
 class _Maximizer(LocalAndSortedRandomSearch):
-    """Candidates in order of expected improvement, those of the random search among them.
+    """Candidates in order of expected improvement, including those of the random search.
 
-    SMAC passes on the ends of its local searches only. On a ladder these are known points mostly, and
-    what it falls back to is random search.
+    SMAC itself passes on only the ends of its local searches. On a ladder these are mostly known points, and SMAC then
+    falls back to random search.
     """
 
-    def __init__(self, configspace: ConfigurationSpace, challengers: int, seed: int) -> None:
-        super().__init__(configspace, challengers=challengers, seed=seed)
+    def __init__(self, configspace: ConfigurationSpace, num_challengers: int, seed: int) -> None:
+        super().__init__(configspace, challengers=num_challengers, seed=seed)
         self._local_search = _LocalSearch(configspace, n_steps_plateau_walk=2, vectorization_min_obtain=16, seed=seed)
 
     def _maximize(
@@ -201,7 +206,7 @@ class _Maximizer(LocalAndSortedRandomSearch):
 
 
 class _LocalSearch(LocalSearch):
-    """Starts from the same points in the same order under every PYTHONHASHSEED: SMAC lists a set of them."""
+    """Starts from its points in an order that does not depend on PYTHONHASHSEED, where SMAC lists a set of them."""
 
     def _get_init_points_from_previous_configs(self, *arguments: Any) -> list[SmacConfiguration]:
         return sorted(super()._get_init_points_from_previous_configs(*arguments), key=_order)
