@@ -9,20 +9,20 @@ import pandas as pd
 
 from lrstudy_reports import formats
 from lrstudy_reports.analysis import Analysis
-from lrstudy_reports.page import Cell, Section, Table
+from lrstudy_reports.page import Cell, PageSection, Table
 from lrstudy_reports.schemas import TROUBLE
-from lrstudy_reports.tables import Study
+from lrstudy_reports.tables import StudyTables
 
 MAX_ROWS = 25
 SHORT = 12  # hexadecimal digits of a lineage
 
 
-def trouble(found: Analysis) -> Section:
+def trouble(analysis: Analysis) -> PageSection:
     """Trials that diverged, failed or were interrupted."""
-    trials = troubled(found.study)
+    trials = troubled(analysis.study)
     if trials.empty:
-        text = "No trial diverged, failed or was interrupted." if len(found.study.trials) else ""
-        return Section("trouble", "Trials that did not complete", text=[text] if text else [])
+        text = "No trial diverged, failed or was interrupted." if len(analysis.study.trials) else ""
+        return PageSection("trouble", "Trials that did not complete", text=[text] if text else [])
     cells = [
         [
             Cell(str(row["trial_id"])),
@@ -34,7 +34,7 @@ def trouble(found: Analysis) -> Section:
         for row in trials.head(MAX_ROWS).to_dict("records")
     ]
     more = len(trials) - len(cells)
-    return Section(
+    return PageSection(
         "trouble",
         "Trials that did not complete",
         tables=[Table("By trial", ["Trial", "Phase", "Status", "Epochs", "Error"], cells, frozenset({3}))],
@@ -42,12 +42,12 @@ def trouble(found: Analysis) -> Section:
     )
 
 
-def what_was_shared(found: Analysis) -> Section:
+def what_was_shared(analysis: Analysis) -> PageSection:
     """Epochs asked for against epochs trained."""
-    shared = found.sharing
+    shared = analysis.sharing
     if not shared.asked:
-        return Section("sharing", "What was shared")
-    unit = formats.time_unit(found.study.lock.unit, [shared.asked_device_s])
+        return PageSection("sharing", "What was shared")
+    unit = formats.time_unit(analysis.study.lock.unit, [shared.asked_device_s])
     factor = f", {shared.asked / shared.trained:.2f} for each one trained" if shared.trained else ""
     text = (
         f"Trials asked for {formats.count(shared.asked, 'epoch')}{factor}. Stand-alone they cost "
@@ -60,19 +60,19 @@ def what_was_shared(found: Analysis) -> Section:
     if repeated:
         text += f" {formats.count(repeated, 'epoch')} were trained more than once."
     cells = [
-        [found.arm(str(arm)), *(Cell(f"{row[name]:,.0f}") for name in ("asked", "distinct", "trained"))]
+        [analysis.arm(str(arm)), *(Cell(f"{row[name]:,.0f}") for name in ("asked", "distinct", "trained"))]
         for arm, row in shared.arms.iterrows()
     ]
     table = Table("Epochs by arm", ["Arm", "Asked for", "Distinct", "Trained here"], cells, frozenset({1, 2, 3}))
-    return Section("sharing", "What was shared", text=[text], drawings=found.drawn("sharing"), tables=[table])
+    return PageSection("sharing", "What was shared", text=[text], drawings=analysis.drawn("sharing"), tables=[table])
 
 
-def ledger(found: Analysis) -> Section:
+def ledger(analysis: Analysis) -> PageSection:
     """Allocated device time by category, with its closing sum."""
-    closing = found.closing
+    closing = analysis.closing
     if closing is None:
-        return Section("ledger", "Ledger")
-    unit = formats.time_unit(found.study.lock.unit, [closing.allocated_s])
+        return PageSection("ledger", "Ledger")
+    unit = formats.time_unit(analysis.study.lock.unit, [closing.allocated_s])
     rows = [(str(row["category"]).replace("_", " "), row["device_s"]) for row in closing.categories.to_dict("records")]
     rows += [
         ("sum of categories", closing.accounted_s),
@@ -90,34 +90,34 @@ def ledger(found: Analysis) -> Section:
         f"Allocated is the length of {formats.count(closing.runs, 'run')} times "
         f"{formats.count(closing.slots, 'slot')}; what no category holds is unaccounted."
     )
-    if not found.study.lock.complete:
+    if not analysis.study.lock.complete:
         text += " While the study runs, that includes what is in flight."
-    return Section("ledger", "Ledger", text=[text], drawings=found.drawn("ledger"), tables=[table])
+    return PageSection("ledger", "Ledger", text=[text], drawings=analysis.drawn("ledger"), tables=[table])
 
 
-def provenance(found: Analysis) -> Section:
+def provenance(analysis: Analysis) -> PageSection:
     """Data, model, numerics, versions, and the lineages of the confirm trials."""
-    study, lock = found.study, found.study.lock
+    study, lock = analysis.study, analysis.study.lock
     groups = (
-        ("Data", {name: found for name, found in lock.data.items() if name not in ("classes", "statistics")}),
+        ("Data", {name: fact for name, fact in lock.data.items() if name not in ("classes", "statistics")}),
         ("Model", lock.model),
         ("Numerics", lock.numerics),
         ("Versions", lock.versions),
     )
     bullets = [f"{name}: {formats.value(values)}." for name, values in groups if values]
     cells, confirming = [], study.confirming
-    for arm in found.comparison.arms["arm"]:
+    for arm in analysis.comparison.arms["arm"]:
         mine = confirming[confirming["arm"] == arm].head(MAX_ROWS)
         names = [_lineage(row) for row in mine.to_dict("records")]
         if names:
-            cells.append([found.arm(arm), Cell(", ".join(names))])
+            cells.append([analysis.arm(arm), Cell(", ".join(names))])
     columns = ["Arm", "Seed: lineage of the last epoch"]
     tables = [Table("Confirm trials", columns, cells)] if cells else []
     notes = [f"Lineages are cut to {SHORT} digits; tables/confirmed.csv has them whole."] if cells else []
-    return Section("provenance", "Provenance", bullets=bullets, tables=tables, notes=notes)
+    return PageSection("provenance", "Provenance", bullets=bullets, tables=tables, notes=notes)
 
 
-def troubled(study: Study) -> pd.DataFrame:
+def troubled(study: StudyTables) -> pd.DataFrame:
     """Trials that diverged, failed or were interrupted."""
     trials = study.trials[study.trials["status"].isin(["diverged", "failed", "interrupted"])]
     return trials[TROUBLE.names]

@@ -11,14 +11,14 @@ from lrstudy_reports.comparison import Comparison
 from lrstudy_reports.costs import Closing, Sharing
 from lrstudy_reports.page import Cell, Drawing
 from lrstudy_reports.style import Look
-from lrstudy_reports.tables import Study
+from lrstudy_reports.tables import StudyTables
 
 
 @dataclass(frozen=True)
 class Analysis:
     """All that the sections of a page draw on; `ranked` is the test AUROC of each class and arm."""
 
-    study: Study
+    study: StudyTables
     comparison: Comparison
     sharing: Sharing
     closing: Closing | None

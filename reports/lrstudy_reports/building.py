@@ -23,7 +23,7 @@ from lrstudy_reports.page import Drawing, render
 from lrstudy_reports.schemas import ARMS, CONFIRMED, SCHEMA_VERSION
 from lrstudy_reports.sections import compose
 from lrstudy_reports.style import Look, looks, settings, svg
-from lrstudy_reports.tables import Study, load
+from lrstudy_reports.tables import StudyTables, load
 from lrstudy_reports.tuning import all_configurations, best_after, searcher_table
 from lrstudy_reports.wording import FIGURES
 
@@ -87,7 +87,7 @@ def replace(path: Path, content: bytes) -> None:
 
 
 def _draw(
-    study: Study,
+    study: StudyTables,
     comparison: Comparison,
     curves: pd.DataFrame,
     after: pd.DataFrame,
@@ -100,7 +100,7 @@ def _draw(
         "verdicts": lambda: figures.verdicts(study, comparison, look),
         "over_cost": lambda: figures.over_cost(study, curves, comparison, look),
         "over_epochs": lambda: figures.over_epochs(study, curves, look),
-        "traces": lambda: traces.draw(traces.read_traces(study, comparison), look),
+        "traces": lambda: traces.draw(traces.applied_rates(study, comparison), look),
         "best_after": lambda: figures.best_after(study, after, look),
         "sharing": lambda: figures.sharing(shared),
         "ledger": lambda: figures.ledger(study, closing),
@@ -114,7 +114,7 @@ def _draw(
     return drawings
 
 
-def _confirmed(study: Study) -> pd.DataFrame:
+def _confirmed(study: StudyTables) -> pd.DataFrame:
     confirm = study.trials[study.trials["phase"] == "confirm"]
     return confirm[CONFIRMED.names].sort_values("trial_id", kind="stable")
 

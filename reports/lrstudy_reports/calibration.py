@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from lrstudy_reports.tables import Study, trainable_sections, update_kinds
+from lrstudy_reports.tables import StudyTables, trainable_sections, update_kinds
 
 _KEY = ["kind", "batch_size", "sections", "device_kind"]
 ALONE = "alone"
@@ -32,7 +32,7 @@ class Calibration:
     is_alone: bool
 
 
-def calibrate(study: Study) -> Calibration:
+def calibrate(study: StudyTables) -> Calibration:
     """Calibrated cost of the epochs of the confirm trials: updates x seconds per update, what begins an epoch, an evaluation.
 
     Measured alone on the device if all of them are, because what was measured and what was recorded does not compare.
@@ -40,7 +40,7 @@ def calibrate(study: Study) -> Calibration:
     return _alone(study) or _by_medians(study)
 
 
-def _alone(study: Study) -> Calibration | None:
+def _alone(study: StudyTables) -> Calibration | None:
     """By what was measured. What begins an epoch and an evaluation are the same for all kinds of update: their medians."""
     prices, confirm = study.calibration, _confirm(study, study.epochs)
     kinds = confirm["settings"].map(update_kinds(study.folder))
@@ -52,7 +52,7 @@ def _alone(study: Study) -> Calibration | None:
     return Calibration(updates, confirm.assign(calibrated_s=rate * confirm["updates"] + each), is_alone=True)
 
 
-def _by_medians(study: Study) -> Calibration:
+def _by_medians(study: StudyTables) -> Calibration:
     """By the medians of recorded epochs.
 
     Where a study ran on several device kinds, all epochs are priced on the kind that trained most, as far
@@ -70,13 +70,13 @@ def _by_medians(study: Study) -> Calibration:
     return Calibration(updates, confirm.assign(calibrated_s=calibrated), is_alone=False)
 
 
-def _confirm(study: Study, epochs: pd.DataFrame) -> pd.DataFrame:
+def _confirm(study: StudyTables, epochs: pd.DataFrame) -> pd.DataFrame:
     """The epochs of the confirm trials, in order."""
     confirm = epochs[epochs["trial_id"].isin(set(study.confirming["trial_id"]))]
     return confirm.sort_values(["trial_id", "epoch"], kind="stable").reset_index(drop=True)
 
 
-def _prepared(study: Study) -> pd.DataFrame:
+def _prepared(study: StudyTables) -> pd.DataFrame:
     """The epochs with `sections`, device-seconds per update and per evaluation, and without gaps in keys."""
     epochs = study.epochs.assign(kind=study.epochs["kind"].fillna("train"))
     partly = trainable_sections(study.folder)
@@ -116,5 +116,5 @@ def _reference_kind(epochs: pd.DataFrame) -> str:
 
 def _looked_up(epochs: pd.DataFrame, updates: pd.DataFrame) -> pd.Series[float]:
     """The median per update for each row of `epochs`; NaN where there is none."""
-    found = epochs[_KEY].merge(updates, on=_KEY, how="left")["device_s_per_update"]
-    return found.set_axis(epochs.index)
+    rates = epochs[_KEY].merge(updates, on=_KEY, how="left")["device_s_per_update"]
+    return rates.set_axis(epochs.index)

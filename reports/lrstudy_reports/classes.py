@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from lrstudy_reports import formats
 from lrstudy_reports.analysis import Analysis
-from lrstudy_reports.page import Cell, Section, Table
+from lrstudy_reports.page import Cell, PageSection, Table
 from lrstudy_reports.statistics import mean_interval
-from lrstudy_reports.tables import Study, predictions, test_metrics
+from lrstudy_reports.tables import StudyTables, predictions, test_metrics
 
 UNDEFINED = "undefined"
 MOST_CLASSES = 20
@@ -34,30 +34,32 @@ def auroc_by_class(scores: NDArray[np.float64], positive: NDArray[np.bool_]) -> 
     return np.asarray(np.where(pairs > 0, above / np.maximum(pairs, 1), np.nan))
 
 
-def by_class(study: Study) -> pd.DataFrame:
+def by_class(study: StudyTables) -> pd.DataFrame:
     """Mean test AUROC over an arm's confirm trials: one row per class, one column per arm; NaN where it is undefined."""
     names = class_names(study)
     columns: dict[str, NDArray[np.float64]] = {}
     trials = study.confirming[["trial_id", "arm"]].to_dict("records")
-    found = predictions(study.folder, [str(trial["trial_id"]) for trial in trials])
+    predicted = predictions(study.folder, [str(trial["trial_id"]) for trial in trials])
     for arm in study.arms:
-        mine = [found[trial["trial_id"]] for trial in trials if trial["arm"] == arm and trial["trial_id"] in found]
+        mine = [
+            predicted[trial["trial_id"]] for trial in trials if trial["arm"] == arm and trial["trial_id"] in predicted
+        ]
         values = [_of_trial(rows) for rows in mine]
         if values and all(len(value) == len(names) for value in values):
             columns[arm] = np.mean(values, axis=0)
     return pd.DataFrame(columns, index=pd.Index(names, name="class"))
 
 
-def class_names(study: Study) -> list[str]:
+def class_names(study: StudyTables) -> list[str]:
     """The names of the classes; none if the lock does not list them."""
     names = study.lock.data.get("classes")
     return [str(name) for name in names] if isinstance(names, list) else []
 
 
-def classes(found: Analysis) -> Section:
+def classes(analysis: Analysis) -> PageSection:
     """Examples by class and part, the ranking of each class on the test part, and the further metrics."""
-    study = found.study
-    tables = [table for table in (_further(found), _per_class(found)) if table is not None]
+    study = analysis.study
+    tables = [table for table in (_further(analysis), _per_class(analysis)) if table is not None]
     notes = []
     if any(cell.text == UNDEFINED for table in tables for row in table.rows for cell in row):
         notes.append(
@@ -66,7 +68,7 @@ def classes(found: Analysis) -> Section:
         )
     if len(class_names(study)) > MOST_CLASSES:
         notes.append(f"The {MOST_CLASSES} largest of {len(class_names(study))} classes; tables/classes.csv has all.")
-    return Section("classes", "Classes and further metrics", tables=tables, notes=notes)
+    return PageSection("classes", "Classes and further metrics", tables=tables, notes=notes)
 
 
 def _of_trial(rows: Mapping[str, Any]) -> NDArray[np.float64]:
@@ -79,7 +81,7 @@ def _of_trial(rows: Mapping[str, Any]) -> NDArray[np.float64]:
     return auroc_by_class(scores - total, positive)  # log probabilities: each class against the rest
 
 
-def _shown(study: Study) -> list[int]:
+def _shown(study: StudyTables) -> list[int]:
     """The classes that a table has room for, the largest ones, in their order."""
     counts = _counts(study, "train")
     number = len(class_names(study))
@@ -88,24 +90,24 @@ def _shown(study: Study) -> list[int]:
     return sorted(sorted(range(number), key=lambda k: -counts[k] if counts else k)[:MOST_CLASSES])
 
 
-def _counts(study: Study, part: str) -> Sequence[int]:
+def _counts(study: StudyTables, part: str) -> Sequence[int]:
     statistics = study.lock.data.get("statistics")
     body = statistics.get(part) if isinstance(statistics, dict) else None
     counts = body.get("counts") if isinstance(body, dict) else None
     return counts if isinstance(counts, list) and len(counts) == len(class_names(study)) else []
 
 
-def _per_class(found: Analysis) -> Table | None:
+def _per_class(analysis: Analysis) -> Table | None:
     """A row per class: its examples, and beside them how well each arm ranks it."""
-    study, names = found.study, class_names(found.study)
+    study, names = analysis.study, class_names(analysis.study)
     counts = {part: _counts(study, part) for part in _PARTS}
     if not all(counts.values()):
         return None
     # Of two classes each is ranked as well as the other, and the metrics above say how well.
-    arms = [arm for arm in found.comparison.arms["arm"] if arm in found.ranked and len(names) > 2]
+    arms = [arm for arm in analysis.comparison.arms["arm"] if arm in analysis.ranked and len(names) > 2]
     rows = []
     for k in _shown(study):
-        values = [float(found.ranked[arm].iloc[k]) for arm in arms]
+        values = [float(analysis.ranked[arm].iloc[k]) for arm in arms]
         ranked = [Cell(UNDEFINED if math.isnan(v) else formats.fixed(v, 3)) for v in values]
         rows.append([Cell(names[k]), *(Cell(f"{counts[part][k]:,}") for part in _PARTS), *ranked])
     totals = [study.lock.data.get(part) for part in _PARTS]
@@ -116,19 +118,19 @@ def _per_class(found: Analysis) -> Table | None:
     return Table(caption, columns, rows, frozenset(range(1, len(columns))))
 
 
-def _further(found: Analysis) -> Table | None:
+def _further(analysis: Analysis) -> Table | None:
     """The report metrics on the test part."""
-    study = found.study
+    study = analysis.study
     wanted = [name for name in study.lock.report_metrics if name != study.lock.metric]
     frame = test_metrics(study.folder, wanted)
     if not wanted or frame.empty:
         return None
     by_trial = frame.set_index("trial_id")
     rows = []
-    for arm in found.comparison.arms["arm"]:
+    for arm in analysis.comparison.arms["arm"]:
         mine = study.confirming.loc[study.confirming["arm"] == arm, "trial_id"]
         values = by_trial.reindex(mine)
-        rows.append([found.arm(arm), *(_mean(values[name]) for name in wanted)])
+        rows.append([analysis.arm(arm), *(_mean(values[name]) for name in wanted)])
     columns = ["Arm", *(f"Test {name.replace('_', ' ')}" for name in wanted)]
     caption = "Further metrics on the test part; nothing was chosen by them"
     return Table(caption, columns, rows, frozenset(range(1, len(columns))))

@@ -23,7 +23,7 @@ from lrstudy_reports.curves import (
 )
 from lrstudy_reports.schemas import ARMS
 from lrstudy_reports.statistics import holm, smallest_detectable
-from lrstudy_reports.tables import Study
+from lrstudy_reports.tables import StudyTables
 from lrstudy_reports.tuning import best_configurations
 from lrstudy_reports.verdicts import Outcome, judge, outcomes, paired
 
@@ -54,19 +54,19 @@ class Comparison:
         ]
 
 
-def compare(study: Study) -> Comparison:
+def compare(study: StudyTables) -> Comparison:
     """Compare the arms of `study` by its protocol: paired by seed with the control, Holm over all arms."""
     lock = study.lock
     calibration = calibrate(study)
     curves = trial_curves(study, calibration)
     common, target = common_costs(curves), target_value(study, curves)
-    found = outcomes(study)
-    tests = _tests(study, found)
+    outcome_of = outcomes(study)
+    tests = _tests(study, outcome_of)
     best, costs = best_configurations(study), tuning_costs(study)
     rows = []
     for arm in study.arms:
         mine = [curve for curve in curves if curve.arm == arm]
-        row = _identity(study, arm, found[arm], mine, best) | tests[arm]
+        row = _identity(study, arm, outcome_of[arm], mine, best) | tests[arm]
         row |= {str(key): value for key, value in costs.loc[arm].to_dict().items()}
         row |= _cost_columns(study, row, mine)
         row |= _reading_columns(readings(mine, common, target, lock.sign), common, target)
@@ -81,21 +81,21 @@ def compare(study: Study) -> Comparison:
         target=target,
         comparisons=comparisons,
         detectable=_detectable(arms, comparisons),
-        final=bool(found) and all(outcome.final for outcome in found.values()),
+        final=bool(outcome_of) and all(outcome.final for outcome in outcome_of.values()),
     )
 
 
-def _tests(study: Study, found: dict[str, Outcome]) -> dict[str, dict[str, Any]]:
+def _tests(study: StudyTables, outcome_of: dict[str, Outcome]) -> dict[str, dict[str, Any]]:
     """By arm, the columns of the test and its verdict; for the control only the verdict `control`."""
     lock = study.lock
-    control = found.get(lock.control) if lock.control is not None else None
+    control = outcome_of.get(lock.control) if lock.control is not None else None
     others = [arm for arm in study.arms if arm != lock.control]
-    pairs = {arm: paired(found[arm], control) for arm in others}
+    pairs = {arm: paired(outcome_of[arm], control) for arm in others}
     adjusted = holm([pairs[arm].p for arm in others])
     columns: dict[str, dict[str, Any]] = {}
     for arm, p_holm in zip(others, adjusted, strict=True):
         difference = pairs[arm].difference
-        judged, note = judge(lock, found[arm], control, pairs[arm], float(p_holm))
+        judged, note = judge(lock, outcome_of[arm], control, pairs[arm], float(p_holm))
         columns[arm] = {
             "difference": difference.mean,
             "difference_low": difference.low,
@@ -108,8 +108,8 @@ def _tests(study: Study, found: dict[str, Outcome]) -> dict[str, dict[str, Any]]
             "note": note or None,
             "smallest_detectable": smallest_detectable(difference.sd, difference.n, len(others)),
         }
-    if lock.control in found:
-        columns[lock.control] = {"verdict": "control", "note": found[lock.control].shortfall, "pairs": 0}
+    if lock.control in outcome_of:
+        columns[lock.control] = {"verdict": "control", "note": outcome_of[lock.control].shortfall, "pairs": 0}
     return columns
 
 
@@ -123,7 +123,7 @@ def _detectable(arms: pd.DataFrame, comparisons: int) -> float:
 
 
 def _identity(
-    study: Study, arm: str, outcome: Outcome, curves: list[Curve], best: dict[str, tuple[str, float]]
+    study: StudyTables, arm: str, outcome: Outcome, curves: list[Curve], best: dict[str, tuple[str, float]]
 ) -> dict[str, Any]:
     """Who the arm is, its configuration, and the means of its confirm trials."""
     trials = study.trials[study.trials["arm"] == arm]
@@ -153,7 +153,7 @@ def _identity(
     }
 
 
-def _cost_columns(study: Study, row: dict[str, Any], curves: list[Curve]) -> dict[str, Any]:
+def _cost_columns(study: StudyTables, row: dict[str, Any], curves: list[Curve]) -> dict[str, Any]:
     """Cost of one training: the mean over completed confirm trials, calibrated and as recorded; money."""
     done = {curve.trial_id: float(curve.cost[-1]) for curve in curves if curve.status == "completed"}
     training = float(np.mean(list(done.values()))) if done else math.nan
@@ -171,16 +171,16 @@ def _cost_columns(study: Study, row: dict[str, Any], curves: list[Curve]) -> dic
     return columns
 
 
-def _reading_columns(found: Readings, common: tuple[float, float], target: float) -> dict[str, Any]:
-    parts = zip(FRACTIONS, found.at_fractions, strict=True)
+def _reading_columns(of_arm: Readings, common: tuple[float, float], target: float) -> dict[str, Any]:
+    parts = zip(FRACTIONS, of_arm.at_fractions, strict=True)
     return {
-        "area_over_log_cost": found.area,
+        "area_over_log_cost": of_arm.area,
         **{f"metric_at_{round(100 * part)}": value for part, value in parts},
         "common_device_s": common[1],
         "target": target,
-        "target_device_s": found.to_target if math.isfinite(found.to_target) else math.nan,
-        "target_reached": found.reached,
-        "target_trials": found.asked,
+        "target_device_s": of_arm.to_target if math.isfinite(of_arm.to_target) else math.nan,
+        "target_reached": of_arm.reached,
+        "target_trials": of_arm.asked,
     }
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from lrstudy_reports.tables import Study
+from lrstudy_reports.tables import StudyTables
 
 CATEGORIES = (
     "train",
@@ -66,7 +66,7 @@ class Closing:
         return self.allocated_s - self.accounted_s
 
 
-def tuning_costs(study: Study) -> pd.DataFrame:
+def tuning_costs(study: StudyTables) -> pd.DataFrame:
     """Device-seconds by arm: tuning stand-alone and spent, confirming spent, and what was lost.
 
     Tuning counts every trial of the cohort and of all searchers, also stopped, diverged and failed ones.
@@ -88,7 +88,7 @@ def tuning_costs(study: Study) -> pd.DataFrame:
     ).fillna(0.0)
 
 
-def sharing(study: Study) -> Sharing:
+def sharing(study: StudyTables) -> Sharing:
     """How far epochs asked for were the same epochs."""
     epochs = study.epochs.dropna(subset=["lineage"])
     own = epochs[~epochs["recalled"]]
@@ -115,7 +115,7 @@ def sharing(study: Study) -> Sharing:
     )
 
 
-def close_ledger(study: Study) -> Closing | None:
+def close_ledger(study: StudyTables) -> Closing | None:
     """The ledger summed up, or None if there is none. A run is as long as its last interval's end."""
     ledger = study.ledger
     if ledger.empty:

@@ -22,7 +22,7 @@ from lrstudy_reports.statistics import (
     mean_interval,
     value_at,
 )
-from lrstudy_reports.tables import Study
+from lrstudy_reports.tables import StudyTables
 
 FRACTIONS = (0.25, 0.5, 1.0)
 
@@ -56,7 +56,7 @@ class Readings:
     asked: int
 
 
-def trial_curves(study: Study, calibration: Calibration) -> list[Curve]:
+def trial_curves(study: StudyTables, calibration: Calibration) -> list[Curve]:
     """The curves of all confirm trials that have epochs, by arm in the study's order, then by seed."""
     groups = {str(key): rows for key, rows in calibration.epochs.groupby("trial_id")}
     trials = study.confirming
@@ -80,7 +80,7 @@ def common_costs(curves: list[Curve]) -> tuple[float, float]:
     return max(float(cost[0]) for cost in ends), min(float(cost[-1]) for cost in ends)
 
 
-def target_value(study: Study, curves: list[Curve]) -> float:
+def target_value(study: StudyTables, curves: list[Curve]) -> float:
     """The validation value whose cost is compared: the lock's, or a share of the control's mean final one."""
     lock = study.lock
     if lock.target is not None:

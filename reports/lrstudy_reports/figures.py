@@ -26,12 +26,12 @@ from lrstudy_reports.style import (
     plot_area,
     text_width,
 )
-from lrstudy_reports.tables import Study
+from lrstudy_reports.tables import StudyTables
 
 Looks = Mapping[str, Look]
 
 
-def verdicts(study: Study, comparison: Comparison, looks: Looks) -> Figure | None:
+def verdicts(study: StudyTables, comparison: Comparison, looks: Looks) -> Figure | None:
     """Forest plot: each arm's difference to the control with its interval, best arm on top."""
     arms = [row for row in comparison.rows() if row["difference"] is not None]
     if not arms:
@@ -59,7 +59,7 @@ def verdicts(study: Study, comparison: Comparison, looks: Looks) -> Figure | Non
     return figure
 
 
-def over_cost(study: Study, curves: pd.DataFrame, comparison: Comparison, looks: Looks) -> Figure | None:
+def over_cost(study: StudyTables, curves: pd.DataFrame, comparison: Comparison, looks: Looks) -> Figure | None:
     """Validation metric over cumulative calibrated device time, log axis; mean and interval by arm."""
     if curves.empty or not (curves["device_s"] > 0).all():
         return None
@@ -74,7 +74,7 @@ def over_cost(study: Study, curves: pd.DataFrame, comparison: Comparison, looks:
     return figure
 
 
-def over_epochs(study: Study, curves: pd.DataFrame, looks: Looks) -> Figure | None:
+def over_epochs(study: StudyTables, curves: pd.DataFrame, looks: Looks) -> Figure | None:
     """Validation metric over epochs; mean and interval by arm."""
     if curves.empty:
         return None
@@ -84,7 +84,7 @@ def over_epochs(study: Study, curves: pd.DataFrame, looks: Looks) -> Figure | No
     return figure
 
 
-def best_after(study: Study, curves: pd.DataFrame, looks: Looks) -> Figure | None:
+def best_after(study: StudyTables, curves: pd.DataFrame, looks: Looks) -> Figure | None:
     """Expected best validation value of t trials, by arm; one panel per searcher, on one scale."""
     searchers = list(dict.fromkeys(curves["searcher"]))
     if not searchers:
@@ -115,18 +115,18 @@ def best_after(study: Study, curves: pd.DataFrame, looks: Looks) -> Figure | Non
     return figure
 
 
-def sharing(found: Sharing) -> Figure | None:
+def sharing(shared: Sharing) -> Figure | None:
     """Three bars: epochs asked for, distinct among them, and trained by this study."""
-    if not found.asked:
+    if not shared.asked:
         return None
-    bars = [("asked for", found.asked), ("distinct", found.distinct), ("trained here", found.trained)]
-    texts = [f"{number:,}  ({number / found.asked:.0%})" for _, number in bars]
+    bars = [("asked for", shared.asked), ("distinct", shared.distinct), ("trained here", shared.trained)]
+    texts = [f"{number:,}  ({number / shared.asked:.0%})" for _, number in bars]
     figure = canvas(1.25)
     axes = _bars(figure, [name for name, _ in bars], [number for _, number in bars], texts, "#0072b2")
-    if found.earlier:
-        axes.barh([1], [found.earlier], left=[found.distinct - found.earlier], color="#8fc1e0", height=0.66)
+    if shared.earlier:
+        axes.barh([1], [shared.earlier], left=[shared.distinct - shared.earlier], color="#8fc1e0", height=0.66)
         axes.text(
-            found.distinct - found.earlier / 2,
+            shared.distinct - shared.earlier / 2,
             1,
             "from earlier studies",
             ha="center",
@@ -136,7 +136,7 @@ def sharing(found: Sharing) -> Figure | None:
     return figure
 
 
-def ledger(study: Study, closing: Closing | None) -> Figure | None:
+def ledger(study: StudyTables, closing: Closing | None) -> Figure | None:
     """Allocated device time by category; the last bar is what no category holds."""
     if closing is None:
         return None
@@ -163,7 +163,7 @@ def _verdict_text(arm: dict[str, Any], decimals: int) -> str:
     return "  ".join(part for part in (numbers, span, arm["verdict"]) if part)
 
 
-def _curves(study: Study, curves: pd.DataFrame, looks: Looks, *, log: bool) -> Figure:
+def _curves(study: StudyTables, curves: pd.DataFrame, looks: Looks, *, log: bool) -> Figure:
     arms = [arm for arm in looks if (curves["arm"] == arm).any()]
     figure = canvas(3.3)
     axes = plot_area(figure, 0.6, text_width(arms) + 0.45, 0.12, 0.48)
@@ -220,7 +220,7 @@ def _log_ticks(axes: Axes, low: float, high: float) -> None:
     axes.xaxis.set_minor_locator(NullLocator())
 
 
-def _metric(study: Study) -> str:
+def _metric(study: StudyTables) -> str:
     return study.lock.metric.replace("_", " ")
 
 

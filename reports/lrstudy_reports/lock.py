@@ -12,7 +12,7 @@ TARGET_OF_CONTROL = 0.98
 
 
 @dataclass(frozen=True)
-class Price:
+class HourlyPrice:
     """Money per device-hour."""
 
     device_hour: float
@@ -47,7 +47,7 @@ class Lock:
     confirm_seeds: int | None = None
     device_kind: str = ""
     unit: str = "device-hours"
-    price: Price | None = None
+    price: HourlyPrice | None = None
     target: float | None = None
     target_of_control: float = TARGET_OF_CONTROL
     data: Mapping[str, Any] = field(default_factory=dict)
@@ -116,7 +116,7 @@ def parse_lock(raw: Mapping[str, Any], name: str) -> Lock:
         confirm_seeds=confirm.get("seeds"),
         device_kind=str(raw.get("device_kind") or ""),
         unit=str(raw.get("unit") or "device-hours"),
-        price=Price(float(price["device_hour"]), str(price.get("currency") or ""))
+        price=HourlyPrice(float(price["device_hour"]), str(price.get("currency") or ""))
         if price.get("device_hour") is not None
         else None,
         target=value,

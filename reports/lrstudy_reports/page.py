@@ -50,7 +50,7 @@ class Drawing:
 
 
 @dataclass(frozen=True)
-class Section:
+class PageSection:
     """A part of the page. `bullets` come before `notes`, which stand under the tables in small type."""
 
     id: str
@@ -71,7 +71,7 @@ class Page:
     status: str
     complete: bool
     facts: Sequence[tuple[str, str]] = ()
-    sections: Sequence[Section] = field(default_factory=tuple)
+    sections: Sequence[PageSection] = field(default_factory=tuple)
 
 
 def render(page: Page) -> Mapping[str, str]:

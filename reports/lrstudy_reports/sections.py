@@ -11,61 +11,61 @@ from lrstudy_reports.analysis import Analysis
 from lrstudy_reports.classes import classes
 from lrstudy_reports.comparison import configuration_of
 from lrstudy_reports.curves import FRACTIONS
-from lrstudy_reports.page import Cell, Page, Section, Table
-from lrstudy_reports.tables import Study
+from lrstudy_reports.page import Cell, Page, PageSection, Table
+from lrstudy_reports.tables import StudyTables
 from lrstudy_reports.wording import answer, caveats, limits, metric_name, protocol, ratio, status
 
 
-def compose(found: Analysis) -> Page:
-    """The page of `found`; sections without content are left out."""
-    study = found.study
+def compose(analysis: Analysis) -> Page:
+    """The page of `analysis`; sections without content are left out."""
+    study = analysis.study
     sections = [
-        _verdicts(found),
-        _curves(found),
-        _policies(found),
-        _tuning(found),
-        classes(found),
-        trouble(found),
-        what_was_shared(found),
-        ledger(found),
-        Section(
+        _verdicts(analysis),
+        _curves(analysis),
+        _policies(analysis),
+        _tuning(analysis),
+        classes(analysis),
+        trouble(analysis),
+        what_was_shared(analysis),
+        ledger(analysis),
+        PageSection(
             "protocol",
             "Protocol and limits",
-            bullets=[*protocol(study, found.comparison), *limits(study, found.comparison)],
+            bullets=[*protocol(study, analysis.comparison), *limits(study, analysis.comparison)],
         ),
-        provenance(found),
+        provenance(analysis),
     ]
     return Page(
         title=study.lock.name,
-        answer=answer(study, found.comparison),
+        answer=answer(study, analysis.comparison),
         status=status(study),
         complete=study.lock.complete,
-        facts=_facts(found),
+        facts=_facts(analysis),
         sections=[part for part in sections if part.tables or part.drawings or part.bullets or part.text],
     )
 
 
-def _facts(found: Analysis) -> list[tuple[str, str]]:
-    lock, shared = found.study.lock, found.sharing
-    facts = [("Arms", f"{len(found.study.arms)}")]
+def _facts(analysis: Analysis) -> list[tuple[str, str]]:
+    lock, shared = analysis.study.lock, analysis.sharing
+    facts = [("Arms", f"{len(analysis.study.arms)}")]
     if lock.budget_epochs is not None:
         facts.append(("Budget of a training", formats.count(lock.budget_epochs, "epoch")))
     if lock.confirm_seeds:
         facts.append(("Confirm seeds per arm", f"{lock.confirm_seeds}"))
     if shared.asked:
         facts.append(("Epochs trained, of those asked for", f"{shared.trained:,} of {shared.asked:,}"))
-    if found.closing:
-        facts.append(("Device time allocated", formats.one_time(lock.unit, found.closing.allocated_s)))
+    if analysis.closing:
+        facts.append(("Device time allocated", formats.one_time(lock.unit, analysis.closing.allocated_s)))
         if lock.price is not None:
-            money = found.closing.allocated_s / 3600 * lock.price.device_hour
+            money = analysis.closing.allocated_s / 3600 * lock.price.device_hour
             facts.append(("At its price", f"{formats.significant(money)} {lock.price.currency}"))
     return facts
 
 
-def _verdicts(found: Analysis) -> Section:
-    study, rows = found.study, found.comparison.rows()
+def _verdicts(analysis: Analysis) -> PageSection:
+    study, rows = analysis.study, analysis.comparison.rows()
     if not rows:
-        return Section("verdicts", "Verdicts", text=["The study has no arms yet."])
+        return PageSection("verdicts", "Verdicts", text=["The study has no arms yet."])
     lock, metric = study.lock, metric_name(study)
     decimals = formats.decimals_for(formats.half_width(row["test_low"], row["test_high"]) for row in rows)
     training = formats.time_unit(lock.unit, [row["training_device_s"] for row in rows])
@@ -76,7 +76,7 @@ def _verdicts(found: Analysis) -> Section:
         span = formats.interval(row["difference_low"], row["difference_high"], decimals, sign=True)
         cells.append(
             [
-                found.arm(row["arm"], row["policy"] if row["policy"] != row["arm"] else ""),
+                analysis.arm(row["arm"], row["policy"] if row["policy"] != row["arm"] else ""),
                 Cell(formats.MISSING if row["rank"] is None else f"{row['rank']:.0f}"),
                 Cell(_searched(study, row), "" if row["configuration_source"] == "confirmed" else "so far"),
                 Cell(formats.fixed(row["test_metric"], decimals), test),
@@ -102,31 +102,31 @@ def _verdicts(found: Analysis) -> Section:
     ]
     caption = f"Arms by mean test {metric}; 95% intervals in brackets; costs calibrated"
     table = Table(caption, columns, cells, frozenset({1, 3, 4, 5, 7, 8, 9}))
-    return Section(
+    return PageSection(
         "verdicts",
         "Verdicts",
         tables=[table],
         notes=[*caveats(study), *_quotients(study, rows)],
-        drawings=found.drawn("verdicts"),
+        drawings=analysis.drawn("verdicts"),
     )
 
 
-def _curves(found: Analysis) -> Section:
-    return Section(
+def _curves(analysis: Analysis) -> PageSection:
+    return PageSection(
         "curves",
         "Along the way",
-        drawings=found.drawn("over_cost", "over_epochs"),
-        tables=_readings(found),
+        drawings=analysis.drawn("over_cost", "over_epochs"),
+        tables=_readings(analysis),
     )
 
 
-def _readings(found: Analysis) -> list[Table]:
+def _readings(analysis: Analysis) -> list[Table]:
     """Metric at shares of the common cost, area, device time to the target."""
     known = ("metric_at_100", "common_device_s")
-    rows = [row for row in found.comparison.rows() if all(row[name] is not None for name in known)]
+    rows = [row for row in analysis.comparison.rows() if all(row[name] is not None for name in known)]
     if not rows:
         return []
-    unit = formats.time_unit(found.study.lock.unit, [rows[0]["common_device_s"]])
+    unit = formats.time_unit(analysis.study.lock.unit, [rows[0]["common_device_s"]])
     names = [f"metric_at_{round(100 * part)}" for part in FRACTIONS]
     budgets = [f"at {part:.0%} ({unit(part * rows[0]['common_device_s'])})" for part in FRACTIONS]
     cells = []
@@ -134,65 +134,65 @@ def _readings(found: Analysis) -> list[Table]:
         reached = f"reached by {row['target_reached']} of {row['target_trials']}"
         cells.append(
             [
-                found.arm(row["arm"]),
+                analysis.arm(row["arm"]),
                 *(Cell(formats.fixed(row[name], 3)) for name in names),
                 Cell(formats.fixed(row["area_over_log_cost"], 3)),
                 Cell(unit(row["target_device_s"]), reached if row["target_trials"] else ""),
             ]
         )
-    target = found.comparison.target
+    target = analysis.comparison.target
     columns = ["Arm", *budgets, "Mean over log cost", f"{unit.label} to {target:.4g}"]
-    metric = metric_name(found.study)
+    metric = metric_name(analysis.study)
     caption = f"Validation {metric} last observed at shares of the cheapest training ({unit.label})"
     return [Table(caption, columns, cells, frozenset(range(1, len(columns))))]
 
 
-def _policies(found: Analysis) -> Section:
+def _policies(analysis: Analysis) -> PageSection:
     cells = []
-    for row in found.comparison.rows():
+    for row in analysis.comparison.rows():
         values = configuration_of(row["configuration"])
         if values:
             source = str(row["configuration_source"])
-            cells.append([found.arm(row["arm"]), Cell(formats.configuration(values)), Cell(source)])
+            cells.append([analysis.arm(row["arm"]), Cell(formats.configuration(values)), Cell(source)])
     tables = [Table("Best configuration of each arm", ["Arm", "Configuration", "Source"], cells)] if cells else []
-    return Section("policies", "Policies as applied", tables=tables, drawings=found.drawn("traces"))
+    return PageSection("policies", "Policies as applied", tables=tables, drawings=analysis.drawn("traces"))
 
 
-def _tuning(found: Analysis) -> Section:
-    table, searchers = found.searchers, found.study.searchers()
+def _tuning(analysis: Analysis) -> PageSection:
+    table, searchers = analysis.searchers, analysis.study.searchers()
     tables = []
     if len(searchers) > 1 and len(table):
-        sign = found.study.lock.sign
-        unit = formats.time_unit(found.study.lock.unit, table["device_s"])
+        sign = analysis.study.lock.sign
+        unit = formats.time_unit(analysis.study.lock.unit, table["device_s"])
         cells = []
-        for arm in found.study.arms:
+        for arm in analysis.study.arms:
             mine = table[table["arm"] == arm]
             quality = (sign * mine["best"]).dropna()
             best = mine.loc[quality[quality == quality.max()].index, "searcher"].tolist()
-            line = [found.arm(arm)]
+            line = [analysis.arm(arm)]
             for row in mine.to_dict("records"):
                 spent = f"{row['configurations']:.0f} trials, {unit(row['device_s'])}"
                 line.append(Cell(formats.fixed(row["best"], 4), spent))
             cells.append([*line, Cell("tie" if len(best) > 1 else formats.listed(best) or formats.MISSING)])
-        caption = f"Best validation {metric_name(found.study)} by searcher; {unit.label} of its trials, stand-alone"
+        caption = f"Best validation {metric_name(analysis.study)} by searcher; {unit.label} of its trials, stand-alone"
         numeric = frozenset(range(1, len(searchers) + 1))
         tables.append(Table(caption, ["Arm", *searchers, "Better"], cells, numeric))
     note = "Each searcher ran once per arm: this table describes, it does not test." if tables else ""
-    return Section(
+    return PageSection(
         "tuning",
         "Tuning" if len(searchers) < 2 else "Tuning and searchers",
         tables=tables,
-        drawings=found.drawn("best_after"),
+        drawings=analysis.drawn("best_after"),
         notes=[note] if note else [],
     )
 
 
-def _searched(study: Study, row: Mapping[str, Any]) -> str:
+def _searched(study: StudyTables, row: Mapping[str, Any]) -> str:
     values = configuration_of(row["configuration"])
     return formats.configuration(values, study.lock.parameters.get(row["arm"], ()))
 
 
-def _quotients(study: Study, rows: list[dict[str, Any]]) -> list[str]:
+def _quotients(study: StudyTables, rows: list[dict[str, Any]]) -> list[str]:
     known = [row for row in rows if row["metric_per_device_hour"] is not None]
     if not known:
         return []

@@ -83,11 +83,11 @@ def settings() -> Any:
 def looks(arms: Sequence[str], control: str | None) -> dict[str, Look]:
     """A colour and line style for every arm, by the study's order of arms."""
     others = [arm for arm in arms if arm != control]
-    found = {
+    look_of = {
         arm: Look(_PALETTE[k % len(_PALETTE)], _DASHES[k // len(_PALETTE) % len(_DASHES)])
         for k, arm in enumerate(others)
     }
-    return found | ({control: Look(_CONTROL, "-")} if control is not None else {})
+    return look_of | ({control: Look(_CONTROL, "-")} if control is not None else {})
 
 
 def canvas(height: float, width: float = WIDTH) -> Figure:

@@ -84,7 +84,7 @@ _CALIBRATION = {
 
 
 @dataclass(frozen=True, eq=False)
-class Study:
+class StudyTables:
     """A study's tables as they were when read. Nobody modifies the frames.
 
     `arms` lists the arms in the lock's order, then arms that only the trials know. `missing` names the
@@ -137,7 +137,7 @@ class Study:
         return str(known.iloc[0]) if len(known) else arm
 
 
-def load(folder: Path) -> Study:
+def load(folder: Path) -> StudyTables:
     """Read the study in `folder`. Raises ValueError if there is none, or if a table cannot be read."""
     if not (folder / "study.lock.json").exists() and not (folder / "trials.parquet").exists():
         raise ValueError(f"no study in {folder}: it has neither study.lock.json nor trials.parquet")
@@ -148,7 +148,7 @@ def load(folder: Path) -> Study:
         raise ValueError(f"a report compares arms on one workload; more is not yet possible; got {workloads}")
     arms = dict.fromkeys([*lock.arms, *trials["arm"].dropna().tolist()])
     names = ("trials", "epochs", "settings", "ledger")
-    return Study(
+    return StudyTables(
         folder=folder,
         lock=lock,
         trials=trials,
@@ -197,14 +197,14 @@ def learning_rates(folder: Path, digests: Iterable[str]) -> dict[str, FloatArray
     path, wanted = folder / "settings.parquet", pa.array(sorted(set(digests)), pa.string())
     if not path.exists() or not len(wanted):
         return {}
-    found: dict[str, FloatArray] = {}
+    rates_of: dict[str, FloatArray] = {}
     with pq.ParquetFile(path) as file:
         for batch in file.iter_batches(batch_size=2048, columns=["settings", "sections", "lr"]):
             chosen = batch.filter(pc.is_in(batch.column("settings"), value_set=wanted))
             for row in chosen.to_pylist():
                 rates = np.array(row["lr"], dtype=np.float64)
-                found[row["settings"]] = rates.reshape(-1, max(int(row["sections"] or 1), 1))
-    return found
+                rates_of[row["settings"]] = rates.reshape(-1, max(int(row["sections"] or 1), 1))
+    return rates_of
 
 
 def test_metrics(folder: Path, names: Sequence[str]) -> pd.DataFrame:
@@ -223,18 +223,18 @@ def predictions(folder: Path, trial_ids: Iterable[str]) -> dict[str, dict[str, A
     if not path.exists():
         return {}
     table = _parquet(path, ["trial_id", "label", "labels", "scores"])
-    found: dict[str, dict[str, Any]] = {}
+    of_trial: dict[str, dict[str, Any]] = {}
     for trial_id in trial_ids:
         rows = table.filter(pc.equal(table.column("trial_id"), trial_id))
         if not rows.num_rows or not {"label", "scores"} <= set(table.column_names):
             continue
         several = "labels" in table.column_names and rows.column("labels").null_count == 0
-        found[trial_id] = {
+        of_trial[trial_id] = {
             "scores": _matrix(rows.column("scores")),
             "label": None if several else rows.column("label").to_numpy(),
             "labels": _matrix(rows.column("labels")) if several else None,
         }
-    return found
+    return of_trial
 
 
 def _matrix(column: pa.ChunkedArray) -> NDArray[Any]:

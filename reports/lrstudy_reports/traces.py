@@ -15,14 +15,14 @@ from matplotlib.ticker import FixedLocator, MaxNLocator
 from lrstudy_reports.comparison import Comparison
 from lrstudy_reports.statistics import FloatArray
 from lrstudy_reports.style import SOFT, WIDTH, Look, canvas, plot_area
-from lrstudy_reports.tables import Study, learning_rates
+from lrstudy_reports.tables import StudyTables, learning_rates
 
 MAX_POINTS = 400  # of a drawn line; beyond that, the extremes of each piece
 MAX_ARMS = 24
 
 
 @dataclass(frozen=True)
-class Trace:
+class AppliedRates:
     """One training: `clock` in epochs by update, `lr` of shape (updates, sections), batch size by epoch."""
 
     arm: str
@@ -31,7 +31,7 @@ class Trace:
     batch: FloatArray
 
 
-def read_traces(study: Study, comparison: Comparison) -> list[Trace]:
+def applied_rates(study: StudyTables, comparison: Comparison) -> list[AppliedRates]:
     """The trace of each arm's first completed confirm trial, where settings.parquet holds all its epochs."""
     first = {curve.arm: curve.trial_id for curve in reversed(comparison.curves) if curve.status == "completed"}
     epochs = comparison.calibration.epochs
@@ -48,11 +48,11 @@ def read_traces(study: Study, comparison: Comparison) -> list[Trace]:
             continue
         clock = np.concatenate([k + np.arange(len(part)) / len(part) for k, part in enumerate(parts)])
         batch = rows["batch_size"].to_numpy(dtype=np.float64)
-        traces.append(Trace(arm, clock, np.concatenate(parts), batch))
+        traces.append(AppliedRates(arm, clock, np.concatenate(parts), batch))
     return traces[:MAX_ARMS]
 
 
-def draw(traces: list[Trace], looks: Mapping[str, Look]) -> Figure | None:
+def draw(traces: list[AppliedRates], looks: Mapping[str, Look]) -> Figure | None:
     """One panel per arm: head section strong, other sections light, batch size beneath."""
     if not traces:
         return None
@@ -61,14 +61,14 @@ def draw(traces: list[Trace], looks: Mapping[str, Look]) -> Figure | None:
     high, gap, left = 1.95, 0.5, 0.55
     figure = canvas(rows * high + 0.25)
     each = (WIDTH - left - 0.1 - gap * (columns - 1)) / columns
-    for k, trace in enumerate(traces):
+    for k, applied in enumerate(traces):
         row, column = divmod(k, columns)
         start, top = left + column * (each + gap), row * high + 0.22
         right, below = WIDTH - start - each, (rows - 1 - row) * high + 0.25
         upper = plot_area(figure, start, right, top, below + 0.85)
         lower = plot_area(figure, start, right, top + 0.97, below + 0.33)
-        _rates(upper, trace, looks[trace.arm])
-        _batches(lower, trace, looks[trace.arm], last=k + columns >= len(traces))
+        _rates(upper, applied, looks[applied.arm])
+        _batches(lower, applied, looks[applied.arm], last=k + columns >= len(traces))
     return figure
 
 
@@ -84,13 +84,13 @@ def decimated(x: FloatArray, y: FloatArray, points: int = MAX_POINTS) -> tuple[F
     return x[index], y[index]
 
 
-def _rates(axes: Axes, trace: Trace, look: Look) -> None:
-    for section in range(trace.lr.shape[1]):
-        head = section == trace.lr.shape[1] - 1
-        x, y = decimated(trace.clock, trace.lr[:, section])
+def _rates(axes: Axes, applied: AppliedRates, look: Look) -> None:
+    for section in range(applied.lr.shape[1]):
+        head = section == applied.lr.shape[1] - 1
+        x, y = decimated(applied.clock, applied.lr[:, section])
         axes.plot(x, y, color=look.colour, lw=1.4 if head else 0.9, alpha=1.0 if head else 0.45)
-    top = float(trace.lr.max())
-    axes.set(xlim=(0, len(trace.batch)), ylim=(0, top * 1.08 or 1.0), title=trace.arm)
+    top = float(applied.lr.max())
+    axes.set(xlim=(0, len(applied.batch)), ylim=(0, top * 1.08 or 1.0), title=applied.arm)
     axes.yaxis.set_major_locator(FixedLocator([0, top]))
     axes.set_yticklabels(["0", f"{top:.3g}"])
     axes.title.set_color(look.colour)
@@ -99,11 +99,11 @@ def _rates(axes: Axes, trace: Trace, look: Look) -> None:
         axes.set_ylabel("LR", labelpad=1)
 
 
-def _batches(axes: Axes, trace: Trace, look: Look, *, last: bool) -> None:
-    epochs = np.arange(len(trace.batch) + 1)
-    axes.stairs(trace.batch, epochs, color=look.colour, lw=1.2, baseline=0, fill=True, alpha=0.25)
-    levels = sorted({float(trace.batch[0]), float(trace.batch.max())})
-    axes.set(xlim=(0, len(trace.batch)), ylim=(0, levels[-1] * 1.25))
+def _batches(axes: Axes, applied: AppliedRates, look: Look, *, last: bool) -> None:
+    epochs = np.arange(len(applied.batch) + 1)
+    axes.stairs(applied.batch, epochs, color=look.colour, lw=1.2, baseline=0, fill=True, alpha=0.25)
+    levels = sorted({float(applied.batch[0]), float(applied.batch.max())})
+    axes.set(xlim=(0, len(applied.batch)), ylim=(0, levels[-1] * 1.25))
     axes.yaxis.set_major_locator(FixedLocator(levels if levels[-1] > 1.7 * levels[0] else levels[-1:]))
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.set_xlabel("epochs" if last else "", labelpad=1)

@@ -10,12 +10,12 @@ import pandas as pd
 
 from lrstudy_reports.schemas import BEST_AFTER, SEARCHERS
 from lrstudy_reports.statistics import expected_best
-from lrstudy_reports.tables import ENDED, Study
+from lrstudy_reports.tables import ENDED, StudyTables
 
 MAX_POINTS = 64  # of a best-after-t curve; more trials than that are thinned evenly in log t
 
 
-def configurations(study: Study, searcher: str) -> pd.DataFrame:
+def configurations(study: StudyTables, searcher: str) -> pd.DataFrame:
     """One row per configuration that `searcher` saw to its end: arm, index, configuration, value, device_s.
 
     `value` is the validation metric that the study selects by, averaged over the tuning seeds; NaN where a
@@ -30,48 +30,48 @@ def configurations(study: Study, searcher: str) -> pd.DataFrame:
         completed=trials["status"] == "completed",
     )
     grouped = trials.groupby(["arm", "phase", "index"])
-    found = grouped.agg(
+    tuned = grouped.agg(
         configuration=("configuration", "first"),
         ended=("ended", "all"),
         completed=("completed", "all"),
         device_s=("standalone_device_s", "sum"),
     )
-    found["value"] = grouped["value"].mean().where(grouped["value"].count() == grouped.size())
-    return found[found["ended"]].drop(columns="ended").reset_index()
+    tuned["value"] = grouped["value"].mean().where(grouped["value"].count() == grouped.size())
+    return tuned[tuned["ended"]].drop(columns="ended").reset_index()
 
 
-def best_configurations(study: Study) -> dict[str, tuple[str, float]]:
+def best_configurations(study: StudyTables) -> dict[str, tuple[str, float]]:
     """By arm, the configuration with the best completed tuning value of the first searcher, and the value."""
     searchers = study.searchers()
     if not searchers:
         return {}
-    found = configurations(study, searchers[0])
-    found = found[found["completed"]].dropna(subset=["value", "configuration"])
+    tuned = configurations(study, searchers[0])
+    tuned = tuned[tuned["completed"]].dropna(subset=["value", "configuration"])
     best: dict[str, tuple[str, float]] = {}
-    for arm, rows in found.groupby("arm"):
+    for arm, rows in tuned.groupby("arm"):
         k = int((study.lock.sign * rows["value"]).to_numpy().argmax())
         best[str(arm)] = (str(rows["configuration"].iloc[k]), float(rows["value"].iloc[k]))
     return best
 
 
-def all_configurations(study: Study) -> dict[str, pd.DataFrame]:
+def all_configurations(study: StudyTables) -> dict[str, pd.DataFrame]:
     """The configurations of every searcher, the one that ranks policies first."""
     return {name: configurations(study, name) for name in study.searchers()}
 
 
-def best_after(study: Study, tuned: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+def best_after(study: StudyTables, tuned: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """Expected best of t trials of `tuned`: columns searcher, arm, trials, expected_best.
 
     Over all subsets of the trials, so the order in which a searcher proposed them plays no part. A
     diverged or failed trial counts as the worst value that any tuning trial of the study reached.
     """
     parts = []
-    finite = [found["value"].dropna() for found in tuned.values()]
+    finite = [seen["value"].dropna() for seen in tuned.values()]
     values = pd.concat(finite) if finite else pd.Series(dtype="float64")
     worst = float(values.min() if study.lock.mode == "max" else values.max()) if len(values) else math.nan
-    for searcher, found in tuned.items():
+    for searcher, seen in tuned.items():
         for arm in study.arms:
-            column = found.loc[found["arm"] == arm, "value"]
+            column = seen.loc[seen["arm"] == arm, "value"]
             if not column.notna().any():
                 continue
             counts = _counts(len(column))
@@ -81,12 +81,12 @@ def best_after(study: Study, tuned: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=BEST_AFTER.names)
 
 
-def searcher_table(study: Study, tuned: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+def searcher_table(study: StudyTables, tuned: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """What each searcher found in each arm: trials, diverged or failed ones, best value, device-seconds."""
     rows = []
-    for searcher, found in tuned.items():
+    for searcher, seen in tuned.items():
         for arm in study.arms:
-            mine = found[found["arm"] == arm]
+            mine = seen[seen["arm"] == arm]
             finite = (study.lock.sign * mine["value"]).dropna()
             rows.append(
                 {

@@ -9,7 +9,7 @@ import pandas as pd
 
 from lrstudy_reports.lock import Lock
 from lrstudy_reports.statistics import ALPHA, Interval, Paired, mean_interval, paired_t, verdict
-from lrstudy_reports.tables import ENDED, Study
+from lrstudy_reports.tables import ENDED, StudyTables
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Outcome:
         return ", ".join(parts) or None
 
 
-def outcomes(study: Study) -> dict[str, Outcome]:
+def outcomes(study: StudyTables) -> dict[str, Outcome]:
     """The outcome of every arm, also of those without confirm trials."""
     confirm = study.confirming
     counts = confirm.groupby("arm").size()
@@ -79,14 +79,14 @@ def judge(lock: Lock, arm: Outcome, control: Outcome | None, pair: Paired, p_hol
         return "undecided", _joined("one pair of seeds gives no interval", shortfall)
     if not pair.difference.sd > 0:
         return "undecided", _joined("all differences are equal: no spread to test against", shortfall)
-    found = verdict(pair.difference, p_holm, lock.sign, lock.margin)
+    judged = verdict(pair.difference, p_holm, lock.sign, lock.margin)
     unsafe = {"better", "equivalent"} if arm.diverged else set()
     unsafe |= {"worse", "equivalent"} if control.diverged else set()
-    if found in unsafe:
-        return "undecided", _joined(shortfall, f"'{found}' withheld: the seeds left may not speak for all")
-    if found == "equivalent" and p_holm < ALPHA:
-        return found, _joined("a real difference, but within the margin", shortfall)
-    return found, shortfall or None
+    if judged in unsafe:
+        return "undecided", _joined(shortfall, f"'{judged}' withheld: the seeds left may not speak for all")
+    if judged == "equivalent" and p_holm < ALPHA:
+        return judged, _joined("a real difference, but within the margin", shortfall)
+    return judged, shortfall or None
 
 
 def _outcome(trials: pd.DataFrame, expected: int, complete: bool) -> Outcome:

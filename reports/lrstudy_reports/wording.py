@@ -8,7 +8,7 @@ from typing import Any
 from lrstudy_reports import formats
 from lrstudy_reports.calibration import Calibration
 from lrstudy_reports.comparison import Comparison
-from lrstudy_reports.tables import ENDED, Study
+from lrstudy_reports.tables import ENDED, StudyTables
 
 Row = dict[str, Any]
 
@@ -50,12 +50,12 @@ FIGURES = {
 }
 
 
-def metric_name(study: Study) -> str:
+def metric_name(study: StudyTables) -> str:
     """The metric as words."""
     return study.lock.metric.replace("_", " ")
 
 
-def status(study: Study) -> str:
+def status(study: StudyTables) -> str:
     """'complete, 105 trials', or 'running, 31 of 105 trials'."""
     ended = int(study.trials["status"].isin(ENDED).sum())
     if study.lock.complete:
@@ -64,7 +64,7 @@ def status(study: Study) -> str:
     return f"running, {ended:,} of {formats.count(planned, 'trial')}" if planned else "running, no trials yet"
 
 
-def answer(study: Study, comparison: Comparison) -> str:
+def answer(study: StudyTables, comparison: Comparison) -> str:
     """What the study says, in one to three sentences; never more than its verdicts hold."""
     rows = [row for row in comparison.rows() if row["test_metric"] is not None]
     if not rows:
@@ -88,7 +88,7 @@ def answer(study: Study, comparison: Comparison) -> str:
     return " ".join([*parts, *_lost_seeds(comparison)])
 
 
-def caveats(study: Study) -> list[str]:
+def caveats(study: StudyTables) -> list[str]:
     """What must be said of policies, those of several arms once."""
     arms: dict[str, list[str]] = {}
     for arm in study.arms:
@@ -111,10 +111,10 @@ def _of_calibration(calibration: Calibration) -> str:
     )
 
 
-def limits(study: Study, comparison: Comparison) -> list[str]:
+def limits(study: StudyTables, comparison: Comparison) -> list[str]:
     """What the numbers do not say."""
     lock = study.lock
-    found = [
+    sentences = [
         "The intervals cover the spread over seeds (initial weights, order, augmentation) of the tuned "
         "configurations. Tuning itself was done once: another run of it could choose others.",
         "Intervals are 95% each, not jointly; the verdict uses p-values adjusted by Holm over all "
@@ -122,51 +122,51 @@ def limits(study: Study, comparison: Comparison) -> list[str]:
         _of_calibration(comparison.calibration),
     ]
     if lock.budget_epochs is not None:
-        found.append(
+        sentences.append(
             f"One budget was studied: {formats.count(lock.budget_epochs, 'epoch')}. Schedules know their "
             "end, so nothing here ranks policies at another budget."
         )
     error = _test_error(study, comparison)
     if error:
-        found.append(error)
+        sentences.append(error)
     if lock.select == "best":
-        found.append("Values are of the best epoch on validation, which favours noisy curves.")
+        sentences.append("Values are of the best epoch on validation, which favours noisy curves.")
     if not comparison.final:
-        found.append("The study is unfinished; every number can still change.")
-    return found
+        sentences.append("The study is unfinished; every number can still change.")
+    return sentences
 
 
-def protocol(study: Study, comparison: Comparison) -> list[str]:
+def protocol(study: StudyTables, comparison: Comparison) -> list[str]:
     """How the numbers came about."""
     lock, searchers = study.lock, study.searchers()
-    found = []
+    sentences = []
     if lock.trials_per_arm is not None:
         cohort = f", {lock.cohort} of them the cohort that all arms share" if lock.cohort else ""
-        found.append(
+        sentences.append(
             f"Tuned on validation: {formats.count(lock.trials_per_arm, 'configuration')} per arm"
             f"{' and searcher' if len(searchers) > 1 else ''}{cohort}; "
             f"searched by {formats.listed(list(searchers)) or 'nobody'}; "
             f"tuning seeds {formats.value(list(lock.seeds))}."
         )
     if len(searchers) > 1:
-        found.append(f"The confirmed configurations are those that {searchers[0]} found.")
+        sentences.append(f"The confirmed configurations are those that {searchers[0]} found.")
     seeds = lock.confirm_seeds
     if seeds:
-        found.append(
+        sentences.append(
             f"Confirmed with {formats.count(seeds, 'fresh seed')} per arm; arms are paired by seed. The test "
             "set was read once, by these trials."
         )
     if lock.margin is not None:
-        found.append(f"Equivalent means: the 95% interval of the difference lies within ±{lock.margin:g}.")
+        sentences.append(f"Equivalent means: the 95% interval of the difference lies within ±{lock.margin:g}.")
     if not math.isnan(comparison.target):
         how = "as the study set it" if lock.target is not None else f"{lock.target_of_control:g} of the control"
-        found.append(f"Target for device time: validation {metric_name(study)} {comparison.target:.4g} ({how}).")
-    found.extend(f"Deviation: {text}" for text in lock.deviations)
-    found.extend(f"Missing table: {name}.parquet; what it feeds is left out." for name in study.missing)
-    return found
+        sentences.append(f"Target for device time: validation {metric_name(study)} {comparison.target:.4g} ({how}).")
+    sentences.extend(f"Deviation: {text}" for text in lock.deviations)
+    sentences.extend(f"Missing table: {name}.parquet; what it feeds is left out." for name in study.missing)
+    return sentences
 
 
-def _reached(study: Study, row: Row) -> str:
+def _reached(study: StudyTables, row: Row) -> str:
     half = formats.half_width(row["test_low"], row["test_high"])
     decimals = formats.decimals_for([half])
     spread = f" ± {formats.fixed(half, decimals)}" if half is not None else ""
@@ -174,7 +174,7 @@ def _reached(study: Study, row: Row) -> str:
     return f"{row['arm']} reached {mean}{spread} test {metric_name(study)}"
 
 
-def _won(study: Study, better: list[Row]) -> str:
+def _won(study: StudyTables, better: list[Row]) -> str:
     first = better[0]
     decimals = formats.decimals_for([formats.half_width(first["difference_low"], first["difference_high"])])
     sign = 1 if first["difference"] > 0 else -1
@@ -189,7 +189,7 @@ def _won(study: Study, better: list[Row]) -> str:
     return text + (f"; {formats.listed(also)} did better than {study.lock.control} too." if also else ".")
 
 
-def _nobody_won(study: Study, comparison: Comparison, rows: list[Row], reference: Row) -> list[str]:
+def _nobody_won(study: StudyTables, comparison: Comparison, rows: list[Row], reference: Row) -> list[str]:
     others = [row for row in rows if row is not reference]
     control, seeds = study.lock.control, formats.count(reference["seeds"], "seed")
     worse = [row["arm"] for row in others if row["verdict"] == "worse"]
@@ -217,7 +217,7 @@ def _lost_seeds(comparison: Comparison) -> list[str]:
     return [f"Confirm trials diverged in {formats.listed(lost)}."] if lost else []
 
 
-def _test_error(study: Study, comparison: Comparison) -> str | None:
+def _test_error(study: StudyTables, comparison: Comparison) -> str | None:
     """The sampling error that a test set of this size leaves, for a share of correct ones."""
     size, best = study.lock.data.get("test"), comparison.arms["test_metric"].max()
     if study.lock.metric != "accuracy" or not isinstance(size, int) or size < 1 or not 0 < best < 1:
