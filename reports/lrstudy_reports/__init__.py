@@ -1,4 +1,4 @@
-"""lrstudy_reports: a study folder's Parquet tables in; statistics, figures and a page out.
+"""lrstudy_reports turns the Parquet tables of a study folder into statistics, figures and a page.
 
 Needs neither torch nor ray nor lrstudy. Importing this package is cheap; pandas, scipy and matplotlib
 are imported when a function is called.
@@ -15,9 +15,9 @@ __all__ = ["answer", "build", "summary"]
 def build(path: str | Path) -> Path:
     """Write `arms.parquet` and `report/` of the study folder `path`; return the path of `index.html`.
 
-    Works at any moment of a run: an unfinished study gives an interim report without verdicts. Every file
-    is replaced atomically, and the same tables give the same bytes. Raises ValueError if `path` holds no
-    study or a table cannot be read.
+    May be called at any time during a run: an unfinished study gives an interim report. Files are replaced
+    atomically, and the same tables always give the same bytes. Raises ValueError if `path` holds no study or
+    a table cannot be read.
     """
     from lrstudy_reports.building import build_report
 
@@ -36,7 +36,7 @@ def summary(path: str | Path) -> list[dict[str, Any]]:
 
 
 def answer(path: str | Path) -> str:
-    """The study's answer in one or two plain sentences; writes nothing."""
+    """The study's answer in a few plain sentences; writes nothing."""
     from lrstudy_reports.comparison import compare
     from lrstudy_reports.tables import load
     from lrstudy_reports.wording import answer as worded

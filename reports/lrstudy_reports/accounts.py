@@ -1,4 +1,4 @@
-"""The sections of the page that account for a study: what went wrong, was shared, was spent, and by what."""
+"""The sections of the page that give account: failed trials, shared epochs, the ledger, and provenance."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SHORT = 12  # hexadecimal digits of a lineage
 
 
 def trouble(analysis: Analysis) -> PageSection:
-    """Trials that diverged, failed or were interrupted."""
+    """The section on trials that diverged, failed or were interrupted."""
     trials = troubled(analysis.study)
     if trials.empty:
         text = "No trial diverged, failed or was interrupted." if len(analysis.study.trials) else ""
@@ -43,7 +43,7 @@ def trouble(analysis: Analysis) -> PageSection:
 
 
 def what_was_shared(analysis: Analysis) -> PageSection:
-    """Epochs asked for against epochs trained."""
+    """The section that compares the epochs asked for with those trained."""
     shared = analysis.sharing
     if not shared.asked:
         return PageSection("sharing", "What was shared")
@@ -68,7 +68,7 @@ def what_was_shared(analysis: Analysis) -> PageSection:
 
 
 def ledger(analysis: Analysis) -> PageSection:
-    """Allocated device time by category, with its closing sum."""
+    """The section on allocated device time by category, with the sum and what is missing from it."""
     closing = analysis.closing
     if closing is None:
         return PageSection("ledger", "Ledger")
@@ -96,7 +96,7 @@ def ledger(analysis: Analysis) -> PageSection:
 
 
 def provenance(analysis: Analysis) -> PageSection:
-    """Data, model, numerics, versions, and the lineages of the confirm trials."""
+    """The section on data, model, numerics and package versions, with the lineages of the confirm trials."""
     study, lock = analysis.study, analysis.study.lock
     groups = (
         ("Data", {name: fact for name, fact in lock.data.items() if name not in ("classes", "statistics")}),
@@ -118,7 +118,7 @@ def provenance(analysis: Analysis) -> PageSection:
 
 
 def troubled(study: StudyTables) -> pd.DataFrame:
-    """Trials that diverged, failed or were interrupted."""
+    """The trials that diverged, failed or were interrupted, with the columns of trouble.csv."""
     trials = study.trials[study.trials["status"].isin(["diverged", "failed", "interrupted"])]
     return trials[TROUBLE.names]
 

@@ -1,4 +1,4 @@
-"""What a page is made of: a study, its comparison, and the tables and figures made of them."""
+"""Everything that the page is composed from: a study, its comparison, and the tables and figures derived from them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lrstudy_reports.tables import StudyTables
 
 @dataclass(frozen=True)
 class Analysis:
-    """All that the sections of a page draw on; `ranked` is the test AUROC of each class and arm."""
+    """What the sections of the page draw on. `ranked` is the test AUROC by class (rows) and arm (columns)."""
 
     study: StudyTables
     comparison: Comparison
@@ -28,9 +28,9 @@ class Analysis:
     drawings: Mapping[str, Drawing]
 
     def drawn(self, *names: str) -> tuple[Drawing, ...]:
-        """Those of the figures `names` that there are."""
+        """The figures called `names`, leaving out those that the study has no data for."""
         return tuple(self.drawings[name] for name in names if name in self.drawings)
 
     def arm(self, name: str, sub: str = "") -> Cell:
-        """A cell with the arm's name and colour."""
+        """A table cell with the arm's name and colour."""
         return Cell(name, sub, colour=self.looks[name].colour)

@@ -1,4 +1,4 @@
-"""Building a report: analyse, draw, render, and replace every file atomically."""
+"""Builds a report: analyse the tables, draw the figures, render the page, and replace every file atomically."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from lrstudy_reports.wording import FIGURES
 def build_report(folder: Path) -> Path:
     """Write arms.parquet and report/ of the study in `folder`; return the path of index.html.
 
-    index.html holds everything and is replaced last. Files of an earlier report that this one does not
+    index.html is self-contained and is replaced last. Files of an earlier report that this one does not
     have are removed.
     """
     study = load(folder)
@@ -76,7 +76,7 @@ def arms_parquet(comparison: Comparison) -> bytes:
 
 
 def replace(path: Path, content: bytes) -> None:
-    """Write `content` to a new file and rename it to `path`: a reader sees the old file or the new one."""
+    """Replace `path` atomically: readers see either the old file or the new one, never part of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

@@ -1,6 +1,6 @@
-"""Calibrated cost of a training: what its updates take alone on the device, or, where that was not measured, in the median.
+"""Calibrated cost of a training: what its updates cost alone on the device, or else their median recorded cost.
 
-Every number is in allocated device-seconds: share x wall time.
+All costs are in allocated device-seconds, i.e. share x wall time.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from lrstudy_reports.tables import StudyTables, trainable_sections, update_kinds
 
 _KEY = ["kind", "batch_size", "sections", "device_kind"]
 ALONE = "alone"
-"""Source of what was measured alone on the device."""
+"""The `source` of costs that were measured alone on the device."""
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Device-seconds per update and per evaluation, and what each confirm epoch costs by them.
+    """The cost of updates, and of each epoch of the confirm trials at those costs.
 
-    `is_alone`: they were measured alone on the device, for all epochs. `updates` then has one row per kind of update.
-    Else it has one per kind of epoch, batch size, trainable sections and device kind, with medians over this study's own
-    trained epochs; recalled ones stand in only where no other are (`source`). A median is not moved by the first epochs of
-    a batch shape, but is by whatever shared the device for long. `epochs` are the epochs of the confirm trials with
-    `calibrated_s`.
+    `is_alone` says that all costs were measured alone on the device; `updates` then has one row per kind of update.
+    Otherwise it has one row per kind of epoch, batch size, trainable sections and device kind, with the median over the
+    epochs that this study trained, or over recalled ones where it trained none (column `source`). A few slow first
+    epochs do not move a median, but whatever shared the device for long does. `epochs` holds the epochs of the confirm
+    trials, with their cost as `calibrated_s`.
     """
 
     updates: pd.DataFrame
@@ -33,15 +33,19 @@ class Calibration:
 
 
 def calibrate(study: StudyTables) -> Calibration:
-    """Calibrated cost of the epochs of the confirm trials: updates x seconds per update, what begins an epoch, an evaluation.
+    """Price the epochs of the confirm trials: updates x seconds per update, plus an epoch and an evaluation.
 
-    Measured alone on the device if all of them are, because what was measured and what was recorded does not compare.
+    Costs measured alone on the device are used only if they are known for all of these epochs: measured and recorded
+    costs are not comparable.
     """
     return _alone(study) or _by_medians(study)
 
 
 def _alone(study: StudyTables) -> Calibration | None:
-    """By what was measured. What begins an epoch and an evaluation are the same for all kinds of update: their medians."""
+    """Price by measured costs; None if some are missing.
+
+    An epoch beyond its updates, and an evaluation, cost the same for all kinds of update: the median.
+    """
     prices, confirm = study.calibration, _confirm(study, study.epochs)
     kinds = confirm["settings"].map(update_kinds(study.folder))
     if not len(confirm) or not kinds.isin(prices["update_kind"]).all():
@@ -53,11 +57,11 @@ def _alone(study: StudyTables) -> Calibration | None:
 
 
 def _by_medians(study: StudyTables) -> Calibration:
-    """By the medians of recorded epochs.
+    """Price by the medians of recorded epochs.
 
-    Where a study ran on several device kinds, all epochs are priced on the kind that trained most, as far
-    as it has a median for them: an arm must not look cheap because it was given the faster device. An
-    epoch without updates (a features pass) costs what was recorded.
+    If a study ran on several kinds of device, epochs are priced on the kind that trained most of them, where
+    it has a median for them: no arm may look cheap because it happened to get the faster device. An epoch
+    without updates (a features pass) costs what was recorded.
     """
     epochs = _prepared(study)
     updates, evaluations = _update_medians(epochs), _evaluation_medians(epochs)
@@ -77,7 +81,7 @@ def _confirm(study: StudyTables, epochs: pd.DataFrame) -> pd.DataFrame:
 
 
 def _prepared(study: StudyTables) -> pd.DataFrame:
-    """The epochs with `sections`, device-seconds per update and per evaluation, and without gaps in keys."""
+    """The epochs with `sections`, `update_s` and `evaluate_s` added, and with no missing value in the grouping keys."""
     epochs = study.epochs.assign(kind=study.epochs["kind"].fillna("train"))
     partly = trainable_sections(study.folder)
     epochs["sections"] = epochs["settings"].map(partly).fillna("all") if partly else "all"
@@ -90,7 +94,7 @@ def _prepared(study: StudyTables) -> pd.DataFrame:
 
 
 def _update_medians(epochs: pd.DataFrame) -> pd.DataFrame:
-    """One row per key: median device-seconds per update, over how many epochs, trained or recalled ones."""
+    """Median device-seconds per update by key, with the number of epochs and whether these were trained or recalled."""
     timed = epochs.dropna(subset=["update_s"])
     parts = []
     for source, rows in (("trained", timed[~timed["recalled"]]), ("recalled", timed[timed["recalled"]])):
@@ -115,6 +119,6 @@ def _reference_kind(epochs: pd.DataFrame) -> str:
 
 
 def _looked_up(epochs: pd.DataFrame, updates: pd.DataFrame) -> pd.Series[float]:
-    """The median per update for each row of `epochs`; NaN where there is none."""
+    """The median cost of an update for each row of `epochs`; NaN where there is none."""
     rates = epochs[_KEY].merge(updates, on=_KEY, how="left")["device_s_per_update"]
     return rates.set_axis(epochs.index)

@@ -1,4 +1,4 @@
-"""Classes and further metrics: how many examples each class has, and how well each arm tells it from the rest."""
+"""Class counts, test AUROC by class and arm, and the report metrics."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _PARTS = ("train", "validation", "test")
 
 
 def auroc_by_class(scores: NDArray[np.float64], positive: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """The area under the ROC curve of each class, from scores and truth, both (examples, classes).
+    """Area under the ROC curve of each class, from scores and truth, both of shape (examples, classes).
 
-    The chance that an example of the class is scored above one that is not, ties counting half (Mann and Whitney).
-    NaN for a class that no example has, or that all have.
+    This is the probability that an example of the class scores higher than one that is not of it, ties counting
+    half (Mann and Whitney). NaN for a class that no example has, or that all have.
     """
     ranks = pd.DataFrame(scores).rank().to_numpy()
     positives = positive.sum(axis=0).astype(np.float64)
@@ -35,7 +35,7 @@ def auroc_by_class(scores: NDArray[np.float64], positive: NDArray[np.bool_]) -> 
 
 
 def by_class(study: StudyTables) -> pd.DataFrame:
-    """Mean test AUROC over an arm's confirm trials: one row per class, one column per arm; NaN where it is undefined."""
+    """Test AUROC by class (rows) and arm (columns), averaged over the arm's confirm trials; NaN where undefined."""
     names = class_names(study)
     columns: dict[str, NDArray[np.float64]] = {}
     trials = study.confirming[["trial_id", "arm"]].to_dict("records")
@@ -51,13 +51,13 @@ def by_class(study: StudyTables) -> pd.DataFrame:
 
 
 def class_names(study: StudyTables) -> list[str]:
-    """The names of the classes; none if the lock does not list them."""
+    """The names of the classes; an empty list if the lock does not have them."""
     names = study.lock.data.get("classes")
     return [str(name) for name in names] if isinstance(names, list) else []
 
 
 def classes(analysis: Analysis) -> PageSection:
-    """Examples by class and part, the ranking of each class on the test part, and the further metrics."""
+    """The section on classes (examples in each part, test AUROC by arm) and on the report metrics."""
     study = analysis.study
     tables = [table for table in (_further(analysis), _per_class(analysis)) if table is not None]
     notes = []
@@ -82,7 +82,7 @@ def _of_trial(rows: Mapping[str, Any]) -> NDArray[np.float64]:
 
 
 def _shown(study: StudyTables) -> list[int]:
-    """The classes that a table has room for, the largest ones, in their order."""
+    """Indices of the classes to be shown: all, or the largest if they are too many; ascending."""
     counts = _counts(study, "train")
     number = len(class_names(study))
     if number <= MOST_CLASSES:
@@ -98,7 +98,7 @@ def _counts(study: StudyTables, part: str) -> Sequence[int]:
 
 
 def _per_class(analysis: Analysis) -> Table | None:
-    """A row per class: its examples, and beside them how well each arm ranks it."""
+    """One row per class: its examples in each part, and its test AUROC under each arm."""
     study, names = analysis.study, class_names(analysis.study)
     counts = {part: _counts(study, part) for part in _PARTS}
     if not all(counts.values()):
@@ -119,7 +119,7 @@ def _per_class(analysis: Analysis) -> Table | None:
 
 
 def _further(analysis: Analysis) -> Table | None:
-    """The report metrics on the test part."""
+    """The report metrics on the test part, by arm."""
     study = analysis.study
     wanted = [name for name in study.lock.report_metrics if name != study.lock.metric]
     frame = test_metrics(study.folder, wanted)

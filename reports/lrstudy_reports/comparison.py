@@ -30,11 +30,11 @@ from lrstudy_reports.verdicts import Outcome, judge, outcomes, paired
 
 @dataclass(frozen=True)
 class Comparison:
-    """All arms compared. `arms` has the columns of arms.parquet, best first; `comparisons` counts Holm's family.
+    """The arms, compared. `arms` has the columns of arms.parquet, best first.
 
-    `common` are the costs between which every completed confirm trial was observed; `detectable` the
-    smallest true difference the study could have detected, from the pooled spread of the differences.
-    `final` says that every confirm trial asked for has ended.
+    `common` is the range of cost over which every completed confirm trial was observed. `comparisons` is the
+    number of tests that Holm corrects for. `detectable` is the smallest true difference that the study could
+    have detected, given the pooled spread of the differences. `final` says that all confirm trials have ended.
     """
 
     arms: pd.DataFrame
@@ -47,7 +47,7 @@ class Comparison:
     final: bool
 
     def rows(self) -> list[dict[str, Any]]:
-        """The arms as plain dicts; a missing value is None."""
+        """The arms as dicts, with None for missing values."""
         return [
             {str(key): None if _missing(value) else value for key, value in row.items()}
             for row in self.arms.to_dict("records")
@@ -55,7 +55,7 @@ class Comparison:
 
 
 def compare(study: StudyTables) -> Comparison:
-    """Compare the arms of `study` by its protocol: paired by seed with the control, Holm over all arms."""
+    """Compare each arm with the control, paired by seed, and adjust the p-values over all arms by Holm."""
     lock = study.lock
     calibration = calibrate(study)
     curves = trial_curves(study, calibration)
@@ -86,7 +86,7 @@ def compare(study: StudyTables) -> Comparison:
 
 
 def _tests(study: StudyTables, outcome_of: dict[str, Outcome]) -> dict[str, dict[str, Any]]:
-    """By arm, the columns of the test and its verdict; for the control only the verdict `control`."""
+    """The columns of test and verdict, by arm; the control gets the verdict `control` and no test."""
     lock = study.lock
     control = outcome_of.get(lock.control) if lock.control is not None else None
     others = [arm for arm in study.arms if arm != lock.control]
@@ -114,7 +114,7 @@ def _tests(study: StudyTables, outcome_of: dict[str, Outcome]) -> dict[str, dict
 
 
 def _detectable(arms: pd.DataFrame, comparisons: int) -> float:
-    """The smallest true difference detected with power 0.8, at the pooled spread of the differences."""
+    """The smallest true difference detected with power 0.8, given the pooled spread of the differences."""
     tested = arms[arms["difference_sd"] > 0]
     if tested.empty:
         return math.nan
@@ -125,7 +125,7 @@ def _detectable(arms: pd.DataFrame, comparisons: int) -> float:
 def _identity(
     study: StudyTables, arm: str, outcome: Outcome, curves: list[Curve], best: dict[str, tuple[str, float]]
 ) -> dict[str, Any]:
-    """Who the arm is, its configuration, and the means of its confirm trials."""
+    """The columns that identify an arm and its configuration, with the means over its confirm trials."""
     trials = study.trials[study.trials["arm"] == arm]
     confirmed = study.confirming
     chosen = confirmed.loc[confirmed["arm"] == arm, "configuration"].dropna()
@@ -154,7 +154,7 @@ def _identity(
 
 
 def _cost_columns(study: StudyTables, row: dict[str, Any], curves: list[Curve]) -> dict[str, Any]:
-    """Cost of one training: the mean over completed confirm trials, calibrated and as recorded; money."""
+    """The columns on the cost of one training (mean over completed confirm trials) and on money."""
     done = {curve.trial_id: float(curve.cost[-1]) for curve in curves if curve.status == "completed"}
     training = float(np.mean(list(done.values()))) if done else math.nan
     recorded = study.trials.loc[study.trials["trial_id"].isin(done), "standalone_device_s"].mean()
@@ -185,10 +185,10 @@ def _reading_columns(of_arm: Readings, common: tuple[float, float], target: floa
 
 
 def _ranked(arms: pd.DataFrame, control: str | None, sign: float) -> pd.DataFrame:
-    """Ranked by mean test metric, ties alike; adds the cost ratio to the control.
+    """The arms in order of their mean test metric, with `rank` and `cost_ratio` filled in; ties share a rank.
 
-    An arm without a test value is last and has no rank; before it come, unranked too, arms that lost seeds
-    to divergence: their mean is over the seeds that went well.
+    Arms that lost seeds to divergence have no rank and come after the ranked ones, since their mean covers only
+    the seeds that went well; arms without a test value come last.
     """
     reference = arms.loc[arms["arm"] == control, "training_device_s"]
     arms["cost_ratio"] = arms["training_device_s"] / (float(reference.iloc[0]) if len(reference) else math.nan)
@@ -200,7 +200,7 @@ def _ranked(arms: pd.DataFrame, control: str | None, sign: float) -> pd.DataFram
 
 
 def configuration_of(text: str | None) -> dict[str, Any]:
-    """A configuration as a dict; empty for none. Raises ValueError if `text` is not a JSON object."""
+    """Parse a configuration; None gives an empty dict. Raises ValueError if `text` is not a JSON object."""
     parsed = json.loads(text) if text else {}
     if not isinstance(parsed, dict):
         raise ValueError(f"a configuration must be a JSON object; got {text}")

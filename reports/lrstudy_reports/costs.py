@@ -1,6 +1,6 @@
-"""Where device time went: cost of tuning, sharing, and the ledger's closing.
+"""Where device time went: the cost of tuning, what sharing saved, and the ledger summed up.
 
-Every number is in allocated device-seconds: share x wall time.
+All costs are in allocated device-seconds, i.e. share x wall time.
 """
 
 from __future__ import annotations
@@ -31,10 +31,11 @@ CATEGORIES = (
 
 @dataclass(frozen=True)
 class Sharing:
-    """Epochs asked for by trials, and what they came down to.
+    """How many epochs the trials asked for, and how many of them had to be trained.
 
-    `asked` = rows of the epochs table; `distinct` = different lineages among them; `trained` = epochs
-    trained by this study; `earlier` = distinct lineages that others had trained. Times in device-seconds.
+    `asked` counts the rows of the epochs table, `distinct` the different lineages among them, `trained` the
+    epochs that this study trained, `earlier` the distinct lineages that other studies had trained before.
+    `arms` has the same counts by arm. Times are in device-seconds.
     """
 
     asked: int
@@ -48,10 +49,10 @@ class Sharing:
 
 @dataclass(frozen=True)
 class Closing:
-    """The ledger summed up: device-seconds by category against the allocated time.
+    """The ledger summed up: device-seconds by category, against the time that was allocated.
 
-    `allocated_s` = length of each run x its slots x their share. `unaccounted_s` is what no category
-    holds; while a run is under way it also holds what is in flight.
+    `allocated_s` is the length of each run x its slots x their share. `unaccounted_s` is what no category
+    accounts for; during a run that includes time that workers have not reported yet.
     """
 
     categories: pd.DataFrame
@@ -62,15 +63,15 @@ class Closing:
 
     @property
     def unaccounted_s(self) -> float:
-        """Allocated time that no category holds; negative if intervals overlap."""
+        """Allocated time that no category accounts for; negative if intervals overlap."""
         return self.allocated_s - self.accounted_s
 
 
 def tuning_costs(study: StudyTables) -> pd.DataFrame:
-    """Device-seconds by arm: tuning stand-alone and spent, confirming spent, and what was lost.
+    """What tuning, confirming and losses cost each arm, in device-seconds.
 
-    Tuning counts every trial of the cohort and of all searchers, also stopped, diverged and failed ones.
-    `lost_device_s` is the ledger's `lost` and `recompute` under the arm's trials.
+    Tuning counts every trial of the cohort and of all searchers, including those that were stopped, diverged
+    or failed. `lost_device_s` sums the ledger's `lost` and `recompute` over the arm's trials.
     """
     trials = study.trials
     tuning, confirm = study.tuning, trials[trials["phase"] == "confirm"]
@@ -89,7 +90,7 @@ def tuning_costs(study: StudyTables) -> pd.DataFrame:
 
 
 def sharing(study: StudyTables) -> Sharing:
-    """How far epochs asked for were the same epochs."""
+    """Count the epochs asked for, the distinct ones and those trained, over all trials and by arm."""
     epochs = study.epochs.dropna(subset=["lineage"])
     own = epochs[~epochs["recalled"]]
     grouped, trained = epochs.groupby("arm"), own.groupby("arm")
@@ -116,7 +117,7 @@ def sharing(study: StudyTables) -> Sharing:
 
 
 def close_ledger(study: StudyTables) -> Closing | None:
-    """The ledger summed up, or None if there is none. A run is as long as its last interval's end."""
+    """Sum up the ledger; None if it is empty. A run lasts until its last interval ends."""
     ledger = study.ledger
     if ledger.empty:
         return None

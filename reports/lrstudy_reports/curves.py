@@ -1,8 +1,8 @@
-"""Learning curves of the confirm trials over calibrated cost, and what is read off them.
+"""Learning curves of the confirm trials over calibrated cost, and the values read off them.
 
-A reading before the end of a curve belongs to a schedule that was made for the study's whole budget: it
-is not what the policy, scaled to the smaller budget, would reach. Nothing is read beyond the cheapest
-trial's end, and nothing between two observations is interpolated.
+A value read before the end of a curve belongs to a schedule made for the whole budget: the same policy,
+scaled to a smaller budget, may do better. Nothing is read beyond the end of the cheapest trial, and nothing
+is interpolated between observations.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ FRACTIONS = (0.25, 0.5, 1.0)
 
 @dataclass(frozen=True)
 class Curve:
-    """One confirm trial: the validation metric after each epoch, at a cumulative calibrated cost."""
+    """The learning curve of a confirm trial: validation metric and cumulative calibrated cost after each epoch."""
 
     arm: str
     seed: int
@@ -40,14 +40,18 @@ class Curve:
 
     @property
     def seen(self) -> tuple[FloatArray, FloatArray]:
-        """Cost and value of the epochs where both are finite."""
+        """Cost and value of those epochs where both are finite."""
         finite = np.isfinite(self.value) & np.isfinite(self.cost)
         return self.cost[finite], self.value[finite]
 
 
 @dataclass(frozen=True)
 class Readings:
-    """An arm's readings, means over its completed trials. `to_target` is a median; infinity if censored."""
+    """Values read off an arm's curves, averaged over its completed trials.
+
+    `to_target` is a median, infinite if half of the trials or more did not reach the target; `reached` of `asked`
+    trials did.
+    """
 
     area: float
     at_fractions: tuple[float, ...]
@@ -57,7 +61,7 @@ class Readings:
 
 
 def trial_curves(study: StudyTables, calibration: Calibration) -> list[Curve]:
-    """The curves of all confirm trials that have epochs, by arm in the study's order, then by seed."""
+    """The curves of all confirm trials that have epochs, ordered by arm (as in the study) and seed."""
     groups = {str(key): rows for key, rows in calibration.epochs.groupby("trial_id")}
     trials = study.confirming
     curves = []
@@ -73,7 +77,7 @@ def trial_curves(study: StudyTables, calibration: Calibration) -> list[Curve]:
 
 
 def common_costs(curves: list[Curve]) -> tuple[float, float]:
-    """The costs between which every completed trial was observed; NaN where there is no such range."""
+    """The lowest and the highest cost at which all completed trials were observed; NaN if there are none."""
     ends = [curve.seen[0] for curve in curves if curve.status == "completed" and len(curve.seen[0])]
     if not ends:
         return math.nan, math.nan
@@ -81,7 +85,7 @@ def common_costs(curves: list[Curve]) -> tuple[float, float]:
 
 
 def target_value(study: StudyTables, curves: list[Curve]) -> float:
-    """The validation value whose cost is compared: the lock's, or a share of the control's mean final one."""
+    """The validation value that arms have to reach: the study's own, or a share of the control's mean final value."""
     lock = study.lock
     if lock.target is not None:
         return lock.target
@@ -97,7 +101,17 @@ def target_value(study: StudyTables, curves: list[Curve]) -> float:
 
 
 def readings(curves: list[Curve], common: tuple[float, float], target: float, sign: float) -> Readings:
-    """What one arm's `curves` say. A diverged trial that did not reach the target counts as censored."""
+    """Read the values of one arm off its curves.
+
+    Args:
+        curves: The curves of the arm's confirm trials.
+        common: The lowest and the highest cost at which all completed trials of the study were observed.
+        target: The validation value to reach; NaN if there is none.
+        sign: 1 where more of the metric is better, -1 where less is.
+
+    Returns:
+        The readings. A diverged trial that did not reach the target counts as one that never reaches it.
+    """
     completed = [curve.seen for curve in curves if curve.status == "completed"]
     ended = [curve.seen for curve in curves if curve.status in ("completed", "diverged")]
     low, high = common
@@ -114,10 +128,9 @@ def readings(curves: list[Curve], common: tuple[float, float], target: float, si
 
 
 def mean_curves(curves: list[Curve]) -> pd.DataFrame:
-    """Mean metric and cost after each epoch by arm, over its completed trials, with t intervals.
+    """Mean cost and metric after each epoch, by arm, with t intervals: the columns of curves.csv.
 
-    Columns: arm, epoch (1 = after the first), device_s, value, low, high, n. An epoch that not all of the
-    arm's completed trials have is left out.
+    An epoch that not all completed trials of the arm have is left out.
     """
     rows = []
     for arm in dict.fromkeys(curve.arm for curve in curves):
@@ -135,7 +148,7 @@ def _mean(values: list[float]) -> float:
 
 
 def _median(costs: list[float]) -> float:
-    """Median where infinity means 'not reached'; NaN for no costs."""
+    """The median, where infinity means 'not reached'; NaN for an empty list."""
     if not costs:
         return math.nan
     ordered = sorted(costs)

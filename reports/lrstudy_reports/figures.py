@@ -1,4 +1,4 @@
-"""The report's figures: each function draws one, or returns None where the study has nothing to draw."""
+"""The figures of a report: each function draws one, or returns None if the study has no data for it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Looks = Mapping[str, Look]
 
 
 def verdicts(study: StudyTables, comparison: Comparison, looks: Looks) -> Figure | None:
-    """Forest plot: each arm's difference to the control with its interval, best arm on top."""
+    """Forest plot of each arm's difference to the control and its interval, the best arm on top."""
     arms = [row for row in comparison.rows() if row["difference"] is not None]
     if not arms:
         return None
@@ -60,7 +60,17 @@ def verdicts(study: StudyTables, comparison: Comparison, looks: Looks) -> Figure
 
 
 def over_cost(study: StudyTables, curves: pd.DataFrame, comparison: Comparison, looks: Looks) -> Figure | None:
-    """Validation metric over cumulative calibrated device time, log axis; mean and interval by arm."""
+    """Validation metric against cumulative calibrated device time on a log axis, mean and interval by arm.
+
+    Args:
+        study: The study.
+        curves: Mean curves by arm, with the columns of curves.csv.
+        comparison: The compared arms; their target is drawn as a line if it lies within the figure.
+        looks: Colour and line style by arm; arms are drawn in this order.
+
+    Returns:
+        The figure, or None if there are no curves or a cost is not positive.
+    """
     if curves.empty or not (curves["device_s"] > 0).all():
         return None
     unit = formats.time_unit(study.lock.unit, curves["device_s"])
@@ -75,7 +85,7 @@ def over_cost(study: StudyTables, curves: pd.DataFrame, comparison: Comparison, 
 
 
 def over_epochs(study: StudyTables, curves: pd.DataFrame, looks: Looks) -> Figure | None:
-    """Validation metric over epochs; mean and interval by arm."""
+    """Validation metric against epochs, mean and interval by arm."""
     if curves.empty:
         return None
     figure = _curves(study, curves.assign(x=curves["epoch"]), looks, log=False)
@@ -85,7 +95,7 @@ def over_epochs(study: StudyTables, curves: pd.DataFrame, looks: Looks) -> Figur
 
 
 def best_after(study: StudyTables, curves: pd.DataFrame, looks: Looks) -> Figure | None:
-    """Expected best validation value of t trials, by arm; one panel per searcher, on one scale."""
+    """Expected best validation value of t trials by arm, one panel per searcher, all on the same scale."""
     searchers = list(dict.fromkeys(curves["searcher"]))
     if not searchers:
         return None
@@ -116,7 +126,7 @@ def best_after(study: StudyTables, curves: pd.DataFrame, looks: Looks) -> Figure
 
 
 def sharing(shared: Sharing) -> Figure | None:
-    """Three bars: epochs asked for, distinct among them, and trained by this study."""
+    """Three bars: the epochs asked for, the distinct ones among them, and those that this study trained."""
     if not shared.asked:
         return None
     bars = [("asked for", shared.asked), ("distinct", shared.distinct), ("trained here", shared.trained)]
@@ -137,7 +147,7 @@ def sharing(shared: Sharing) -> Figure | None:
 
 
 def ledger(study: StudyTables, closing: Closing | None) -> Figure | None:
-    """Allocated device time by category; the last bar is what no category holds."""
+    """Allocated device time by category; the last bar is what no category accounts for."""
     if closing is None:
         return None
     rows = closing.categories
@@ -189,7 +199,7 @@ def _curves(study: StudyTables, curves: pd.DataFrame, looks: Looks, *, log: bool
 
 
 def _bars(figure: Figure, names: Sequence[str], lengths: Sequence[float], texts: Sequence[str], colour: str) -> Axes:
-    """Horizontal bars with their names at the left and their numbers at the right; the first on top."""
+    """Horizontal bars, the first on top, with names on the left and numbers on the right."""
     axes = plot_area(figure, text_width(names) + 0.15, text_width(texts, 8) + 0.1, 0.05, 0.05)
     axes.barh(range(len(names)), lengths, color=colour, height=0.66)
     for row, (length, text) in enumerate(zip(lengths, texts, strict=True)):
@@ -201,7 +211,7 @@ def _bars(figure: Figure, names: Sequence[str], lengths: Sequence[float], texts:
 
 
 def _limits(values: pd.DataFrame | pd.Series[float]) -> tuple[float, float]:
-    """The range of the finite `values`, a little widened."""
+    """The range of the finite `values`, with a little padding."""
     array = np.asarray(values, dtype=np.float64).ravel()
     array = array[np.isfinite(array)]
     low, high = float(array.min()), float(array.max())
@@ -210,7 +220,7 @@ def _limits(values: pd.DataFrame | pd.Series[float]) -> tuple[float, float]:
 
 
 def _log_ticks(axes: Axes, low: float, high: float) -> None:
-    """Plain numbers at 1-2-5 steps: a log axis of one decade else shows a single tick."""
+    """Label a log axis with plain numbers in 1-2-5 steps; by default an axis of one decade has a single tick."""
     decades = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1)
     steps = (1, 2, 5) if high / low < 300 else (1,)
     ticks = [step * 10.0**decade for decade in decades for step in steps]
@@ -225,10 +235,10 @@ def _metric(study: StudyTables) -> str:
 
 
 def _above(axes: Axes) -> Any:
-    """x in data, y in fractions of the axes."""
+    """A transform with x in data units and y as a fraction of the axes."""
     return axes.get_xaxis_transform()
 
 
 def _beside(axes: Axes) -> Any:
-    """x in fractions of the axes, y in data."""
+    """A transform with x as a fraction of the axes and y in data units."""
     return axes.get_yaxis_transform()

@@ -1,4 +1,4 @@
-"""Numbers as text: decimals that the uncertainty deserves, and a unit of device time that reads well."""
+"""Numbers as text: as many decimals as the uncertainty justifies, and device time in a readable unit."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from typing import Any
 
 MINUS = "\u2212"
 MISSING = "–"
-_TIE = "\u00a0"  # a space at which no line breaks
+_TIE = "\u00a0"  # a non-breaking space
 
 
 @dataclass(frozen=True)
 class Unit:
-    """A unit of device time. `label` e.g. 'CPU-core-minutes'; `seconds` are its length."""
+    """A unit of device time: its `label`, e.g. 'CPU-core-minutes', and its length in seconds."""
 
     label: str
     seconds: float
 
     def __call__(self, device_s: float | None) -> str:
-        """`device_s` in this unit, three significant digits, without the label."""
+        """`device_s` in this unit with three significant digits, without the label."""
         return significant(None if device_s is None else device_s / self.seconds)
 
     def column(self, device_s: Iterable[float]) -> list[str]:
-        """Several durations with the same decimals: the largest gets four significant digits."""
+        """Several durations in this unit, all with as many decimals as give the largest four significant digits."""
         values = [value / self.seconds for value in device_s]
         largest = max((abs(value) for value in values), default=0.0)
         decimals = min(max(3 - math.floor(math.log10(largest)), 0), 6) if largest > 0 else 0
@@ -32,7 +32,7 @@ class Unit:
 
 
 def time_unit(study_unit: str, device_s: Iterable[float | None]) -> Unit:
-    """The unit in which the largest of `device_s` reads well, from the study's, e.g. 'GPU-hours'."""
+    """Seconds, minutes or hours of the study's kind of device ('GPU-hours'), as suits the largest of `device_s`."""
     kind = study_unit.removesuffix("-hours")
     largest = max((value for value in device_s if value is not None and math.isfinite(value)), default=0.0)
     if largest < 180:
@@ -49,7 +49,7 @@ def one_time(study_unit: str, device_s: float) -> str:
 
 
 def fixed(value: float | None, decimals: int, sign: bool = False) -> str:
-    """`value` with `decimals`; a true minus, a plus if `sign`, a dash if missing."""
+    """`value` with so many decimals and a true minus sign; with a plus if `sign`; a dash if it is missing."""
     if value is None or not math.isfinite(value):
         return MISSING
     text = f"{value:+.{decimals}f}" if sign else f"{value:.{decimals}f}"
@@ -59,7 +59,7 @@ def fixed(value: float | None, decimals: int, sign: bool = False) -> str:
 
 
 def significant(value: float | None, digits: int = 3) -> str:
-    """`value` with at least `digits` significant digits, without an exponent between 0.001 and a million."""
+    """`value` with at least so many significant digits; with an exponent only below 0.001 or from a million on."""
     if value is None or not math.isfinite(value):
         return MISSING
     if value == 0:
@@ -71,9 +71,9 @@ def significant(value: float | None, digits: int = 3) -> str:
 
 
 def decimals_for(half_widths: Iterable[float | None]) -> int:
-    """Decimals that the typical half width of an interval deserves; 2 to 5, and 3 for none.
+    """How many decimals suit intervals with these half widths: 2 to 5, by the median; 3 if there are none.
 
-    One digit of a half width is shown if it is at least 3, else two: 0.004, but 0.010.
+    A half width is shown with one significant digit if that is at least 3, else with two: 0.004, but 0.010.
     """
     known = sorted(width for width in half_widths if width is not None and width > 0 and math.isfinite(width))
     if not known:
@@ -87,21 +87,31 @@ def half_width(low: float | None, high: float | None) -> float | None:
 
 
 def interval(low: float | None, high: float | None, decimals: int, sign: bool = False) -> str:
-    """'[low, high]', or '' if there is none."""
+    """An interval as '[low, high]'.
+
+    Args:
+        low: Lower end.
+        high: Upper end.
+        decimals: Number of decimals of both ends.
+        sign: Whether positive ends get a plus.
+
+    Returns:
+        The text; empty if an end is None or not finite.
+    """
     if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
         return ""
     return f"[{fixed(low, decimals, sign)}, {fixed(high, decimals, sign)}]"
 
 
 def p_value(p: float | None) -> str:
-    """A p-value with three decimals, or '< 0.001'."""
+    """A p-value with three decimals, or '< 0.001'; a dash if it is missing."""
     if p is None or math.isnan(p):
         return MISSING
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def value(item: object) -> str:
-    """One value of a configuration, a lock or a table as short text."""
+    """A value of a configuration, of the lock or of a table as short text."""
     if isinstance(item, bool) or item is None:
         return {True: "yes", False: "no", None: MISSING}[item]
     if isinstance(item, float):
@@ -114,16 +124,16 @@ def value(item: object) -> str:
 
 
 def configuration(values: Mapping[str, Any], only: Iterable[str] = ()) -> str:
-    """'lr 0.05, factor 2': the entries named in `only` that are there, or all if none is."""
+    """A configuration as 'lr 0.05, factor 2': its entries named in `only`, or all if it has none of them."""
     wanted = [name for name in only if name in values] or list(values)
     return ", ".join(f"{name}{_TIE}{value(values[name])}" for name in wanted) or MISSING
 
 
 def count(number: float, noun: str) -> str:
-    """'1 seed', '5 seeds', '1,200 epochs'."""
+    """A number with its noun: '1 seed', '5 seeds', '1,200 epochs'."""
     return f"{number:,.0f} {noun}" + ("" if number == 1 else "s")
 
 
 def listed(words: list[str]) -> str:
-    """'a', 'a and b', 'a, b and c'."""
+    """Words as a list in a sentence: 'a', 'a and b', 'a, b and c'."""
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}" if words else ""

@@ -1,4 +1,4 @@
-"""What a report needs to know of study.lock.json, read tolerantly: a key that is missing has a default."""
+"""What a report needs from study.lock.json; a missing key gets a default."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ class HourlyPrice:
 class Lock:
     """The frozen protocol of a study.
 
-    `arms` maps a name to its policy, `parameters` to what was searched in it and `caveats` to what must be said of it. `trials_per_arm` counts
-    configurations per searcher, the cohort's included. `seeds` are the tuning seeds. `target` is a value
-    of the metric, or None: then it is `target_of_control` x the control's mean final validation value.
+    `arms` maps each arm to its policy, `parameters` to the names of its searched parameters, and `caveats` to
+    what a report must say about it. `trials_per_arm` is the number of configurations per searcher, including
+    the cohort's. `seeds` are the tuning seeds. `target` is a value of the metric; if it is None, the target is
+    `target_of_control` x the control's mean final validation value.
     """
 
     name: str
@@ -59,12 +60,12 @@ class Lock:
 
     @property
     def sign(self) -> float:
-        """1 where more of the metric is better, else -1."""
+        """1 if more of the metric is better, else -1."""
         return 1.0 if self.mode == "max" else -1.0
 
     @property
     def planned_trials(self) -> int | None:
-        """Number of trials the study asks for, or None if the lock does not say."""
+        """The number of trials that the study asks for; None if the lock does not say."""
         if self.trials_per_arm is None or not self.arms:
             return None
         tuning = self.trials_per_arm * max(len(self.searchers), 1) * max(len(self.seeds), 1)
@@ -72,7 +73,7 @@ class Lock:
 
 
 def read_lock(path: Path, name: str) -> Lock:
-    """The lock at `path`; one with defaults, called `name`, if there is no such file.
+    """Read the lock at `path`; without such a file, a lock with defaults for a study called `name`.
 
     Raises ValueError if the file is not a JSON object.
     """
@@ -88,7 +89,10 @@ def read_lock(path: Path, name: str) -> Lock:
 
 
 def parse_lock(raw: Mapping[str, Any], name: str) -> Lock:
-    """The lock that the JSON object `raw` describes."""
+    """The lock that the JSON object `raw` describes, called `name` if it has no name of its own.
+
+    Raises ValueError for an unknown mode.
+    """
     arms = _map(raw.get("arms"))
     confirm = _map(raw.get("confirm"))
     price = _map(raw.get("price"))

@@ -1,4 +1,4 @@
-"""The page: sections of text, tables and figures, rendered by two templates into HTML and Markdown."""
+"""The page: sections of text, tables and figures, which two templates render as HTML and Markdown."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _TEMPLATES = Path(__file__).parent / "templates"
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell: its text, a smaller second line, a colour swatch, a kind (a verdict) for its style."""
+    """A table cell: text, a second line in small type, a colour swatch, and a `kind` (a verdict) for its style."""
 
     text: str
     sub: str = ""
@@ -26,7 +26,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """A table. `numeric` columns are right-aligned; the first column heads its row."""
+    """A table. The columns in `numeric` are right-aligned; the first column has the row headings."""
 
     caption: str
     columns: Sequence[str]
@@ -36,7 +36,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure: `name` is its file's stem, `aid` one line on how to read it."""
+    """A figure. `name` is the stem of its file, `aid` a line on how to read it."""
 
     name: str
     title: str
@@ -45,13 +45,13 @@ class Drawing:
 
     @property
     def markup(self) -> str:
-        """The SVG for embedding."""
+        """The SVG as markup for an HTML page."""
         return inline(self.svg, self.name, f"{self.title}. {self.aid}")
 
 
 @dataclass(frozen=True)
 class PageSection:
-    """A part of the page. `bullets` come before `notes`, which stand under the tables in small type."""
+    """A section of the page: text, bullets, tables, then notes in small type, then figures."""
 
     id: str
     title: str
@@ -75,7 +75,7 @@ class Page:
 
 
 def render(page: Page) -> Mapping[str, str]:
-    """File name -> text: `index.html` and `report.md`."""
+    """The text of index.html and report.md, by file name."""
     return {name: _environment(name).get_template(f"{name}.j2").render(page=page) for name in _NAMES}
 
 
@@ -98,20 +98,20 @@ def _environment(name: str) -> Environment:
 
 
 def _tied(text: str) -> str:
-    """`text` whose intervals and half widths do not break across lines."""
+    """`text` with non-breaking spaces inside intervals and around ±."""
     text = re.sub(r"(\S) ± (\S)", "\\1\u00a0±\u00a0\\2", text)
     return re.sub(r"\[(\S+), (\S+)\]", "[\\1,\u00a0\\2]", text)
 
 
 def _aside(cell: Cell) -> str:
-    """The second line of `cell` for a format that has only one."""
+    """The second line of `cell`, to be appended to the first where cells have one line."""
     if not cell.sub:
         return ""
     return f" {cell.sub}" if cell.sub.startswith("[") else f" ({cell.sub})"
 
 
 def _markdown(text: str) -> str:
-    """`text` as one line of Markdown, without anything that Markdown would interpret."""
+    """`text` as one line of Markdown, with all special characters escaped."""
     for character in "\\`*_<>|[]":
         text = text.replace(character, f"\\{character}")
     return " ".join(text.splitlines())

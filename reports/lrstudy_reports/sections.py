@@ -1,4 +1,4 @@
-"""The sections of the page, in their order: the comparison itself. accounts.py has the rest."""
+"""Composes the page. Sections on the comparison itself are here, the others in accounts.py and classes.py."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lrstudy_reports.wording import answer, caveats, limits, metric_name, protoc
 
 
 def compose(analysis: Analysis) -> Page:
-    """The page of `analysis`; sections without content are left out."""
+    """Compose the page; sections without content are left out."""
     study = analysis.study
     sections = [
         _verdicts(analysis),
@@ -121,7 +121,7 @@ def _curves(analysis: Analysis) -> PageSection:
 
 
 def _readings(analysis: Analysis) -> list[Table]:
-    """Metric at shares of the common cost, area, device time to the target."""
+    """A table of the values read off the curves: metric at shares of the common cost, area, cost to the target."""
     known = ("metric_at_100", "common_device_s")
     rows = [row for row in analysis.comparison.rows() if all(row[name] is not None for name in known)]
     if not rows:

@@ -1,7 +1,7 @@
-"""The statistics of a comparison: pure functions of arrays.
+"""The statistics of a comparison, as pure functions of arrays.
 
-Intervals and tests are Student's t; the distribution functions are scipy.special's, which import in a third
-of the time of scipy.stats and are what it calls. Tests hold them against scipy.stats.
+Intervals and tests are Student's t. Distribution functions come from scipy.special, which scipy.stats calls
+too and which imports in a third of the time. The tests check the results against scipy.stats.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _NO_SPREAD = 1e-12  # relative; a spread below it is rounding, e.g. of (0.9 + 0.
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean with its interval. NaN stands for what `n` values cannot give: no interval for n = 1."""
+    """A mean with its confidence interval. What `n` values cannot give is NaN, such as an interval for n = 1."""
 
     mean: float
     low: float
@@ -37,7 +37,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Paired:
-    """The paired comparison of an arm with the control: mean of the differences, interval, t and p."""
+    """The paired comparison of an arm with the control: the mean difference with its interval, t and p."""
 
     difference: Interval
     t: float
@@ -45,10 +45,10 @@ class Paired:
 
 
 def mean_interval(values: ArrayLike, level: float = LEVEL) -> Interval:
-    """Mean of the finite `values` and its t interval: mean ± t(n-1) · sd / √n.
+    """The mean of the finite `values` and its t interval: mean ± t(n-1) · sd / √n.
 
-    Without spread (n = 1, or all values equal) no interval is given: a t interval of width zero would
-    claim a certainty that n equal values do not have.
+    Without spread (n = 1, or all values equal) there is no interval: a t interval of width zero would claim
+    a certainty that n equal values do not give.
     """
     x = np.asarray(values, dtype=np.float64)
     x = x[np.isfinite(x)]
@@ -66,10 +66,10 @@ def mean_interval(values: ArrayLike, level: float = LEVEL) -> Interval:
 
 
 def paired_t(arm: ArrayLike, control: ArrayLike, level: float = LEVEL) -> Paired:
-    """Paired t-test of `arm` - `control`, entry by entry (one per seed); pairs with a NaN are left out.
+    """Paired t-test of `arm` - `control`, with one entry per seed in both; pairs with a NaN are dropped.
 
-    As scipy.stats.ttest_rel, except that differences without spread give p = NaN, where scipy gives
-    0 or NaN: n equal differences hold no estimate of the error to test against.
+    As scipy.stats.ttest_rel, except that differences without spread give p = NaN, where scipy gives 0 or NaN:
+    n equal differences give no estimate of the error to test against.
     """
     difference = np.asarray(arm, dtype=np.float64) - np.asarray(control, dtype=np.float64)
     interval = mean_interval(difference, level)
@@ -80,11 +80,11 @@ def paired_t(arm: ArrayLike, control: ArrayLike, level: float = LEVEL) -> Paired
 
 
 def holm(p_values: ArrayLike) -> FloatArray:
-    """Holm's step-down adjusted p-values (Holm 1979), in the order given.
+    """P-values adjusted by Holm's step-down procedure (Holm 1979), in the given order.
 
-    The family is everything that was planned: a comparison without a p-value counts as p = 1, so that
-    the others pay for it, and stays NaN. As statsmodels' multipletests(p, method="holm"), which is the
-    reference in the tests; importing it takes 0.8 s, a third of what a small report may take.
+    The family is all comparisons that were planned: one without a p-value (NaN) counts as p = 1, so the others
+    are still corrected for it, and stays NaN. As statsmodels' multipletests(p, method="holm"), the reference in
+    the tests, whose import takes 0.8 s: a third of what a small report may take.
     """
     p = np.asarray(p_values, dtype=np.float64)
     family = np.where(np.isnan(p), 1.0, p)
@@ -96,11 +96,18 @@ def holm(p_values: ArrayLike) -> FloatArray:
 
 
 def verdict(difference: Interval, p_holm: float, sign: float, margin: float | None) -> Verdict:
-    """What the data say about an arm against the control; `sign` is -1 where less is better.
+    """Judge an arm against the control.
 
-    equivalent: the interval lies inside ±`margin` (two one-sided tests at (1 - level) / 2 each). It goes
-    first: a difference smaller than the margin is, by the study's own word, none. better, worse: the
-    Holm-adjusted p is below 0.05. undecided: everything else, always for n = 1.
+    Args:
+        difference: Mean difference to the control with its 95% interval.
+        p_holm: Holm-adjusted p-value of the difference; may be NaN.
+        sign: 1 if more of the metric is better, -1 if less is.
+        margin: Largest difference that does not matter, above 0; None if the study names none.
+
+    Returns:
+        `equivalent` if the interval lies within ±`margin` (two one-sided tests at 2.5% each). This comes first: by
+        the study's own definition, a difference below the margin is none. `better` or `worse` if `p_holm` is below
+        0.05. Otherwise, and always for a single pair, `undecided`.
     """
     if math.isnan(difference.low):
         return "undecided"
@@ -112,9 +119,9 @@ def verdict(difference: Interval, p_holm: float, sign: float, margin: float | No
 
 
 def smallest_detectable(sd: float, n: int, comparisons: int = 1) -> float:
-    """The true mean difference that n pairs with this sd would detect with power 0.8.
+    """The true mean difference that `n` pairs whose differences have this `sd` would detect with power 0.8.
 
-    Two-sided paired t at 0.05 / `comparisons` (Holm's first step), from the noncentral t distribution.
+    For a two-sided paired t-test at 0.05 / `comparisons` (Holm's first step), from the noncentral t distribution.
     NaN if n < 2 or there is no spread.
     """
     if n < 2 or not sd > 0:
@@ -124,19 +131,27 @@ def smallest_detectable(sd: float, n: int, comparisons: int = 1) -> float:
 
 
 def value_at(cost: FloatArray, value: FloatArray, budget: float) -> float:
-    """The last value observed at a cumulative cost of at most `budget`; NaN if none was, or for a NaN budget.
+    """The last value observed at a cumulative cost of at most `budget`; NaN if there is none or `budget` is NaN.
 
-    Nothing is interpolated or extrapolated. `cost` increases.
+    Nothing is interpolated or extrapolated. `cost` is increasing.
     """
     k = int(np.searchsorted(cost, budget * (1 + 1e-9), side="right"))
     return float(value[k - 1]) if k and not math.isnan(budget) else math.nan
 
 
 def area_over_log_cost(cost: FloatArray, value: FloatArray, low: float, high: float) -> float:
-    """Mean of `value` over log cost between `low` and `high`: the area, divided by log(high / low).
+    """Mean of a curve over log cost: the area under it between `low` and `high`, divided by log(high / low).
 
-    The curve is a step function: a value holds from its cost until the next. NaN unless 0 < low < high and
-    the curve has a value at `low`.
+    The curve is a step function: each value holds from its own cost to the next.
+
+    Args:
+        cost: Cumulative costs, increasing, shape (n,).
+        value: The value observed at each cost, shape (n,).
+        low: Where the range begins, in the unit of `cost`.
+        high: Where it ends.
+
+    Returns:
+        The mean; NaN unless 0 < low < high and the curve has a value at `low`.
     """
     if not 0 < low < high or not len(cost) or cost[0] > low * (1 + 1e-9):
         return math.nan
@@ -147,16 +162,26 @@ def area_over_log_cost(cost: FloatArray, value: FloatArray, low: float, high: fl
 
 
 def cost_to_target(cost: FloatArray, value: FloatArray, target: float, sign: float) -> float:
-    """Cumulative cost at the first observation that reaches `target`; infinity if none does (censored)."""
+    """The cumulative cost at which a curve first reaches a target.
+
+    Args:
+        cost: Cumulative costs, increasing, shape (n,).
+        value: The value observed at each cost, shape (n,).
+        target: The value to reach.
+        sign: 1 if more is better, -1 if less is.
+
+    Returns:
+        The cost of the first observation that reaches the target; infinity if none does (censored).
+    """
     reached = np.flatnonzero(sign * value >= sign * target)
     return float(cost[reached[0]]) if len(reached) else math.inf
 
 
 def expected_best(values: ArrayLike, sign: float, counts: Sequence[int] | None = None) -> FloatArray:
-    """Expected best of t of the n `values`, drawn without replacement, for t in `counts` (default 1 ... n).
+    """The expected best of t of the n `values`, drawn without replacement, for each t in `counts` (default 1 ... n).
 
     Exact, over all subsets: the i-th smallest of n is the largest of a subset of size t with probability
-    C(i-1, t-1) / C(n, t). `values` are finite; `sign` is -1 where less is better.
+    C(i-1, t-1) / C(n, t). `values` must be finite; `sign` is 1 if more is better, -1 if less is.
     """
     x = np.sort(sign * np.asarray(values, dtype=np.float64))
     n = len(x)

@@ -1,7 +1,7 @@
-"""How figures look: palette, axes, labels at the ends of lines, deterministic SVG. No pyplot.
+"""The look of figures: palette, axes, labels at the ends of lines, reproducible SVG. No pyplot.
 
-Colours are Okabe and Ito's and Paul Tol's, which stay apart for colour-blind readers; the control is grey.
-A line style tells arms apart where hues repeat.
+Colours are from Okabe and Ito and from Paul Tol, chosen so that colour-blind readers can tell them apart; the
+control is grey. Where colours repeat, line styles differ.
 """
 
 from __future__ import annotations
@@ -69,19 +69,19 @@ _RC: dict[Any, Any] = {
 
 @dataclass(frozen=True)
 class Look:
-    """How one arm is drawn in every figure."""
+    """The colour and line style of an arm, the same in every figure."""
 
     colour: str
     dash: Any
 
 
 def settings() -> Any:
-    """A context in which figures are made and written: `with settings(): ...`."""
+    """The context in which figures are made and written: `with settings(): ...`."""
     return matplotlib.rc_context(_RC)
 
 
 def looks(arms: Sequence[str], control: str | None) -> dict[str, Look]:
-    """A colour and line style for every arm, by the study's order of arms."""
+    """A colour and a line style for every arm; `arms` are in the study's order."""
     others = [arm for arm in arms if arm != control]
     look_of = {
         arm: Look(_PALETTE[k % len(_PALETTE)], _DASHES[k // len(_PALETTE) % len(_DASHES)])
@@ -91,14 +91,25 @@ def looks(arms: Sequence[str], control: str | None) -> dict[str, Look]:
 
 
 def canvas(height: float, width: float = WIDTH) -> Figure:
-    """An empty figure of `width` x `height` inches, without a background."""
+    """An empty figure of `width` x `height` inches."""
     figure = Figure(figsize=(width, height), dpi=FIGURE_DPI)
     FigureCanvasSVG(figure)
     return figure
 
 
 def plot_area(figure: Figure, left: float, right: float, top: float, bottom: float) -> Axes:
-    """Axes with these margins in inches: plain arithmetic, several times faster than a layout engine."""
+    """Add axes to a figure, placed by its margins: several times faster than a layout engine.
+
+    Args:
+        figure: The figure, which is modified.
+        left: Margin in inches, at least 0, as are the others.
+        right: Margin in inches.
+        top: Margin in inches.
+        bottom: Margin in inches.
+
+    Returns:
+        The axes.
+    """
     width, height = figure.get_size_inches()
     axes: Axes = figure.add_axes(
         (left / width, bottom / height, (width - left - right) / width, (height - top - bottom) / height)
@@ -107,12 +118,12 @@ def plot_area(figure: Figure, left: float, right: float, top: float, bottom: flo
 
 
 def text_width(labels: Sequence[str], size: float = 8.5) -> float:
-    """About how many inches the longest of `labels` takes."""
+    """The approximate width in inches of the longest of `labels`, in type of `size` points."""
     return max((len(label) for label in labels), default=0) * size * 0.62 / 72
 
 
 def svg(figure: Figure) -> str:
-    """The figure as SVG text, the same bytes every time."""
+    """The figure as SVG; the same figure always gives the same text."""
     buffer = io.StringIO()
     metadata = {"Date": None, "Creator": None, "Format": None, "Type": None}
     figure.savefig(buffer, format="svg", metadata=metadata, transparent=True)
@@ -120,7 +131,7 @@ def svg(figure: Figure) -> str:
 
 
 def inline(text: str, name: str, label: str) -> str:
-    """SVG text for an HTML page: no prologue, ids that are unique to `name`, and a label for readers."""
+    """An SVG for embedding in HTML: without the prologue, ids prefixed with `name`, and `label` for screen readers."""
     start = text.index("<svg")
     end = text.index(">", start)
     box = re.search(r'viewBox="[^"]*"', text[start:end])
@@ -132,9 +143,9 @@ def inline(text: str, name: str, label: str) -> str:
 
 
 def label_ends(axes: Axes, ends: Sequence[tuple[float, float, str, str]]) -> None:
-    """Write (x, y, text, colour) at the right edge of `axes`, moved apart so that none covers another.
+    """Label the ends of curves, given as (x, y, text, colour), at the right edge of `axes` without overlaps.
 
-    Limits and scales of the axes must be final. A thin line leads from a curve's end to its label.
+    A thin line leads from each end to its label. Limits and scales of the axes must be final.
     """
     to_axes = axes.transData + axes.transAxes.inverted()
     height = axes.get_window_extent().height / FIGURE_DPI * 72
@@ -148,7 +159,7 @@ def label_ends(axes: Axes, ends: Sequence[tuple[float, float, str, str]]) -> Non
 
 
 def spread(positions: Sequence[float], gap: float) -> list[float]:
-    """The sorted `positions` moved apart to at least `gap`, as little as that needs, and into [0, 1] if they fit there."""
+    """Sorted `positions`, moved apart as little as needed for a distance of `gap`, and into [0, 1] if they fit."""
     moved = list(positions)
     for _ in range(20):
         for k in range(1, len(moved)):

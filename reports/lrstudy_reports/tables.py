@@ -1,4 +1,4 @@
-"""A study folder as data frames. Missing tables and columns are empty ones; nothing is repaired."""
+"""A study folder as data frames. Missing tables and columns are read as empty ones; nothing is repaired."""
 
 from __future__ import annotations
 
@@ -85,10 +85,10 @@ _CALIBRATION = {
 
 @dataclass(frozen=True, eq=False)
 class StudyTables:
-    """A study's tables as they were when read. Nobody modifies the frames.
+    """The tables of a study as they were when read, with its lock. The frames must not be modified.
 
-    `arms` lists the arms in the lock's order, then arms that only the trials know. `missing` names the
-    tables that the folder lacks.
+    `arms` are the lock's arms in its order, followed by arms that occur only in the trials. `missing` names the
+    tables that the folder does not have.
     """
 
     folder: Path
@@ -102,35 +102,35 @@ class StudyTables:
 
     @cached_property
     def tuning(self) -> pd.DataFrame:
-        """Trials that chose configurations: the cohort's and the searchers'."""
+        """The tuning trials: those of the cohort and of the searchers."""
         return self.trials[self.trials["phase"].isin(TUNING)]
 
     @cached_property
     def confirming(self) -> pd.DataFrame:
-        """Trials that confirm the first-ranked configuration of each arm, by arm and seed.
+        """The trials that confirm the first-ranked configuration of each arm, ordered by arm and seed.
 
-        With `confirm.top` above 1 an arm has more configurations; the one ranked first on validation is
-        the arm's, because choosing among them by their test values would be selection on the test set.
+        With `confirm.top` above 1 an arm has several confirmed configurations. The one that ranked first on
+        validation represents the arm: choosing by test values would be selection on the test set.
         """
         confirm = self.trials[self.trials["phase"] == "confirm"]
         first = confirm.groupby("arm")["index"].transform("min")
         return confirm[confirm["index"] == first].sort_values(["arm", "seed"], kind="stable")
 
     def searchers(self) -> tuple[str, ...]:
-        """Searchers, the one that ranks policies first."""
+        """The searchers; the first is the one whose configurations are confirmed."""
         if self.lock.searchers:
             return self.lock.searchers
         tune = self.trials.loc[self.trials["phase"] == "tune", "searcher"].dropna()
         return tuple(dict.fromkeys(tune.tolist()))
 
     def of_searcher(self, searcher: str) -> pd.DataFrame:
-        """Tuning trials whose results `searcher` saw; a cohort under no searcher's name counts for all."""
+        """The tuning trials whose results `searcher` saw; cohort trials under no searcher's name count for all."""
         tuning = self.tuning
         shared = (tuning["phase"] == "cohort") & ~tuning["searcher"].isin(self.searchers())
         return tuning[(tuning["searcher"] == searcher) | shared]
 
     def policy(self, arm: str) -> str:
-        """The policy of `arm`."""
+        """The policy of `arm`: the lock's word, else the trials', else the arm's own name."""
         if arm in self.lock.arms:
             return self.lock.arms[arm]
         known = self.trials.loc[self.trials["arm"] == arm, "policy"].dropna()
@@ -138,7 +138,10 @@ class StudyTables:
 
 
 def load(folder: Path) -> StudyTables:
-    """Read the study in `folder`. Raises ValueError if there is none, or if a table cannot be read."""
+    """Read the study in `folder`.
+
+    Raises ValueError if there is none, if a table cannot be read, or if it has more than one workload.
+    """
     if not (folder / "study.lock.json").exists() and not (folder / "trials.parquet").exists():
         raise ValueError(f"no study in {folder}: it has neither study.lock.json nor trials.parquet")
     lock = read_lock(folder / "study.lock.json", folder.resolve().name)
@@ -161,7 +164,7 @@ def load(folder: Path) -> StudyTables:
 
 
 def trainable_sections(folder: Path) -> dict[str, str]:
-    """Settings digest -> trainable sections, for those settings where not all are trainable."""
+    """Trainable sections by settings digest, as 0 and 1 for each section; only where not all are trainable."""
     path = folder / "settings.parquet"
     if not path.exists():
         return {}
@@ -179,7 +182,7 @@ def trainable_sections(folder: Path) -> dict[str, str]:
 
 
 def update_kinds(folder: Path) -> dict[str, str]:
-    """Settings digest -> kind of update, as calibration.parquet names it; empty for tables of an earlier version."""
+    """Kind of update by settings digest, as calibration.parquet names it; empty for tables of an earlier version."""
     path = folder / "settings.parquet"
     if not path.exists():
         return {}
@@ -190,9 +193,9 @@ def update_kinds(folder: Path) -> dict[str, str]:
 
 
 def learning_rates(folder: Path, digests: Iterable[str]) -> dict[str, FloatArray]:
-    """Settings digest -> rates as applied, shape (updates, sections), for the digests that are there.
+    """Learning rates as applied by settings digest, shape (updates, sections); unknown digests are left out.
 
-    Reads in batches and keeps what was asked for: the whole table can be larger than memory.
+    Reads in batches and keeps only what is asked for, since the table can be larger than memory.
     """
     path, wanted = folder / "settings.parquet", pa.array(sorted(set(digests)), pa.string())
     if not path.exists() or not len(wanted):
@@ -208,16 +211,17 @@ def learning_rates(folder: Path, digests: Iterable[str]) -> dict[str, FloatArray
 
 
 def test_metrics(folder: Path, names: Sequence[str]) -> pd.DataFrame:
-    """`trial_id` and one column for each of the metrics `names`: values on the test part, NaN where there is none."""
+    """The metrics `names` on the test part, one column each beside `trial_id`; NaN where a trial has no value."""
     columns = {"trial_id": _TEXT, **{f"test_{name}": _NUMBER for name in names}}
     frame = _read(folder / "trials.parquet", columns)
     return frame.rename(columns={f"test_{name}": name for name in names})
 
 
 def predictions(folder: Path, trial_ids: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Trial -> its test examples: `scores` (examples, classes), and `label` (examples,) or `labels` (examples, classes).
+    """Predictions by trial: `scores` (examples, classes), and `label` (examples,) or `labels` (examples, classes).
 
-    `labels` is None where every example has one label. Trials without predictions are left out.
+    Of the last two, `labels` is None where every example has one label, else `label` is. Trials without
+    predictions are left out.
     """
     path = folder / "predictions.parquet"
     if not path.exists():
@@ -238,7 +242,7 @@ def predictions(folder: Path, trial_ids: Iterable[str]) -> dict[str, dict[str, A
 
 
 def _matrix(column: pa.ChunkedArray) -> NDArray[Any]:
-    """A column of lists of one length as a matrix."""
+    """A column of lists, all of one length, as a matrix."""
     values: NDArray[Any] = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
     return values.reshape(len(column), -1)
 

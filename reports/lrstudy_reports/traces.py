@@ -1,4 +1,4 @@
-"""The learning rate and batch size as applied to each arm's confirmed configuration, update by update."""
+"""Learning rate and batch size as applied to each arm's confirmed configuration, update by update."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from lrstudy_reports.statistics import FloatArray
 from lrstudy_reports.style import SOFT, WIDTH, Look, canvas, plot_area
 from lrstudy_reports.tables import StudyTables, learning_rates
 
-MAX_POINTS = 400  # of a drawn line; beyond that, the extremes of each piece
+MAX_POINTS = 400  # of a drawn line; longer ones are thinned
 MAX_ARMS = 24
 
 
 @dataclass(frozen=True)
 class AppliedRates:
-    """One training: `clock` in epochs by update, `lr` of shape (updates, sections), batch size by epoch."""
+    """What one training applied: `lr` (updates, sections) at `clock` (updates,) in epochs; `batch` by epoch."""
 
     arm: str
     clock: FloatArray
@@ -32,7 +32,7 @@ class AppliedRates:
 
 
 def applied_rates(study: StudyTables, comparison: Comparison) -> list[AppliedRates]:
-    """The trace of each arm's first completed confirm trial, where settings.parquet holds all its epochs."""
+    """What the first completed confirm trial of each arm applied, if settings.parquet has all its epochs."""
     first = {curve.arm: curve.trial_id for curve in reversed(comparison.curves) if curve.status == "completed"}
     epochs = comparison.calibration.epochs
     epochs = epochs[epochs["trial_id"].isin(first.values()) & epochs["settings"].notna()]
@@ -53,7 +53,7 @@ def applied_rates(study: StudyTables, comparison: Comparison) -> list[AppliedRat
 
 
 def draw(traces: list[AppliedRates], looks: Mapping[str, Look]) -> Figure | None:
-    """One panel per arm: head section strong, other sections light, batch size beneath."""
+    """One panel per arm: rates of the head section in full colour, of other sections lighter, batch size beneath."""
     if not traces:
         return None
     columns = min(len(traces), 3)
@@ -73,7 +73,7 @@ def draw(traces: list[AppliedRates], looks: Mapping[str, Look]) -> Figure | None
 
 
 def decimated(x: FloatArray, y: FloatArray, points: int = MAX_POINTS) -> tuple[FloatArray, FloatArray]:
-    """About `points` of the line: its ends, and the least and the greatest value of each piece, in order."""
+    """Thin a line to about `points` points: its ends, and the lowest and highest value of each piece."""
     if len(x) <= points:
         return x, y
     edges = np.linspace(0, len(x), points // 2 + 1).astype(int)

@@ -1,4 +1,4 @@
-"""What tuning found: a value per configuration, best after t trials, searchers side by side."""
+"""The results of tuning: the value of each configuration, the best after t trials, and searchers side by side."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from lrstudy_reports.schemas import BEST_AFTER, SEARCHERS
 from lrstudy_reports.statistics import expected_best
 from lrstudy_reports.tables import ENDED, StudyTables
 
-MAX_POINTS = 64  # of a best-after-t curve; more trials than that are thinned evenly in log t
+MAX_POINTS = 64  # of a curve of the best after t trials; more are thinned evenly in log t
 
 
 def configurations(study: StudyTables, searcher: str) -> pd.DataFrame:
-    """One row per configuration that `searcher` saw to its end: arm, index, configuration, value, device_s.
+    """The configurations of `searcher` whose trials have all ended, one row each.
 
-    `value` is the validation metric that the study selects by, averaged over the tuning seeds; NaN where a
-    seed diverged or failed. A configuration with a seed still running is left out.
+    The columns are arm, phase, index, configuration, completed (all seeds did), device_s and value: the
+    validation metric that the study selects by, averaged over the tuning seeds; NaN if a seed diverged or failed.
     """
     trials = study.of_searcher(searcher)
     name = "best_val_metric" if study.lock.select == "best" else "final_val_metric"
@@ -41,7 +41,7 @@ def configurations(study: StudyTables, searcher: str) -> pd.DataFrame:
 
 
 def best_configurations(study: StudyTables) -> dict[str, tuple[str, float]]:
-    """By arm, the configuration with the best completed tuning value of the first searcher, and the value."""
+    """The best completed configuration of the first searcher and its value, by arm."""
     searchers = study.searchers()
     if not searchers:
         return {}
@@ -55,15 +55,15 @@ def best_configurations(study: StudyTables) -> dict[str, tuple[str, float]]:
 
 
 def all_configurations(study: StudyTables) -> dict[str, pd.DataFrame]:
-    """The configurations of every searcher, the one that ranks policies first."""
+    """The configurations of every searcher, by searcher; the first is the one whose configurations are confirmed."""
     return {name: configurations(study, name) for name in study.searchers()}
 
 
 def best_after(study: StudyTables, tuned: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Expected best of t trials of `tuned`: columns searcher, arm, trials, expected_best.
+    """Expected best value of t configurations by searcher and arm: the columns of best_after.csv.
 
-    Over all subsets of the trials, so the order in which a searcher proposed them plays no part. A
-    diverged or failed trial counts as the worst value that any tuning trial of the study reached.
+    The expectation is over all subsets, so the order of suggestions plays no part. A configuration that diverged
+    or failed counts as the worst value that any configuration of the study reached.
     """
     parts = []
     finite = [seen["value"].dropna() for seen in tuned.values()]
@@ -82,7 +82,7 @@ def best_after(study: StudyTables, tuned: Mapping[str, pd.DataFrame]) -> pd.Data
 
 
 def searcher_table(study: StudyTables, tuned: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """What each searcher found in each arm: trials, diverged or failed ones, best value, device-seconds."""
+    """What each searcher found for each arm: the columns of searchers.csv."""
     rows = []
     for searcher, seen in tuned.items():
         for arm in study.arms:

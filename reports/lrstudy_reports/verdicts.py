@@ -1,4 +1,4 @@
-"""Verdicts: what the test values of an arm's confirm trials say against the control's, and do not."""
+"""Verdicts: what the test values of an arm's confirm trials show against the control's, and what they do not."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from lrstudy_reports.tables import ENDED, StudyTables
 
 @dataclass(frozen=True)
 class Outcome:
-    """Test values of one arm's confirm trials by seed; NaN where a trial gave none.
+    """The confirm trials of an arm: their test values by seed, NaN where a trial has none.
 
-    `expected` is the number of seeds the study asks for; `final` says that they all have ended.
+    `expected` is the number of seeds that the study asks for; `final` says that all of them have ended.
     """
 
     tested: dict[int, float] = field(default_factory=dict)
@@ -29,12 +29,12 @@ class Outcome:
 
     @property
     def interval(self) -> Interval:
-        """Mean and interval of the test values."""
+        """The mean of the test values and its interval."""
         return mean_interval(list(self.tested.values()))
 
     @property
     def shortfall(self) -> str | None:
-        """Which seeds gave no value, in words."""
+        """How many seeds diverged or failed, in words; None if none did."""
         parts = [
             f"{count} of {self.trials} seeds {word}"
             for count, word in ((self.diverged, "diverged"), (self.failed, "failed"))
@@ -44,7 +44,7 @@ class Outcome:
 
 
 def outcomes(study: StudyTables) -> dict[str, Outcome]:
-    """The outcome of every arm, also of those without confirm trials."""
+    """The outcomes of all arms, including those without confirm trials."""
     confirm = study.confirming
     counts = confirm.groupby("arm").size()
     expected = study.lock.confirm_seeds or int(counts.max() if len(counts) else 0)
@@ -52,7 +52,7 @@ def outcomes(study: StudyTables) -> dict[str, Outcome]:
 
 
 def paired(arm: Outcome, control: Outcome | None) -> Paired:
-    """The paired t-test over the seeds that both have."""
+    """The paired t-test over the seeds that arm and control have in common."""
     if control is None:
         return paired_t([], [])
     seeds = sorted(set(arm.tested) & set(control.tested))
@@ -60,11 +60,23 @@ def paired(arm: Outcome, control: Outcome | None) -> Paired:
 
 
 def judge(lock: Lock, arm: Outcome, control: Outcome | None, pair: Paired, p_holm: float) -> tuple[str, str | None]:
-    """The verdict and what a reader must know of it.
+    """Judge an arm against the control.
 
-    Withheld while confirm trials are outstanding: a test that is looked at until it is significant is
-    none. Seeds lost to divergence are not lost at random, so what remains may not speak for the arm that
-    lost them: a diverging arm can be worse, but neither better nor equivalent; the reverse for the control.
+    There is no verdict while confirm trials of either are outstanding: a test repeated until it is significant is
+    no test. Seeds are not lost to divergence at random, so the remaining ones may not be representative of the
+    arm that lost them: an arm with diverged seeds can be worse, but neither better nor equivalent; with diverged
+    seeds of the control, it can be better, but neither worse nor equivalent.
+
+    Args:
+        lock: The study's protocol.
+        arm: The arm's confirm trials.
+        control: The control's; None if the study has no control.
+        pair: The paired comparison of the two.
+        p_holm: Its Holm-adjusted p-value; may be NaN.
+
+    Returns:
+        The verdict (`better`, `worse`, `equivalent` or `undecided`), and a note that a reader needs with it; the note
+        is None or empty if there is nothing to say.
     """
     if control is None:
         why = "no control named" if lock.control is None else f"{lock.control}, the control, is not an arm"
@@ -106,7 +118,7 @@ def _outcome(trials: pd.DataFrame, expected: int, complete: bool) -> Outcome:
 
 
 def _no_test(arm: Outcome, control: Outcome, pair: Paired) -> str | None:
-    """Why there is nothing to test, or None."""
+    """Why nothing can be tested; None if something can."""
     if not (arm.final and control.final):
         if not arm.expected:
             return "no confirm trials yet"

@@ -1,4 +1,4 @@
-"""Plain sentences: the answer, how to read each figure, the protocol and its limits."""
+"""The sentences of a report: its answer, how to read each figure, the protocol and its limits."""
 
 from __future__ import annotations
 
@@ -51,12 +51,12 @@ FIGURES = {
 
 
 def metric_name(study: StudyTables) -> str:
-    """The metric as words."""
+    """The name of the study's metric, in words."""
     return study.lock.metric.replace("_", " ")
 
 
 def status(study: StudyTables) -> str:
-    """'complete, 105 trials', or 'running, 31 of 105 trials'."""
+    """How far the study is: 'complete, 105 trials' or 'running, 31 of 105 trials'."""
     ended = int(study.trials["status"].isin(ENDED).sum())
     if study.lock.complete:
         return f"complete, {formats.count(ended, 'trial')}"
@@ -65,7 +65,7 @@ def status(study: StudyTables) -> str:
 
 
 def answer(study: StudyTables, comparison: Comparison) -> str:
-    """What the study says, in one to three sentences; never more than its verdicts hold."""
+    """The answer of the study in a few sentences, claiming no more than its verdicts do."""
     rows = [row for row in comparison.rows() if row["test_metric"] is not None]
     if not rows:
         text = f"No answer{'' if comparison.final else ' yet'} ({status(study)}): no arm has a test value."
@@ -89,7 +89,7 @@ def answer(study: StudyTables, comparison: Comparison) -> str:
 
 
 def caveats(study: StudyTables) -> list[str]:
-    """What must be said of policies, those of several arms once."""
+    """The caveats of policies, each once for all arms that it concerns."""
     arms: dict[str, list[str]] = {}
     for arm in study.arms:
         for text in study.lock.caveats.get(arm, ()):
@@ -101,18 +101,18 @@ def _of_calibration(calibration: Calibration) -> str:
     left_out = "It leaves out start-up, data loading and the writing of states (the ledger has them)."
     if calibration.is_alone:
         return (
-            "Calibrated cost is what an update takes alone on the device, measured for each batch size and kind of update, "
-            f"times updates, plus one evaluation per epoch. {left_out}"
+            "Calibrated cost is what an update takes alone on the device, measured for each batch size and kind of "
+            f"update, times updates, plus one evaluation per epoch. {left_out}"
         )
     return (
         "Calibrated cost is the median over this study's own epochs, by batch size and device kind, times "
-        "updates, plus one evaluation per epoch; it was not measured alone on the device, so trials that shared it with "
-        f"others count as slower than they are. {left_out}"
+        "updates, plus one evaluation per epoch; it was not measured alone on the device, so trials that shared it "
+        f"with others count as slower than they are. {left_out}"
     )
 
 
 def limits(study: StudyTables, comparison: Comparison) -> list[str]:
-    """What the numbers do not say."""
+    """What the numbers do not show."""
     lock = study.lock
     sentences = [
         "The intervals cover the spread over seeds (initial weights, order, augmentation) of the tuned "
@@ -137,7 +137,7 @@ def limits(study: StudyTables, comparison: Comparison) -> list[str]:
 
 
 def protocol(study: StudyTables, comparison: Comparison) -> list[str]:
-    """How the numbers came about."""
+    """How the numbers were obtained."""
     lock, searchers = study.lock, study.searchers()
     sentences = []
     if lock.trials_per_arm is not None:
@@ -218,7 +218,7 @@ def _lost_seeds(comparison: Comparison) -> list[str]:
 
 
 def _test_error(study: StudyTables, comparison: Comparison) -> str | None:
-    """The sampling error that a test set of this size leaves, for a share of correct ones."""
+    """A sentence on the sampling error of accuracy on a test set of this size; None for other metrics."""
     size, best = study.lock.data.get("test"), comparison.arms["test_metric"].max()
     if study.lock.metric != "accuracy" or not isinstance(size, int) or size < 1 or not 0 < best < 1:
         return None
@@ -231,5 +231,5 @@ def _test_error(study: StudyTables, comparison: Comparison) -> str | None:
 
 
 def ratio(value: float | None) -> str:
-    """'0.83×'."""
+    """A ratio as '0.83×'; a dash if it is missing."""
     return formats.MISSING if value is None else f"{formats.significant(value, 3 if value >= 1 else 2)}×"
