@@ -76,7 +76,7 @@ def attach(
 
 
 class _LoopRun(Run):
-    """A run in a user's loop, where a last batch of a single example is an update too; a study merges it into the one before."""
+    """A run in a user's loop. A last batch of one example is an update there; a study merges it into the one before."""
 
     def num_updates(self, batch_size: int) -> int:
         """Updates per epoch: as many as a DataLoader yields batches."""
@@ -199,7 +199,7 @@ class Schedule:
         return self._policy.name
 
     def _last_epoch(self, is_waiting: bool) -> int:
-        """The epoch that `epoch_end` ends now. Raises RuntimeError unless all its updates were made, and it was not ended."""
+        """The epoch that `epoch_end` ends. Raises RuntimeError if updates are missing or it was ended before."""
         ended = self._epoch if is_waiting else self._epoch - 1
         if ended < 0 or (not is_waiting and self._update != 0):
             raise RuntimeError(
@@ -229,7 +229,7 @@ class Schedule:
         return self._policy.settings(epoch, tuple(self._history[:epoch]), self._run)
 
     def _apply(self) -> None:
-        """Set every group to the values of the update; those of an epoch's last update stay until the next epoch begins."""
+        """Set every group to the values of the update; those of an epoch's last update stay until the next epoch."""
         update = min(self._update, self._settings.num_updates - 1)
         if self.is_finished:
             update = self._settings.num_updates - 1

@@ -43,7 +43,7 @@ class Policy(ABC):
     """
 
     horizon_free: ClassVar[bool] = True
-    """Whether a longer budget only adds epochs and leaves earlier ones unchanged, if durations are in epochs or updates."""
+    """Whether a longer budget leaves the earlier epochs unchanged, provided durations are in epochs or updates."""
 
     lr: LearningRate
     batch_size: Count
@@ -179,7 +179,7 @@ def phase(ticks: Ticks, period: Fraction) -> tuple[NDArray[np.int64], FloatArray
 
 
 def require_absent(policy: Policy, names: Sequence[str], where: str) -> None:
-    """Raise InputError for each parameter in `names` that is not None; `where` says with what alone they may be given."""
+    """Raise InputError if any of the parameters `names` is not None; they may be given only with `where`."""
     refused = [name for name in names if getattr(policy, name) is not None]
     if refused:
         raise InputError([unfit(name, f"it only with {where}", getattr(policy, name)) for name in refused])

@@ -1,4 +1,4 @@
-"""The contract of a policy, as a suite that anybody can run: on a policy of the catalogue, of torch, of one's own."""
+"""The contract of a policy as a suite of checks: for built-in policies, torch's schedulers and users' policies."""
 
 from __future__ import annotations
 
@@ -22,9 +22,12 @@ from lrstudy.policies.run import History, Run
 from lrstudy.settings import Settings
 
 RUNS = (Run(3200, 20, 3), Run(301, 7, 3), Run(97, 4, 3))
-"""A run of 100 updates an epoch, one with a tail that does not divide, a small one with a tail of one; three sections, as models have."""
+"""A run of 100 updates per epoch, one with a smaller last batch, and a small one whose last batch has one example.
+
+All have three sections, as models have.
+"""
 COMMON: Mapping[str, object] = {"lr": 0.1, "batch_size": 32}
-"""Values for what has no default in any policy."""
+"""Values for the parameters that have no default in any policy."""
 _METRICS = ("accuracy", "balanced_accuracy", "auroc", "average_precision", "f1", "exact_match")
 _FRESH_S = 120.0
 _CHILD = (
@@ -41,66 +44,74 @@ def check(
     runs: Sequence[Run] = RUNS,
     in_fresh_process: bool = True,
 ) -> list[Fault]:
-    """What a policy with these parameters does against the contract; nothing if it keeps it.
+    """How a policy breaks the contract; an empty list if it keeps it.
 
-    Those left out take their defaults, `lr` and `batch_size` those of `COMMON`. Checked in each of the `runs` that the policy
-    does not refuse (such as one that is shorter than its warm-up): settings
-    are whole, finite and of the right shape; the same whenever asked, in any order, with any history (a reactive policy:
-    with the same one), by a pickled copy and, unless `in_fresh_process` is false, in another process; arguments and the
-    global random generators are left as they were.
+    Settings must be complete, finite and of the right shape. They must be the same whenever they are asked for: in any
+    order, with any history (for a reactive policy, with the same one), from a pickled copy, and in another process.
+    Neither the arguments nor the global random generators may change.
+
+    Args:
+        policy: The class of the policy.
+        parameters: Its values. Those left out take their defaults, or for `lr` and `batch_size` the values of `COMMON`.
+        runs: The runs to check in. Those that the policy refuses, for example because they are shorter than its
+            warm-up, are skipped.
+        in_fresh_process: Whether another process is started for the last check.
+
+    Returns:
+        The faults of the first rule that is broken. If the policy refuses all runs, the faults of the first run.
     """
     try:
-        made = build_from(policy, {**COMMON, **(parameters or {})})
+        instance = build_from(policy, {**COMMON, **(parameters or {})})
     except InputError as error:
         return list(error.faults)
-    except Exception as error:  # the author's own __post_init__ may raise anything
+    except Exception as error:  # a user's __post_init__ may raise anything
         return [Fault("", f"it cannot be made: {_said(error)}")]
-    fitting = [run for run in runs if not refusal(made, run)]
+    fitting = [run for run in runs if not refusal(instance, run)]
     if not fitting:
-        return refusal(made, runs[0])
+        return refusal(instance, runs[0])
     for run in fitting:
         for rule in (_answers, _is_pure, _history_is_used_as_declared, _copies):
-            if faults := list(dict.fromkeys(rule(made, run))):
-                return faults  # later rules, and other runs, would say the same in other words
-    return list(_in_a_fresh_process(made, fitting)) if in_fresh_process else []
+            if faults := list(dict.fromkeys(rule(instance, run))):
+                return faults  # later rules and other runs would report the same in other words
+    return list(_in_a_fresh_process(instance, fitting)) if in_fresh_process else []
 
 
 def refusal(policy: Policy, run: Run) -> list[Fault]:
-    """Why a run is not one for this policy with these values: faults of parameters, or a batch that outgrows the data."""
+    """Why a policy with these values refuses a run: its parameters do not fit, or a batch exceeds the training set."""
     try:
         for epoch in range(run.num_epochs):
-            made = policy.settings(epoch, (), run)
-            if made.batch_size > run.num_examples:
+            batch_size = policy.settings(epoch, (), run).batch_size
+            if batch_size > run.num_examples:
                 most = f"at most the {run.num_examples} training examples"
-                return [Fault("batch_size", expected=most, got=f"{made.batch_size} in epoch {epoch}")]
+                return [Fault("batch_size", expected=most, got=f"{batch_size} in epoch {epoch}")]
     except InputError as error:
         is_of_parameters = all(fault.where in parameter_names(type(policy)) for fault in error.faults)
         return list(error.faults) if is_of_parameters else []
     except Exception:
-        return []  # the rules say what is wrong
+        return []  # the rules report it
     return []
 
 
 def validate_policy(text: str, base: Path, parameters: Mapping[str, object] | None = None) -> list[str]:
-    """Check a policy by name or reference (relative to `base`), with these parameters; lines that describe it.
+    """Check a policy by name, or by a reference relative to `base`, with these parameters.
 
-    Raises InputError with every fault.
+    Returns lines that describe the policy and the checks. Raises InputError with every fault.
     """
     name = user_code.resolve(text, base) if user_code.is_reference(text) else text
     policy = resolve(name)
     if faults := check(policy, parameters):
         raise InputError([fault if fault.where == "policy" else fault.within(text, ": ") for fault in faults])
-    made = build_from(policy, {**COMMON, **(parameters or {})})
+    instance = build_from(policy, {**COMMON, **(parameters or {})})
     kind = "reactive: it looks at results" if policy.reactive else "not reactive: its settings are known beforehand"
-    lines = [f"{text} is a valid policy ({kind}).", f"  parameters: {', '.join(_parameters(made))}"]
+    lines = [f"{text} is a valid policy ({kind}).", f"  parameters: {', '.join(_parameters(instance))}"]
     if user_code.is_reference(name):
         names = ", ".join(str(file.relative_to(Path(name).parent)) for file in user_code.files(name))
         lines.append(f"  source: {user_code.digest(name)} ({names})")
-    refused = {run: found for run in RUNS if (found := refusal(made, run))}
+    refused = {run: faults for run in RUNS if (faults := refusal(instance, run))}
     asked = [_words(run) for run in RUNS if run not in refused]
     lines.append(f"  asked for {', '.join(asked)}: pure, in any order, alike in another process.")
-    lines += [f"  not for {_words(run)}: {found[0]}" for run, found in refused.items()]
-    return [*lines, *(f"  caveat: {caveat}" for caveat in made.caveats())]
+    lines += [f"  not for {_words(run)}: {faults[0]}" for run, faults in refused.items()]
+    return [*lines, *(f"  caveat: {caveat}" for caveat in instance.caveats())]
 
 
 def _words(run: Run) -> str:
@@ -113,7 +124,7 @@ def _parameters(policy: Policy) -> Iterator[str]:
 
 
 def _histories(run: Run) -> dict[str, History]:
-    """Metrics of a whole run that gets better, stands still, or gets worse."""
+    """Metrics of a whole run that improves, stands still, or gets worse."""
     slopes = {"improving": -0.01, "standing still": 0.0, "worsening": 0.01}
     return {words: [_metrics(1 + slope * epoch) for epoch in range(run.num_epochs)] for words, slope in slopes.items()}
 
@@ -126,28 +137,28 @@ def _answers(policy: Policy, run: Run) -> Iterator[Fault]:
     """Every epoch has settings that fit the run."""
     for epoch in range(run.num_epochs):
         try:
-            made: object = policy.settings(epoch, (), run)
+            settings: object = policy.settings(epoch, (), run)
         except InputError as error:
             yield from error.faults
             return
         except Exception as error:
             yield Fault("", f"settings of epoch {epoch} raised {_said(error, policy)}")
             return
-        if not isinstance(made, Settings):
+        if not isinstance(settings, Settings):
             expected = "what run.settings(lr, momentum, batch_size) gives"
-            yield Fault(f"settings of epoch {epoch}", expected=expected, got=f"{made!r}")
+            yield Fault(f"settings of epoch {epoch}", expected=expected, got=f"{settings!r}")
             return
-        shape = (run.num_updates(made.batch_size), run.num_sections)
-        if made.lr.shape != shape:
-            expected = f"rates of shape {shape} (updates, sections) with a batch of {made.batch_size}"
-            yield Fault(f"settings of epoch {epoch}", expected=expected, got=f"{made.lr.shape}")
+        shape = (run.num_updates(settings.batch_size), run.num_sections)
+        if settings.lr.shape != shape:
+            expected = f"rates of shape {shape} (updates, sections) with a batch of {settings.batch_size}"
+            yield Fault(f"settings of epoch {epoch}", expected=expected, got=f"{settings.lr.shape}")
             return
 
 
 def _is_pure(policy: Policy, run: Run) -> Iterator[Fault]:
-    """Asking twice, in any order, gives the same; nothing that is passed in or shared is changed."""
+    """Asking again, in any order, gives the same settings; neither arguments nor global generators change."""
     history = tuple(_histories(run)["standing still"])
-    given = deepcopy((history, run))
+    arguments = deepcopy((history, run))
     before = _generators()
     forth = _digests(policy, history, run)
     after = _generators()
@@ -165,27 +176,27 @@ def _is_pure(policy: Policy, run: Run) -> Iterator[Fault]:
             "",
             f"settings of epoch {differing[0]} depend on when they are asked for: expected the same answer each time",
         )
-    if (history, run) != given:
+    if (history, run) != arguments:
         yield Fault("", "settings changed the history or the run that it was given")
 
 
 def _history_is_used_as_declared(policy: Policy, run: Run) -> Iterator[Fault]:
-    """A policy that is not reactive does not look at the history; a reactive one gets along with a shorter one."""
+    """A policy that is not reactive ignores the history; a reactive one also works with a history that is too short."""
     expected = _digests(policy, (), run)
     for words, history in _histories(run).items():
         for known in sorted({run.num_epochs, run.num_epochs // 2, 1, 0}, reverse=True):
             try:
-                found = [policy.settings(e, history[: min(e, known)], run).digest for e in range(run.num_epochs)]
+                digests = [policy.settings(e, history[: min(e, known)], run).digest for e in range(run.num_epochs)]
             except Exception as error:
                 yield Fault("", f"with the metrics of {known} epochs ({words}), settings raised {_said(error, policy)}")
                 return
-            if not policy.reactive and found != expected:
+            if not policy.reactive and digests != expected:
                 yield Fault("", "settings look at the history: a policy that does so says reactive = True in its class")
                 return
 
 
 def _copies(policy: Policy, run: Run) -> Iterator[Fault]:
-    """A pickled copy is equal, hashes alike and answers alike."""
+    """A pickled copy is equal, and has the same hash and the same settings."""
     try:
         copy = pickle.loads(pickle.dumps(policy))
         is_alike = copy == policy and hash(copy) == hash(policy)
@@ -197,7 +208,7 @@ def _copies(policy: Policy, run: Run) -> Iterator[Fault]:
 
 
 def _in_a_fresh_process(policy: Policy, runs: Sequence[Run]) -> Iterator[Fault]:
-    """Another process, with another hash seed and a little later, answers alike."""
+    """Another process, at a later time and with another hash seed, gets the same settings."""
     child = child_process.run(
         [sys.executable, "-c", _CHILD],
         stdin=pickle.dumps((policy, tuple(runs))),
@@ -223,7 +234,7 @@ def _digests(policy: Policy, history: History, run: Run) -> list[str]:
 
 
 def _outcome(ask: Callable[[], str]) -> str:
-    """A digest, or what was raised instead: compared like one."""
+    """The digest of settings, or the text of the exception if there is one; the two are compared alike."""
     try:
         return ask()
     except Exception as error:
@@ -236,7 +247,7 @@ def _said(error: Exception, policy: Policy | None = None) -> str:
 
 
 def _generators() -> dict[str, Any]:
-    """The state of the global random generators, torch's only if somebody has imported it."""
+    """The state of the global random generators, torch's only if torch is imported."""
     states: dict[str, Any] = {"random": random.getstate(), "numpy": str(np.random.get_state(legacy=False))}
     torch = sys.modules.get("torch")
     if torch is not None:

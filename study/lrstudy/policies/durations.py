@@ -50,7 +50,7 @@ def in_epochs(duration: Duration, num_epochs: int, updates_per_epoch: int) -> Fr
 
 @lru_cache(maxsize=4096, typed=True)
 def to_whole_epoch(duration: Duration, num_epochs: int, updates_per_epoch: int) -> int:
-    """`duration` rounded to the nearest whole epoch, halves up: the epoch before which a stepwise change takes effect."""
+    """`duration` rounded to the nearest whole epoch, halves up. A stepwise change takes effect before that epoch."""
     return int((in_epochs(duration, num_epochs, updates_per_epoch) + Fraction(1, 2)) // 1)
 
 

@@ -1,9 +1,9 @@
 """Any scheduler of torch as a policy: `torch:PolynomialLR`, traced on a dummy optimizer.
 
-The scheduler runs once per run, exactly as torch has it (recursive forms included), and an epoch's settings are read
-from the trace; so they do not depend on the order in which epochs are asked for. A scheduler that has a peak of its own
-(OneCycleLR and CyclicLR: `max_lr`) takes the policy's `lr` for it; all others start from `lr`. The two move the momentum
-only if `cycle_momentum: true` says so; torch does it by default, and replaces the study's.
+The scheduler is run once per run, exactly as torch implements it (recursive forms included), and the settings of an
+epoch are read from the trace. So they do not depend on the order in which epochs are asked for. The two schedulers that
+have a peak of their own, OneCycleLR and CyclicLR (`max_lr`), take the policy's `lr` for it; all others start from `lr`.
+These two change the momentum only with `cycle_momentum: true`; torch does so by default, and replaces the study's.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from lrstudy.settings import FloatArray
 StepPer = Literal["epoch", "update"]
 
 PER_UPDATE = ("OneCycleLR", "CyclicLR", "CosineAnnealingWarmRestarts")
-"""Schedulers that torch's documentation steps after every batch; the others, after every epoch."""
+"""Schedulers that torch's documentation steps after every batch; the others are stepped after every epoch."""
 LENGTHS = ("T_max", "total_steps", "total_iters")
-"""Parameters that mean the length of a run, in steps: where torch demands one and none is given, the run's is taken."""
+"""Parameters that are the length of a run in steps. One that torch requires is the run's length by default."""
 ENDS_AT_ZERO = ("PolynomialLR",)
-"""Schedulers that stay at 0 after a default number of steps: the run's length is taken for them as well."""
+"""Schedulers that stay at 0 after a default number of steps; for them, too, the run's length is the default."""
 _MOMENTUM = "cycle_momentum"
 _PEAK = "max_lr"
 _RATES = ("base_lr", "eta_min", "min_lr")
@@ -50,7 +50,8 @@ _INSTEAD = {
 class SchedulerPolicy(RatePolicy):
     """A scheduler of torch, with its arguments as parameters.
 
-    `step_per` says when it is stepped, and so what its whole numbers count: epochs or updates.
+    Attributes:
+        step_per: Whether it is stepped after every epoch or every update, and so what its integer arguments count.
     """
 
     scheduler: ClassVar[str]
@@ -61,17 +62,17 @@ class SchedulerPolicy(RatePolicy):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in _RATES:
-            given = getattr(self, name, None)
-            rates = given if isinstance(given, tuple) else (given,)
-            below = all(rate is None or rate <= self.lr for rate in rates)
-            require(below, name, f"a rate of at most lr, {self.lr:g}, which is the peak", given)
+            value = getattr(self, name, None)
+            rates = value if isinstance(value, tuple) else (value,)
+            is_below = all(rate is None or rate <= self.lr for rate in rates)
+            require(is_below, name, f"a rate of at most lr, {self.lr:g}, which is the peak", value)
 
     def rates(self, epoch: int, run: Run) -> FloatArray:
-        """The rates that the scheduler gives, shape (updates, sections). Raises InputError with torch's words."""
+        """The scheduler's rates, shape (updates, sections). Raises InputError with torch's message if it refuses."""
         return self._of_epoch(0, epoch, run)
 
     def momenta(self, epoch: int, run: Run) -> float | FloatArray:
-        """The momentum that the scheduler leaves or sets, shape (updates, sections)."""
+        """The momentum, which some schedulers set, shape (updates, sections)."""
         return self._of_epoch(1, epoch, run)
 
     def _of_epoch(self, quantity: int, epoch: int, run: Run) -> FloatArray:
@@ -91,7 +92,7 @@ def _rebuild(scheduler: str, values: dict[str, Any]) -> Policy:
 
 @cache
 def policy_of_scheduler(name: str) -> type[Policy]:
-    """The policy of torch's scheduler `name`; imports torch. Raises InputError for an unknown or unsuitable one."""
+    """The policy of torch's scheduler `name`. Imports torch. Raises InputError if it is unknown or not traceable."""
     if name in _INSTEAD:
         raise InputError(Fault("policy", f"torch:{name} cannot be traced", advice=_INSTEAD[name]))
     schedulers = _schedulers()
@@ -99,7 +100,7 @@ def policy_of_scheduler(name: str) -> type[Policy]:
         raise InputError(unknown("policy", "scheduler", f"torch:{name}", [f"torch:{known}" for known in schedulers]))
     initialise = schedulers[name].__init__
     hints = get_type_hints(initialise, localns={"Callable": Callable, "Iterable": Iterable, "Sequence": Sequence})
-    taken = [
+    arguments = [
         parameter
         for parameter in inspect.signature(initialise).parameters.values()
         if parameter.name not in _OURS and not _takes_function(hints[parameter.name])
@@ -107,14 +108,14 @@ def policy_of_scheduler(name: str) -> type[Policy]:
     per: StepPer = "update" if name in PER_UPDATE else "epoch"
     return make_dataclass(
         name,
-        [("step_per", StepPer, field(default=per)), *(_field(name, p, hints[p.name]) for p in taken)],
+        [("step_per", StepPer, field(default=per)), *(_field(name, p, hints[p.name]) for p in arguments)],
         bases=(SchedulerPolicy,),
         namespace={
             "__module__": __name__,
             "__doc__": f"torch.optim.lr_scheduler.{name}",
             "name": f"torch:{name}",
             "scheduler": name,
-            "arguments": tuple(p.name for p in taken),
+            "arguments": tuple(p.name for p in arguments),
         },
         frozen=True,
         kw_only=True,
@@ -125,12 +126,12 @@ def _schedulers() -> dict[str, Any]:
     """The schedulers that can be traced, by name, sorted."""
     from torch.optim import lr_scheduler
 
-    found = {
+    schedulers = {
         name: value
         for name, value in vars(lr_scheduler).items()
         if inspect.isclass(value) and issubclass(value, lr_scheduler.LRScheduler) and not name.startswith("_")
     }
-    return {name: found[name] for name in sorted(found) if name not in (*_INSTEAD, "LRScheduler")}
+    return {name: schedulers[name] for name in sorted(schedulers) if name not in (*_INSTEAD, "LRScheduler")}
 
 
 def _field(scheduler: str, parameter: inspect.Parameter, hint: Any) -> tuple[Any, ...]:
@@ -147,7 +148,7 @@ def _field(scheduler: str, parameter: inspect.Parameter, hint: Any) -> tuple[Any
 
 
 def _plain(hint: Any) -> Any:
-    """An annotation of torch's as a policy's: lists and other iterables are tuples."""
+    """An annotation of torch in the form that policies use, with tuples for lists and other iterables."""
     origin, inner = get_origin(hint), get_args(hint)
     if origin in (list, Iterable, Sequence):
         return tuple.__class_getitem__((inner[0], ...))
@@ -162,7 +163,7 @@ def _takes_function(hint: Any) -> bool:
 
 @lru_cache(maxsize=64)
 def _trace(policy: SchedulerPolicy, run: Run) -> tuple[FloatArray, FloatArray]:
-    """Rate and momentum before every step of a run, each of shape (steps, sections). Raises InputError."""
+    """The rate and the momentum before every step of a run, each of shape (steps, sections). Raises InputError."""
     import torch
 
     steps = run.num_epochs * (policy.initial_updates(run) if policy.step_per == "update" else 1)
@@ -171,7 +172,9 @@ def _trace(policy: SchedulerPolicy, run: Run) -> tuple[FloatArray, FloatArray]:
     lr, momentum = np.empty((steps, run.num_sections)), np.empty((steps, run.num_sections))
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch wants optimizer.step() first, which has nothing to do here
+            warnings.simplefilter(
+                "ignore"
+            )  # torch warns unless optimizer.step() is called first, which has no purpose here
             scheduler = _schedulers()[policy.scheduler](optimizer, **_arguments(policy, steps))
             for step in range(steps):
                 lr[step] = [float(group["lr"]) for group in optimizer.param_groups]
@@ -188,14 +191,14 @@ def _trace(policy: SchedulerPolicy, run: Run) -> tuple[FloatArray, FloatArray]:
 
 
 def _arguments(policy: SchedulerPolicy, steps: int) -> dict[str, Any]:
-    """What the scheduler is made with: the policy's values, the peak, and the run's length where torch needs it."""
+    """The scheduler's arguments: the policy's values, the peak, and the run's length where it is needed."""
     values = {name: getattr(policy, name) for name in policy.arguments}
-    given = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+    arguments = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
     signature = inspect.signature(_schedulers()[policy.scheduler]).parameters
     if _PEAK in signature:
-        given[_PEAK] = policy.lr
-    has_epochs = given.get("epochs") is not None and given.get("steps_per_epoch") is not None
+        arguments[_PEAK] = policy.lr
+    has_epochs = arguments.get("epochs") is not None and arguments.get("steps_per_epoch") is not None
     for name in LENGTHS:
-        if name in given and given[name] is None and not has_epochs:
-            given[name] = steps
-    return given
+        if name in arguments and arguments[name] is None and not has_epochs:
+            arguments[name] = steps
+    return arguments

@@ -1,7 +1,7 @@
-"""Policies of a user's own, named by reference: a function of the epoch clock, or a class derived from Policy.
+"""Policies that users write, named by reference: a function of the epoch clock, or a class derived from Policy.
 
-Both are found in the user's file and pickled as the reference, the digest of its source and the values of the
-parameters, so that another process imports the file itself and notices if it has changed.
+Both are pickled as the reference, the digest of the source and the values of the parameters. So another process imports
+the user's file itself, and notices if it has changed.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import copyreg
 import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, make_dataclass
 from functools import cache
 from numbers import Real
@@ -31,9 +31,9 @@ _COMMON = ("lr", "batch_size", "momentum")
 
 
 def policy_of(reference: str) -> type[Policy]:
-    """The policy that an absolute reference names; the same class as long as its source does not change.
+    """The class of the policy that an absolute reference names; the same class as long as its source does not change.
 
-    Raises InputError if it cannot be loaded or is neither a function of the simple form nor a policy class.
+    Raises InputError if the reference cannot be loaded, or names neither a function of the simple form nor a policy class.
     """
     return _policy(reference, user_code.digest(reference))
 
@@ -47,7 +47,7 @@ def values_of(policy: Policy) -> dict[str, Any]:
 class FunctionPolicy(RatePolicy):
     """A function (p, E, *, parameters) -> rate as a policy, called once per update.
 
-    p is the epoch clock e + i/n, E the budget in epochs; the function answers one rate, or one per section.
+    p is the epoch clock e + i/n and E the budget in epochs. The function returns one rate, or one per section.
     """
 
     function: ClassVar[Callable[..., Any]]
@@ -55,25 +55,21 @@ class FunctionPolicy(RatePolicy):
     asked: ClassVar[tuple[str, ...]]
     """The parameters that the function takes."""
     hints: ClassVar[Mapping[str, Any]]
-    """Their annotations: durations, also in tuples, arrive in epochs."""
+    """The annotations of these parameters. Durations, also those in tuples, are passed to the function in epochs."""
 
     def rates(self, epoch: int, run: Run) -> FloatArray:
-        """What the function answers at each update; InputError for what is no rate, with the update and the values."""
-        given = {name: getattr(self, name) for name in self.asked}
-        arriving = {name: self._arriving(value, self.hints.get(name), run) for name, value in given.items()}
+        """What the function returns at each update.
+
+        Raises InputError, which names the update and the values, if it raises or returns something that is no rate.
+        """
+        values = {name: getattr(self, name) for name in self.asked}
+        arguments = {name: self._argument(value, self.hints.get(name), run) for name, value in values.items()}
         updates, budget = self.initial_updates(run), float(run.num_epochs)
         answers = []
         for update in range(updates):
             p = epoch + update / updates
-            where = f"at epoch {epoch}, update {update} (p = {p:.9g}, E = {budget:g})" + _shown(given)
-            try:
-                answer = type(self).function(p, budget, **arriving)
-            except (Exception, SystemExit) as error:
-                line = user_code.line_in(error, self.file.parent)
-                raise InputError(
-                    Fault("policy", f"{self.name} raised {type(error).__name__}: {error}{line} {where}")
-                ) from error
-            answers.append(_rates(answer, self.name, run.num_sections, where))
+            where = f"at epoch {epoch}, update {update} (p = {p:.9g}, E = {budget:g})" + _shown(values)
+            answers.append(_rates(self._answer(p, budget, arguments, where), self.name, run.num_sections, where))
         if len({len(rates) for rates in answers}) > 1:
             raise InputError(
                 Fault(
@@ -84,16 +80,26 @@ class FunctionPolicy(RatePolicy):
             )
         return np.array(answers, dtype=np.float64)
 
-    def _arriving(self, value: Any, hint: Any, run: Run) -> object:
-        """A parameter's value as the function gets it: durations in epochs."""
+    def _answer(self, p: float, budget: float, arguments: Mapping[str, object], where: str) -> Any:
+        """Call the function. Raises InputError for whatever it raises, with the line in the user's file."""
+        try:
+            return type(self).function(p, budget, **arguments)
+        except (Exception, SystemExit) as error:
+            line = user_code.line_in(error, self.file.parent)
+            raise InputError(
+                Fault("policy", f"{self.name} raised {type(error).__name__}: {error}{line} {where}")
+            ) from error
+
+    def _argument(self, value: Any, hint: Any, run: Run) -> object:
+        """A parameter's value as it is passed to the function, with durations in epochs."""
         if value is None:
             return None
         if is_duration(hint):
             return float(self.epochs(value, run))
         if get_origin(hint) is Annotated:
-            return self._arriving(value, get_args(hint)[0], run)
+            return self._argument(value, get_args(hint)[0], run)
         if get_origin(hint) in (tuple, list):
-            return get_origin(hint)(self._arriving(item, get_args(hint)[0], run) for item in value)
+            return get_origin(hint)(self._argument(item, get_args(hint)[0], run) for item in value)
         return value
 
 
@@ -102,9 +108,9 @@ def _shown(values: Mapping[str, object]) -> str:
 
 
 def _rates(answer: Any, name: str, num_sections: int, where: str) -> Sequence[float]:
-    """The rates that a function has answered for one update: one, or one per section. Raises InputError."""
-    arrived = answer.tolist() if isinstance(answer, (np.ndarray, np.generic)) else answer
-    rates = arrived if isinstance(arrived, (list, tuple)) else [arrived]
+    """The rates in a function's answer for one update: one, or one per section. Raises InputError for anything else."""
+    plain = answer.tolist() if isinstance(answer, (np.ndarray, np.generic)) else answer
+    rates = plain if isinstance(plain, (list, tuple)) else [plain]
     if not all(isinstance(rate, Real) and not isinstance(rate, bool) for rate in rates):
         raise InputError(
             Fault("policy", expected=f"of {name} a number, or one per section", got=f"{_short(answer)} {where}")
@@ -130,18 +136,18 @@ def _short(value: object) -> str:
 @cache
 def _policy(reference: str, source: str) -> type[Policy]:
     parsed = user_code.Reference.parse(reference)
-    found = user_code.load(reference, source=source)
-    if isinstance(found, type) and issubclass(found, Policy):
-        policy = _of_class(found)
-    elif inspect.isfunction(found):
-        policy = _of_function(found, parsed)
+    named = user_code.load(reference, source=source)
+    if isinstance(named, type) and issubclass(named, Policy):
+        policy = _of_class(named)
+    elif inspect.isfunction(named):
+        policy = _of_function(named, parsed)
     else:
         raise InputError(
             Fault(
                 "policy",
                 expected=f"{parsed.name} in {parsed.path} to be a function ({_FORM.format(name=parsed.name)}) or a class "
                 "derived from lrstudy.policies.Policy",
-                got=_short(found),
+                got=_short(named),
             )
         )
     copyreg.pickle(policy, lambda one: (_rebuild, (reference, source, values_of(one))))
@@ -149,12 +155,12 @@ def _policy(reference: str, source: str) -> type[Policy]:
 
 
 def _rebuild(reference: str, source: str, values: dict[str, Any]) -> Policy:
-    """A pickled policy, with the source that it was pickled with; InputError if the file has changed."""
+    """Unpickle a policy. Raises InputError if the source is no longer the one that it was pickled with."""
     return _policy(reference, source)(**values)
 
 
 def _of_class(policy: type[Policy]) -> type[Policy]:
-    """The class itself, called after itself if it has no name. Raises InputError for what Python accepts and we cannot use."""
+    """The class itself, with its class name as `name` if it defines none. Raises InputError if it cannot be used."""
     if missing := sorted(getattr(policy, "__abstractmethods__", ())):
         raise InputError(Fault("policy", f"{policy.__name__} does not define {', '.join(missing)}"))
     hints = vars(policy).get("__annotations__", {})
@@ -175,35 +181,22 @@ def _of_class(policy: type[Policy]) -> type[Policy]:
 def _of_function(function: Callable[..., Any], reference: user_code.Reference) -> type[Policy]:
     """A policy class whose parameters are the function's keyword-only ones. Raises InputError with every fault."""
     parameters = inspect.signature(function).parameters.values()
-    parsed = [p for p in parameters if p.kind is p.KEYWORD_ONLY]
-    faults = list(_shape_faults(reference.name, parameters))
+    keywords = [p for p in parameters if p.kind is p.KEYWORD_ONLY]
     try:
         hints = get_type_hints(function, include_extras=True, localns={"Duration": Duration, "Annotated": Annotated})
     except (NameError, TypeError) as error:
         raise InputError(Fault("policy", f"an annotation of {reference.name} cannot be resolved: {error}")) from None
-    added = [p for p in parsed if p.name not in _COMMON]
-    faults += [
-        Fault("policy", f"{reference.name} may not give {p.name} a default: it is the study's, common.{p.name}")
-        for p in parsed
-        if p.name in _COMMON and p.default is not p.empty
-    ]
-    for parameter in added:
-        if parameter.name in _taken():
-            problem = f"{reference.name} may not call a parameter {parameter.name!r}: policies have that name"
-            faults.append(Fault("policy", problem))
-        if parameter.name not in hints:
-            problem = f"{reference.name} needs a type for {parameter.name}, like {parameter.name}: float"
-            faults.append(Fault("policy", problem))
+    faults = [*_signature_faults(reference.name, parameters), *_keyword_faults(reference.name, keywords, hints)]
     if faults:
         raise InputError(faults)
     members = {
         "__module__": function.__module__, "__doc__": function.__doc__, "name": reference.name,
-        "function": staticmethod(function), "file": reference.path, "asked": tuple(p.name for p in parsed),
+        "function": staticmethod(function), "file": reference.path, "asked": tuple(p.name for p in keywords),
         "hints": hints,
     }  # fmt: skip
     try:
         return make_dataclass(
-            reference.name, [_field(p, hints[p.name]) for p in added],
+            reference.name, [_field(p, hints[p.name]) for p in keywords if p.name not in _COMMON],
             bases=(FunctionPolicy,), namespace=members, frozen=True, kw_only=True,
         )  # fmt: skip
     except (TypeError, ValueError) as error:  # a default that cannot be shared, such as a map
@@ -212,8 +205,8 @@ def _of_function(function: Callable[..., Any], reference: user_code.Reference) -
         ) from None
 
 
-def _shape_faults(name: str, parameters: Any) -> list[Fault]:
-    """What of a signature is not of the simple form."""
+def _signature_faults(name: str, parameters: Any) -> list[Fault]:
+    """How a function's signature departs from the simple form."""
     positional = [p for p in parameters if p.kind is not p.KEYWORD_ONLY]
     form = _FORM.format(name=name)
     if len(positional) != 2 or any(p.kind not in (p.POSITIONAL_OR_KEYWORD, p.POSITIONAL_ONLY) for p in positional):
@@ -221,6 +214,22 @@ def _shape_faults(name: str, parameters: Any) -> list[Fault]:
     if "lr" not in [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]:
         return [Fault("policy", expected=f"{name} to take lr, the peak rate, as a keyword: {form}")]
     return []
+
+
+def _keyword_faults(name: str, keywords: Sequence[inspect.Parameter], hints: Mapping[str, Any]) -> Iterator[Fault]:
+    """Faults of a function's keyword-only parameters: defaults, names and types that a policy cannot have."""
+    for parameter in keywords:
+        if parameter.name in _COMMON and parameter.default is not parameter.empty:
+            problem = f"may not give {parameter.name} a default: it is the study's, common.{parameter.name}"
+            yield Fault("policy", f"{name} {problem}")
+    for parameter in keywords:
+        if parameter.name in _COMMON:
+            continue
+        if parameter.name in _taken():
+            problem = f"may not call a parameter {parameter.name!r}: policies have that name"
+            yield Fault("policy", f"{name} {problem}")
+        if parameter.name not in hints:
+            yield Fault("policy", f"{name} needs a type for {parameter.name}, like {parameter.name}: float")
 
 
 def _field(parameter: inspect.Parameter, hint: Any) -> tuple[str, Any] | tuple[str, Any, Any]:
@@ -231,5 +240,5 @@ def _field(parameter: inspect.Parameter, hint: Any) -> tuple[str, Any] | tuple[s
 
 
 def _taken() -> set[str]:
-    """The names that a parameter would hide."""
+    """The names of the members of a policy class, which a parameter of the same name would hide."""
     return {name for c in FunctionPolicy.__mro__ for name in (*vars(c), *vars(c).get("__annotations__", ()))}

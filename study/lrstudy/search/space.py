@@ -128,7 +128,7 @@ class Space:
         return (self.complete(point) for point in self._distinct(self.searched))
 
     def _distinct(self, parameters: Sequence[Parameter]) -> Iterator[Configuration]:
-        """Each combination of values of those `parameters` that exist in it, once; the others have their first value."""
+        """Each combination of values of those `parameters` that exist, once; the others have their first value."""
         for values in product(*(p.values for p in parameters)):
             point = {p.name: value for p, value in zip(parameters, values, strict=True)}
             full = self.complete(point)

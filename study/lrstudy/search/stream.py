@@ -25,8 +25,8 @@ class Stream:
         cohort: The configurations that come first; those beyond `num_trials` are left out.
         num_trials: How many configurations the stream has at most.
         outstanding: W, the number of results that may be missing when the searcher is asked for the next suggestion.
-        remembered: Suggestions of earlier runs by index, which are given again. The searcher is only made, and taken
-            through the same calls again, when a new suggestion is needed.
+        remembered: Suggestions of earlier runs by index, which are made again. The searcher is only created, and taken
+            through the same calls as before, when a new suggestion is needed.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""How long the run of a trace is: epochs, updates per epoch, batch size and examples, with what is missing worked out."""
+"""How long the run of a trace is: epochs, updates per epoch, batch size and examples, as far as the user gives them."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class Length:
 def length_of(epochs: int, updates: int | None, examples: int | None, batch_size: object, tail: Tail) -> Length:
     """The length of a run, given some of updates per epoch, examples and batch size.
 
-    If two of the three are given, the third follows. If fewer are, the batch size is 32 and an epoch has 100 updates,
-    as far as those are open.
+    If two of the three are given, the third follows. If fewer are, the batch size is 32 by default, and an epoch has 100
+    updates unless their number follows from the examples.
 
     Args:
         epochs: Number of epochs, at least 1.

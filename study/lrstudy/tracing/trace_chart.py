@@ -138,7 +138,7 @@ class _Grid:
         return text
 
     def _draw(self, line: Line, end: float) -> None:
-        """Mark, in every column, the dots from its lowest to its highest value, joined to those of the column before."""
+        """Mark the dots from the lowest to the highest value of every column, joined to those of the column before."""
         num = self.columns * self.wide
         edges = np.searchsorted(line.x, np.arange(num + 1) * end / num, side="left")
         last = min(num, max(1, math.ceil(line.end / end * num)))
@@ -199,7 +199,7 @@ class _Grid:
         return ticks
 
     def _labels(self) -> dict[int, tuple[str, int]]:
-        """The names of the lines by row, ordered by their last values; each has a row of its own while there is room."""
+        """The names of the lines by row, ordered by last value; each has a row of its own while there is room."""
         in_order = reversed(self.ends)  # if values are equal, the first trace comes first
         ordered = sorted(in_order, key=lambda end: -end[0])[: self.rows]
         rows: list[int] = []

@@ -60,7 +60,10 @@ class AnnealingPolicy(RatePolicy):
 
 @dataclass(frozen=True, kw_only=True)
 class Cosine(AnnealingPolicy):
-    """Half a cosine from lr to `min_ratio` * lr at the end of the budget, as torch's CosineAnnealingLR or one SGDR cycle."""
+    """Half a cosine from lr to `min_ratio` * lr at the end of the budget.
+
+    torch has it as CosineAnnealingLR; it is also a single cycle of SGDR.
+    """
 
     name = "cosine"
 
@@ -74,7 +77,10 @@ class Cosine(AnnealingPolicy):
 
 @dataclass(frozen=True, kw_only=True)
 class Linear(AnnealingPolicy):
-    """A line from lr to `min_ratio` * lr at the end of the budget: budgeted training (Li et al. 2020, arXiv 1905.04753)."""
+    """A line from lr to `min_ratio` * lr at the end of the budget.
+
+    It is budgeted training's schedule (Li et al. 2020, arXiv 1905.04753).
+    """
 
     name = "linear"
 
@@ -122,7 +128,7 @@ class Wsd(AnnealingPolicy):
 
 @dataclass(frozen=True, kw_only=True)
 class OneCycle(RatePolicy):
-    """One cycle up to lr and down again, with the momentum the other way round (Smith and Topin 2018, arXiv 1708.07120).
+    """One cycle up to lr and down again, the momentum the other way round (Smith and Topin 2018, arXiv 1708.07120).
 
     As in torch's OneCycleLR, the rate rises from `initial_ratio` * lr to lr at update `peak_at` * total - 1, and falls to
     `final_ratio` * lr at the last update. torch also changes the momentum by default, from 0.95 to 0.85; here it stays

@@ -23,7 +23,9 @@ CapMode = Literal["residual", "switch"]
 
 
 def grown(lr: float, batch_size: int, factor: int, limit: int, cap_mode: CapMode = "residual") -> tuple[float, int]:
-    """Rate and batch size after the noise has been lowered by `factor`: by a larger batch, or a lower rate if it cannot grow.
+    """Rate and batch size after the noise has been lowered by `factor`.
+
+    The batch grows if it may; otherwise the rate falls.
 
     Args:
         lr: The rate before.
@@ -67,7 +69,7 @@ class GrowingPolicy(Policy):
             require_absent(self, ["scaling"], "an initial_factor above 1")
 
     def initial_batch(self, run: Run) -> int:
-        """The batch size at the start of the run. Raises InputError if `initial_factor` makes it exceed the training set."""
+        """The batch size at the start. Raises InputError if `initial_factor` makes it exceed the training set."""
         first = self.batch_size * self.initial_factor
         fits = self.initial_factor == 1 or first <= run.num_examples
         words = f"at most {run.num_examples // self.batch_size}: a first batch within the {run.num_examples} training examples"
@@ -118,7 +120,11 @@ class BatchIncrease(GrowingPolicy):
 
 @dataclass(frozen=True, kw_only=True)
 class BatchHybrid(BatchIncrease):
-    """The first `batch_steps` milestones grow the batch, the later ones divide the rate (Smith et al. 2017, section 5.1)."""
+    """The first milestones grow the batch, the later ones divide the rate (Smith et al. 2017, section 5.1).
+
+    Attributes:
+        batch_steps: How many milestones grow the batch.
+    """
 
     name = "batch_hybrid"
 

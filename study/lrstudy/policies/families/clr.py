@@ -25,7 +25,10 @@ Mode = Literal["triangular", "triangular2", "exp_range", "modified_triangular2"]
 
 
 def triangular(ticks: Ticks, up: Fraction, down: Fraction | None = None) -> tuple[NDArray[np.int64], FloatArray]:
-    """The cycle (from 0) and the height in [0, 1] at each update: `up` epochs rising, `down` (by default as many) falling."""
+    """The cycle, from 0, and the height in [0, 1] at each update.
+
+    The height rises for `up` epochs and falls for `down`, by default as many.
+    """
     down = up if down is None else down
     cycle, position = phase(ticks, up + down)
     if up == down:
@@ -36,7 +39,7 @@ def triangular(ticks: Ticks, up: Fraction, down: Fraction | None = None) -> tupl
 
 @dataclass(frozen=True, kw_only=True)
 class Clr(CyclicalPolicy):
-    """base + (lr - base) * height, where base = `base_ratio` * lr, and the height goes from 0 to 1 and back in each cycle.
+    """base + (lr - base) * height, where base = `base_ratio` * lr and the height goes from 0 to 1 and back in a cycle.
 
     A run that is not a whole number of cycles ends at a high rate, and its accuracy shows that: make the budget a multiple
     of the cycle. A base ratio of 1 is the constant rate.

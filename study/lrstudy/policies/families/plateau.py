@@ -1,4 +1,4 @@
-"""Reacting to a metric that no longer improves: the rule, replayed over the recorded history, and a rate that follows it."""
+"""Reacting to a metric that no longer improves: the rule, replayed over the history, and a rate that follows it."""
 
 from __future__ import annotations
 
