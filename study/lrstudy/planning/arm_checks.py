@@ -1,4 +1,4 @@
-"""What only data, model and budget show of an arm: values that do not fit or have no effect, and batches that cannot grow."""
+"""Checks of arms that need the data, the model and the budget: values that do not fit or that change nothing."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from lrstudy.search.halton import spread
 from lrstudy.search.parameter import Configuration, Parameter, Value
 
 _POINTS = 8
-"""A parameter without effect at so many points of an arm's space has none."""
+"""At how many points of an arm's space a parameter is tried; if it has no effect at any of them, it has none."""
 
 
 def check_against_data(plan: Plan) -> None:
-    """Whether the arms fit the data, the model and the budget.
+    """Check that the arms fit the data, the model and the budget.
 
     Raises InputError with every fault: a model that cannot take the images, batches larger than the training set,
-    settings that do not fit or have no effect.
+    and values that do not fit or have no effect.
     """
     faults = [fault.within("workload") for fault in faults_of(lambda: plan.root(0))]
     faults += [fault for arm in plan.arms.values() for fault in _faults(plan, arm)]
@@ -35,14 +35,14 @@ def check_against_data(plan: Plan) -> None:
 
 
 def notes(plan: Plan) -> list[str]:
-    """What somebody should know of data and arms before training, a sentence each."""
+    """What a user should know about data and arms before training, a sentence each."""
     workload = plan.workload
     of_data = list(workload.statistics.notes(plan.study.metric, workload.recipe.class_weights is not None))
     return of_data + [note for name, arm in plan.arms.items() if name not in plan.retired for note in _notes(plan, arm)]
 
 
 def _faults(plan: Plan, arm: Arm) -> Iterator[Fault]:
-    """The faults of an arm, placed where the study file has them."""
+    """The faults of an arm, each with its place in the study file."""
     num_train, batch = plan.workload.counts[0], arm.space["batch_size"]
     sizes = batch.values or (batch.low, batch.high)
     if max(sizes) > num_train:
@@ -56,7 +56,7 @@ def _faults(plan: Plan, arm: Arm) -> Iterator[Fault]:
         broken = contract.check(resolve(arm.policy), parameters, (run,))
         yield from (fault.within(f"arms.{arm.name}", ": ") for fault in broken)
         if broken:
-            return  # what follows would say the same in other words
+            return  # the checks below would report the same in other words
     yield from _of_batchnorm(plan, arm)
     refused = [fault for configuration in configurations for fault in _of_values(plan, arm, configuration)]
     yield from refused
@@ -66,7 +66,7 @@ def _faults(plan: Plan, arm: Arm) -> Iterator[Fault]:
 
 
 def _notes(plan: Plan, arm: Arm) -> Iterator[str]:
-    """A batch that cannot grow any further, which the study file does not show."""
+    """A note if the batch of an arm grows to the whole training set, which cannot be seen in the study file."""
     configuration = arm.space.default()
     policy, run = build(arm.policy, arm.parameters(configuration)), plan.run(arm, configuration)
     if policy.reactive:
@@ -81,7 +81,7 @@ def _notes(plan: Plan, arm: Arm) -> Iterator[str]:
 
 
 def _of_values(plan: Plan, arm: Arm, configuration: Configuration) -> Iterator[Fault]:
-    """What the policy with these values does not take of the run."""
+    """Why a policy with these values refuses the run."""
     run, policy = plan.run(arm, configuration), build(arm.policy, arm.parameters(configuration))
     beyond = list(_beyond_the_budget(policy, run))
     if isinstance(policy, PlateauPolicy):
@@ -104,12 +104,12 @@ def _some_epochs(run: Run) -> list[int]:
 
 
 def _metrics(plan: Plan) -> list[str]:
-    """What a reactive policy may look at."""
+    """The metrics that a reactive policy can react to."""
     return ["val_loss", "train_loss", *(f"val_{name}" for name in plan.workload.task.metrics)]
 
 
 def _beyond_the_budget(policy: Policy, run: Run) -> Iterator[Fault]:
-    """Durations that no epoch of the run reaches: a list of milestones may go on beyond the end, but not begin there."""
+    """Durations longer than the budget. A list of milestones is refused only if all of them lie beyond its end."""
     for name, durations in durations_of(policy):
         if durations and all(policy.epochs(duration, run) > run.num_epochs for duration in durations):
             shown = ", ".join(map(str, durations))
@@ -117,38 +117,44 @@ def _beyond_the_budget(policy: Policy, run: Run) -> Iterator[Fault]:
 
 
 def _of_plateau(plan: Plan, arm: Arm, policy: PlateauPolicy) -> Iterator[Fault]:
-    """A metric that is not there or goes the other way; a rule that the study file makes too patient to ever act."""
+    """A metric that does not exist or has the other direction, or a patience with which the rule can never act."""
     yield from faults_of(lambda: policy.require_metrics(_metrics(plan)))
-    ways = "min" if policy.metric.endswith("loss") else "max"
-    if policy.mode not in ("auto", ways):
-        yield Fault("mode", expected=f"auto or {ways} with {policy.metric}", got=policy.mode)
+    mode = "min" if policy.metric.endswith("loss") else "max"
+    if policy.mode not in ("auto", mode):
+        yield Fault("mode", expected=f"auto or {mode} with {policy.metric}", got=policy.mode)
     num_epochs = plan.study.budget.epochs
-    unchanging = [{policy.metric: 1.0}] * (num_epochs - 1)  # the last epoch's metric acts on nothing
+    unchanging = [{policy.metric: 1.0}] * (
+        num_epochs - 1
+    )  # no epoch comes after the last one, so its metric has no effect
     if "patience" in plan.study.arms.get(arm.name, {}) and not any(policy.triggers(unchanging)):
         expected = f"a rule that can act within the budget of {num_epochs} epochs"
         yield Fault("patience", expected=expected, got=str(policy.patience))
 
 
 def _of_batchnorm(plan: Plan, arm: Arm) -> Iterator[Fault]:
-    """What does not fit a model with BatchNorm: single examples, micro-batches that are other pieces; or one without.
-
-    One example has no statistics. Micro-batches give the whole batch's update only if BatchNorm takes its statistics over
-    the same pieces in both.
-    """
-    given = {p.name: p for p in arm.space.parameters if p.name in ("batch_size", "norm_batch", "micro_batch")}
-    ones = [name for name, p in given.items() if 1 in (p.values or (p.low,))]
-    if not ones and given.keys() == {"batch_size"}:
-        return
+    """Batch sizes that do not fit a model with BatchNorm, and a norm_batch with a model that has none."""
+    sizes = {p.name: p for p in arm.space.parameters if p.name in ("batch_size", "norm_batch", "micro_batch")}
+    ones = [name for name, p in sizes.items() if 1 in (p.values or (p.low,))]
+    if not ones and sizes.keys() == {"batch_size"}:
+        return  # without asking whether the model has BatchNorm, for which a user's model must be built
     model = plan.workload.model
     named = "your model" if user_code.is_reference(model) else model
     if not plan.has_batchnorm:
-        if "norm_batch" in given:
+        if "norm_batch" in sizes:
             where = origin(plan.study, arm.name, "norm_batch")
             yield Fault(where, expected=f"it only with a model that has BatchNorm, which {named} has not")
         return
     for name in ones:
         where = origin(plan.study, arm.name, name)
         yield Fault(where, expected=f"at least 2 with {named}, whose BatchNorm needs more than one example", got="1")
+    yield from _of_micro_batches(plan, arm, named)
+
+
+def _of_micro_batches(plan: Plan, arm: Arm, named: str) -> Iterator[Fault]:
+    """Micro-batches that would give another update than the whole batch.
+
+    The update is the same only if BatchNorm takes its statistics over the same examples in both.
+    """
     for configuration in one_at_a_time(arm.space):
         recipe = plan.run(arm, configuration).recipe
         micro, norm = recipe.micro_batch, recipe.norm_batch
@@ -159,7 +165,7 @@ def _of_batchnorm(plan: Plan, arm: Arm) -> Iterator[Fault]:
 
 
 def _cap_below_the_batch(plan: Plan, arm: Arm) -> Iterator[Fault]:
-    """A cap that the study file sets below every batch: nothing could grow."""
+    """A cap in the study file that is below every batch size, so that no batch could grow."""
     if not issubclass(resolve(arm.policy), GrowingPolicy) or "cap" not in plan.study.arms.get(arm.name, {}):
         return
     caps = [value for value in arm.space["cap"].values or (arm.space["cap"].high,) if value is not None]
@@ -170,7 +176,7 @@ def _cap_below_the_batch(plan: Plan, arm: Arm) -> Iterator[Fault]:
 
 
 def _without_effect(plan: Plan, arm: Arm, configurations: Sequence[Configuration]) -> Iterator[Fault]:
-    """Parameters that the study file gives and that change nothing; of reactive policies nothing is known beforehand."""
+    """Parameters in the study file that change nothing; not checked for reactive policies, which depend on results."""
     if resolve(arm.policy).reactive:
         return
     written = plan.study.arms.get(arm.name, {})
@@ -181,8 +187,8 @@ def _without_effect(plan: Plan, arm: Arm, configurations: Sequence[Configuration
             yield Fault(f"arms.{arm.name}.{name}", expected="fewer examples than a batch has", got=got)
     points = spread(arm.space.searched, _POINTS)
     for parameter in arm.space.searched:
-        is_given = parameter.name in written or parameter.name in COMMON
-        if is_given and not any(_matters(plan, arm, parameter, point) for point in points):
+        is_written = parameter.name in written or parameter.name in COMMON
+        if is_written and not any(_matters(plan, arm, parameter, point) for point in points):
             caveats = {c for one in configurations for c in build(arm.policy, arm.parameters(one)).caveats()}
             yield Fault(
                 f"arms.{arm.name}.{parameter.name}",
@@ -192,7 +198,7 @@ def _without_effect(plan: Plan, arm: Arm, configurations: Sequence[Configuration
 
 
 def _is_effective(plan: Plan, arm: Arm, configurations: Sequence[Configuration], name: str) -> bool:
-    """Whether some epoch has pieces that are smaller than its batch."""
+    """Whether `norm_batch` or `micro_batch` is smaller than the batch in some epoch of some configuration."""
     for configuration in configurations:
         policy, run = build(arm.policy, arm.parameters(configuration)), plan.run(arm, configuration)
         for epoch in range(run.num_epochs):
@@ -202,23 +208,23 @@ def _is_effective(plan: Plan, arm: Arm, configurations: Sequence[Configuration],
 
 
 def _matters(plan: Plan, arm: Arm, parameter: Parameter, point: Configuration) -> bool:
-    """Whether the parameter's values (first, middle, last) train differently where the others are as in `point`."""
+    """Whether the parameter's first, middle and last value train differently, the others being as in `point`."""
     needed = arm.space.requirements(parameter.name) or {}
-    made = []
+    variants = []
     try:
-        for value in _three(parameter):
+        for value in _three_values(parameter):
             configuration = arm.space.complete({**point, **needed, parameter.name: value})
-            made.append((build(arm.policy, arm.parameters(configuration)), plan.run(arm, configuration)))
+            variants.append((build(arm.policy, arm.parameters(configuration)), plan.run(arm, configuration)))
         for epoch in range(plan.study.budget.epochs):
-            digests = [policy.settings(epoch, (), run).digest for policy, run in made]
+            digests = [policy.settings(epoch, (), run).digest for policy, run in variants]
             if any(one != other for one, other in pairwise(digests)):
                 return True
-    except Exception:  # values that do not go together: the trial will say so, if it is ever suggested
+    except Exception:  # the values do not go together; the trial reports it if a searcher ever suggests them
         return True
     return False
 
 
-def _three(parameter: Parameter) -> list[Value]:
+def _three_values(parameter: Parameter) -> list[Value]:
     if not parameter.values:
         return [parameter.at(position) for position in (0.0, 0.5, 1.0)]
     return [

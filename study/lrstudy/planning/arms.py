@@ -1,6 +1,7 @@
 """Arms: named entries of a study, each a policy with its search space.
 
-search_spaces/<policy>.yaml  <-  common  <-  the arm, key by key
+An arm's space is merged key by key, later ones winning: the study's common parameters, the policy's default space in
+search_spaces/<policy>.yaml, and what the study file says about the arm.
 """
 
 from __future__ import annotations
@@ -31,10 +32,14 @@ _ANY_POLICY: type[Policy] = Policy  # type: ignore[type-abstract]  # never const
 
 @dataclass(frozen=True)
 class Arm:
-    """A policy with its search space; `definition` is what the study file says of it, merged, for comparison.
+    """A policy with its search space.
 
-    `policy` is the name of a built-in policy, ``torch:NAME`` or a reference to a user's, with an absolute path.
-    The definition holds a user's policy as the file has it, and the digest of its source.
+    Attributes:
+        name: The arm's name in the study.
+        policy: The name of a built-in policy, ``torch:NAME``, or a reference to a user's policy with an absolute path.
+        space: The parameters that are fixed or searched.
+        definition: The policy and all parameters as the study file gives them, after merging; a later run is compared
+            with it. For a user's policy it holds the reference as it is written, and the digest of the source.
     """
 
     name: str
@@ -43,12 +48,12 @@ class Arm:
     definition: Mapping[str, Any]
 
     def parameters(self, configuration: Configuration) -> dict[str, Value]:
-        """The part of a configuration that the policy takes."""
+        """The part of a configuration that consists of the policy's parameters."""
         names = parameter_names(policies.resolve(self.policy))
         return {name: value for name, value in configuration.items() if name in names}
 
     def recipe(self, configuration: Configuration, base: Recipe) -> Recipe:
-        """The recipe of a configuration: `base` with the configuration's weight decay and the like."""
+        """The recipe of a configuration: `base` with the configuration's weight decay and other recipe parameters."""
         names = [name for name in COMMON if name in configuration and name not in OF_POLICIES]
         values = {name: configuration[name] for name in names}
         if values.get("norm_batch") == INITIAL:
@@ -57,13 +62,13 @@ class Arm:
 
 
 def resolve(study: StudyFile, base: Path = _HERE) -> dict[str, Arm]:
-    """The study's arms by name; references to a user's policies start at the folder `base`.
+    """The study's arms by name. References to users' policies are relative to the folder `base`.
 
-    Raises InputError with every fault of the common parameters and every arm.
+    Raises InputError with every fault of the common parameters and of all arms.
     """
     common = common_definition(study)
     faults = _common_faults(common)
-    at_fault = {fault.where.split(".")[1] for fault in faults}  # their defaults stand in for them below
+    at_fault = {fault.where.split(".")[1] for fault in faults}  # replaced by their defaults to check the arms
     sound = {name: COMMON[name].default if name in at_fault else spec for name, spec in common.items()}
     arms: dict[str, Arm] = {}
     for name, body in study.arms.items():
@@ -77,26 +82,26 @@ def resolve(study: StudyFile, base: Path = _HERE) -> dict[str, Arm]:
 
 
 def cohort(study: StudyFile, count: int) -> list[dict[str, Value]]:
-    """`count` points over the common parameters, drawn once for all arms: the centre first, covering the range."""
+    """`count` points over the common parameters, the same for all arms: the defaults, then points over the ranges."""
     common = [parse_parameter(name, spec, f"common.{name}") for name, spec in common_definition(study).items()]
     return spread(common, count)
 
 
 def at_cohort_points(arm: Arm, points: Sequence[Mapping[str, Value]], common: Mapping[str, Any]) -> list[Configuration]:
-    """The arm's configurations at points of the common parameters: its policy's parameters at their defaults.
+    """The arm's configurations at the cohort's points, with the policy's own parameters at their defaults.
 
-    A common parameter that the arm overrides is spread over the arm's own range instead.
+    A common parameter that the arm overrides takes values spread over the arm's own range instead.
     """
     shared = {p.name for p in arm.space.searched if p.name in common and arm.definition[p.name] == common[p.name]}
     overridden = [p for p in arm.space.searched if p.name in COMMON and p.name not in shared]
     return [
-        arm.space.complete({**mine, **{name: value for name, value in point.items() if name in shared}})
-        for point, mine in zip(points, spread(overridden, len(points)), strict=True)
+        arm.space.complete({**own, **{name: value for name, value in point.items() if name in shared}})
+        for point, own in zip(points, spread(overridden, len(points)), strict=True)
     ]
 
 
 def from_definition(name: str, definition: Mapping[str, Any], sources: Path = _HERE) -> Arm:
-    """An arm of an earlier run, from what its lock says of it; `sources` is where a user's policies were kept."""
+    """An arm of an earlier run, from its definition in the lock; `sources` is the folder that keeps users' policies."""
     parameters = [
         parse_parameter(key, spec, f"arms.{name}.{key}") for key, spec in definition.items() if key not in _NO_PARAMETER
     ]
@@ -107,19 +112,19 @@ def from_definition(name: str, definition: Mapping[str, Any], sources: Path = _H
 
 
 def common_definition(study: StudyFile) -> dict[str, Any]:
-    """The common parameters as the study file says them; those left at an optional default are left out."""
-    given = {name: getattr(study.common, name) for name in COMMON}
-    return {name: spec for name, spec in given.items() if not is_left_out(name, spec)}
+    """The common parameters as the study file gives them, without optional ones that are at their default."""
+    specs = {name: getattr(study.common, name) for name in COMMON}
+    return {name: spec for name, spec in specs.items() if not is_left_out(name, spec)}
 
 
 def origin(study: StudyFile, arm: str, parameter: str) -> str:
-    """Where the study file says a parameter of an arm: ``common.lr`` or ``arms.clr.lr``."""
+    """The field of the study file that gives a parameter of an arm: ``common.lr`` or ``arms.clr.lr``."""
     is_common = parameter in common_definition(study) and parameter not in study.arms.get(arm, {})
     return f"common.{parameter}" if is_common else f"arms.{arm}.{parameter}"
 
 
 def one_at_a_time(space: Space) -> Iterator[Configuration]:
-    """The defaults, then every value of every parameter in turn (of a range: both ends and the middle)."""
+    """The defaults, then every value of every parameter in turn; of a continuous range, both ends and the middle."""
     yield space.default()
     for parameter in space.searched:
         needed = space.requirements(parameter.name) or {}
@@ -128,7 +133,7 @@ def one_at_a_time(space: Space) -> Iterator[Configuration]:
 
 
 def _common_faults(common: Mapping[str, Any]) -> list[Fault]:
-    """The faults of the common parameters, placed in `common`."""
+    """The faults of the common parameters, with their place in `common`."""
     faults: list[Fault] = []
     parameters = []
     for name, spec in common.items():
@@ -142,42 +147,56 @@ def _common_faults(common: Mapping[str, Any]) -> list[Fault]:
     except InputError as error:
         return faults + [fault.within("common") for fault in error.faults]
     names = parameter_names(_ANY_POLICY)
-    unfitting = _value_faults(space, lambda c: checked(_ANY_POLICY, {p: v for p, v in c.items() if p in names})[1])
-    return faults + [fault.within("common") for fault in unfitting]
+    of_values = _value_faults(space, lambda c: checked(_ANY_POLICY, {p: v for p, v in c.items() if p in names})[1])
+    return faults + [fault.within("common") for fault in of_values]
 
 
 def _arm(name: str, body: Mapping[str, Any], common: Mapping[str, Any], base: Path) -> Arm:
+    """An arm from its `body` in the study file and the common parameters. Raises InputError with every fault."""
     where = f"arms.{name}"
     written = _policy(where, name, body)
     policy, source = _with_source(where, written, base)
     valid = list(dict.fromkeys([*COMMON, *parameter_names(policies.resolve(policy)), "policy"]))
     faults = [Fault(f"{where}.{key}", "unknown key", valid=tuple(valid), name=key) for key in body if key not in valid]
     merged = {**common, **(default_space(policy) if policy in registry() else {}), **body}
-    names = [key for key in valid[:-1] if key in merged and not is_left_out(key, merged[key])]  # in one order
-    parameters = []
-    for key in names:
-        try:
-            parameters.append(parse_parameter(key, merged[key], f"{where}.{key}"))
-        except InputError as error:
-            faults += error.faults
-    if faults:
-        raise InputError(faults)
-    try:
-        space = Space(tuple(parameters))
-    except InputError as error:
-        raise error.within(where) from None
-    never = [p for p in space.parameters if p.name in body and space.requirements(p.name) is None]
-    faults = [Fault(f"{where}.{p.name}.when", f"{_conditions(space, p)}, so {p.name} never exists") for p in never]
-    arm = Arm(name, policy, space, {"policy": written, **source, **{key: merged[key] for key in names}})
+    # The order of `valid`, so that it does not matter in which order a study file lists parameters.
+    specs = {key: merged[key] for key in valid[:-1] if key in merged and not is_left_out(key, merged[key])}
+    space = _space(where, specs, faults)
+    arm = Arm(name, policy, space, {"policy": written, **source, **specs})
     of_values = _value_faults(space, lambda c: faults_of(lambda: build(arm.policy, arm.parameters(c))))
-    faults += [fault.within(where) for fault in of_values]
+    faults = [*_never_existing(where, space, body), *(fault.within(where) for fault in of_values)]
     if faults:
         raise InputError(faults)
     return arm
 
 
+def _space(where: str, specs: Mapping[str, Any], faults: Sequence[Fault]) -> Space:
+    """The space of an arm at `where`. Raises InputError with its faults and the `faults` that are known before."""
+    parameters: list[Parameter] = []
+    unreadable: list[Fault] = []
+    for name, spec in specs.items():
+        try:
+            parameters.append(parse_parameter(name, spec, f"{where}.{name}"))
+        except InputError as error:
+            unreadable += error.faults
+    if faults or unreadable:
+        raise InputError([*faults, *unreadable])
+    try:
+        return Space(tuple(parameters))
+    except InputError as error:
+        raise error.within(where) from None
+
+
+def _never_existing(where: str, space: Space, body: Mapping[str, Any]) -> Iterator[Fault]:
+    """The parameters that the study file gives to an arm, but whose `when` can never hold."""
+    for parameter in space.parameters:
+        if parameter.name in body and space.requirements(parameter.name) is None:
+            problem = f"{_conditions(space, parameter)}, so {parameter.name} never exists"
+            yield Fault(f"{where}.{parameter.name}.when", problem)
+
+
 def _policy(where: str, name: str, body: Mapping[str, Any]) -> str:
-    """The policy of an arm: as it says, else the one it is called after. Raises InputError for an unknown one."""
+    """The policy that an arm names, else the one that the arm is called after. Raises InputError if it is unknown."""
     policy, built_in = body.get("policy", name), registry()
     if not isinstance(policy, str):
         valid = tuple(built_in)
@@ -191,7 +210,7 @@ def _policy(where: str, name: str, body: Mapping[str, Any]) -> str:
 
 
 def _with_source(where: str, written: str, base: Path) -> tuple[str, dict[str, str]]:
-    """A policy as `Arm.policy` names it, and the digest of its source if it is a user's. Raises InputError."""
+    """A policy in the form of `Arm.policy`, and for a user's policy the digest of its source. Raises InputError."""
     try:
         policy = user_code.resolve(written, base) if user_code.is_reference(written) else written
         policies.resolve(policy)
@@ -201,7 +220,7 @@ def _with_source(where: str, written: str, base: Path) -> tuple[str, dict[str, s
 
 
 def _conditions(space: Space, parameter: Parameter) -> str:
-    """What the parameters that `parameter` depends on may be, for a fault."""
+    """What the `when` of `parameter` asks for and what is possible, in words for a fault."""
     return " and ".join(
         f"{other} must be {wanted!r} but is one of {list(space[other].values)}"
         for other, wanted in parameter.when.items()
@@ -209,7 +228,7 @@ def _conditions(space: Space, parameter: Parameter) -> str:
 
 
 def _value_faults(space: Space, check: Callable[[Configuration], Sequence[Fault]]) -> list[Fault]:
-    """What `check` and the recipe's rules say of the space's values: one fault for all values that break a rule."""
+    """The faults that `check` and the recipe's rules find in a space, one for all values that break the same rule."""
     by_rule: dict[Fault, list[Fault]] = {}
     for configuration in one_at_a_time(space):
         for fault in (*check(configuration), *recipe_faults(configuration)):

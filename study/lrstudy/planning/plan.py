@@ -29,10 +29,18 @@ _HERE = Path()
 
 @dataclass(frozen=True)
 class Plan:
-    """A study, resolved. `cohort` holds one configuration per arm and cohort index; `outstanding` is W.
+    """A study whose arms and workload are resolved.
 
-    `arms` are those of the study file in its order, then the `retired` ones: of earlier runs and no longer in
-    the study file, shown, recalled, never trained on.
+    Attributes:
+        study: The study file.
+        arms: The arms of the study file in its order, then the retired ones.
+        workload: Data, model, task, device and numerics.
+        cohort: The cohort's configurations of each arm, in order.
+        outstanding: W, how many results of an arm may be missing when its next configuration is asked for.
+        cohort_size: How many trials of each arm belong to the cohort.
+        search_seed: The seed that the searchers' seeds are derived from.
+        retired: The arms of earlier runs that are no longer in the study file. They are shown and recalled, but not
+            trained any further.
     """
 
     study: StudyFile
@@ -46,12 +54,12 @@ class Plan:
 
     @property
     def methods(self) -> list[str]:
-        """The searchers, the ranking one first."""
+        """The searchers; the first one ranks policies."""
         return self.study.search.method
 
     @property
     def num_trials(self) -> int:
-        """How many trials the whole study has, retired arms aside."""
+        """How many trials the study has, without those of retired arms."""
         search, confirm = self.study.search, self.study.confirm
         total = 0
         for arm in self.arms.keys() - self.retired:
@@ -60,19 +68,19 @@ class Plan:
         return total
 
     def num_suggestions(self, arm: str) -> int:
-        """How many configurations each searcher suggests for an arm: fewer than asked for where its space holds no more."""
+        """How many configurations each searcher suggests for an arm: the study's trials, or all that its space has."""
         cohort = self.cohort.get(arm, [])[: self.study.search.trials]
         new = self.arms[arm].space.size - len({canonical_json(point) for point in cohort})
         return int(min(self.study.search.trials, len(cohort) + max(0, new)))
 
     @property
     def control(self) -> str:
-        """The arm that others are compared with, under the name that it runs as now (`clr` may be `clr@2`)."""
+        """The arm that others are compared with, under the name that it runs under now (`clr` may be `clr@2`)."""
         return dict(zip(self.study.arms, self.arms, strict=False))[self.study.control]
 
     @cached_property
     def has_batchnorm(self) -> bool:
-        """Whether the model normalises over the batch; one of the user's own is built to find out."""
+        """Whether the model has BatchNorm. A user's model is built to find out."""
         known = has_batchnorm(self.workload.model)
         if known is not None:
             return known
@@ -81,7 +89,7 @@ class Plan:
         return rehearsal.has_batchnorm(self.workload)
 
     def run(self, arm: Arm, configuration: Configuration) -> Run:
-        """What the policy of a trial may know."""
+        """What the policy of a trial knows about its run."""
         recipe = arm.recipe(configuration, self.workload.recipe)
         return Run(self.workload.counts[0], self.study.budget.epochs, NUM_SECTIONS, recipe)
 
@@ -94,7 +102,16 @@ class Plan:
         confirm: bool,
         origin: Mapping[str, Any],
     ) -> TrialSpec:
-        """The specification of one trial."""
+        """The specification of one trial.
+
+        Args:
+            trial_id: The trial's name.
+            arm: The arm.
+            configuration: The values of the arm's parameters.
+            seed: The seed of the training.
+            confirm: Whether the trial confirms a configuration, and so reads the test part.
+            origin: Where the trial comes from, as its records will say.
+        """
         return TrialSpec(
             trial_id=trial_id,
             policy=arm.policy,
@@ -111,15 +128,15 @@ class Plan:
         return self.workload.root(seed)
 
     def searcher_seed(self, arm: str, method: str) -> int:
-        """A seed of its own for every searcher, from the study's."""
+        """The seed of the searcher `method` for an arm, derived from the study's search seed."""
         digest = blake2b(f"{self.search_seed}/{arm}/{method}".encode(), digest_size=4).digest()
         return int.from_bytes(digest, "little") >> 1
 
 
 def read(text: str, overrides: Sequence[str] = (), base: Path = _HERE) -> StudyFile:
-    """Read and check a study file: every fault that shows without its data, at once. Raises InputError.
+    """Read and check a study file. References to users' code are relative to the folder `base`.
 
-    References to a user's own code start at the folder `base`.
+    Raises InputError with every fault that can be found without the data.
     """
     study, faults = config.examine(text, overrides)
     if study is not None:
@@ -133,7 +150,21 @@ def read(text: str, overrides: Sequence[str] = (), base: Path = _HERE) -> StudyF
 def make_plan(
     study: StudyFile, workload: Workload, cohort_size: int, outstanding: int, search_seed: int = 0, base: Path = _HERE
 ) -> Plan:
-    """Resolve a study against its workload; whether the two fit together is for arm_checks to say."""
+    """Resolve the arms and the cohort of a study.
+
+    Whether they fit the workload is not checked here but in planning/arm_checks.py.
+
+    Args:
+        study: The study file.
+        workload: The workload.
+        cohort_size: How many trials of each arm belong to the cohort.
+        outstanding: W, how many results of an arm may be missing when its next configuration is asked for.
+        search_seed: The seed that the searchers' seeds are derived from.
+        base: The folder that references to users' policies are relative to.
+
+    Raises:
+        InputError: Common parameters or arms are at fault.
+    """
     arms = arms_module.resolve(study, base)
     points = arms_module.cohort(study, cohort_size)
     common = common_definition(study)
@@ -142,16 +173,16 @@ def make_plan(
 
 
 def default_cohort(study: StudyFile) -> int:
-    """Half of an arm's trials, unless the study says otherwise."""
+    """The size of the cohort: as the study says, else half of an arm's trials, rounded up."""
     return study.search.cohort if study.search.cohort is not None else (study.search.trials + 1) // 2
 
 
 def default_outstanding(study: StudyFile, slots: int) -> int:
-    """W: how many results of an arm may be missing when its next configuration is asked for."""
+    """W: as the study says, else 2 * slots / streams, rounded up, and at least 4."""
     streams = len(study.arms) * len(study.search.method)
     return study.search.outstanding or max(4, -(-2 * slots // streams))
 
 
 def with_store_points(spec: TrialSpec, depths: frozenset[int]) -> TrialSpec:
-    """The specification, with the epochs whose state other trials wait for."""
+    """The specification, with the epochs at which the state is stored because other trials wait for it."""
     return replace(spec, store_at=depths)

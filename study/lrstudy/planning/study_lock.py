@@ -1,8 +1,8 @@
-"""The study lock: what a study was when it ran, and what of it may change when it runs again.
+"""The study lock, study.lock.json: what a study was when it ran, and what may change when it runs again.
 
-Resources, limits, price and storage may change freely; more trials, seeds and arms extend. A changed arm
-becomes `clr@2` and the old one is kept. Changed data, split, model, metric, selection or budget would
-mix what cannot be compared: refused, with the way out.
+Resources, limits, price and storage may change freely. More trials, seeds and arms extend the study. A changed arm
+becomes `clr@2`, and the old one is kept. Changed data, split, model, metric, selection or budget are refused with advice,
+because results would not be comparable.
 """
 
 from __future__ import annotations
@@ -18,16 +18,20 @@ from lrstudy.planning.arms import Arm, from_definition, one_at_a_time
 from lrstudy.planning.plan import Plan
 from lrstudy.policies import build
 from lrstudy.settings import canonical_json
+from lrstudy.workload.workload import Workload
 
 FORMAT = 1
 SOURCES = "source"
-"""The folder of a study where the source of the user's policies is kept, so that a changed arm's old one stays."""
+"""The folder in a study's folder that keeps the source of users' policies, so that a changed arm's old policy stays."""
 _NEEDED = ("identity", "arms", "cohort", "outstanding", "seeds", "searchers", "numerics")
 _WAY_OUT = "Choose another name with --as NAME, or another storage.path."
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """The lock of an earlier run, or an empty map. Raises InputError if `folder` is somebody else's."""
+    """The lock of an earlier run, or an empty map if there was none.
+
+    Raises InputError if `folder` is not a study's, or if the lock cannot be read.
+    """
     path = folder / "study.lock.json"
     if not path.exists():
         if folder.is_dir() and any(not _is_begun_by_us(child.name) for child in folder.iterdir()):
@@ -43,16 +47,21 @@ def read(folder: Path) -> dict[str, Any]:
         lock = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(Fault("storage.path", f"{path} cannot be read ({error})", advice=_WAY_OUT)) from None
-    found = lock.get("lock_format") if isinstance(lock, dict) else None
-    if found != FORMAT:
-        raise InputError(Fault("storage.path", f"{path} has lock format {found!r}; expected {FORMAT}", advice=_WAY_OUT))
+    lock_format = lock.get("lock_format") if isinstance(lock, dict) else None
+    if lock_format != FORMAT:
+        problem = f"{path} has lock format {lock_format!r}; expected {FORMAT}"
+        raise InputError(Fault("storage.path", problem, advice=_WAY_OUT))
     if missing := [key for key in _NEEDED if key not in lock]:
         raise InputError(Fault("storage.path", f"{path} is incomplete (no {', '.join(missing)})", advice=_WAY_OUT))
     return dict(lock)
 
 
 def reconcile(plan: Plan, lock: Mapping[str, Any], folder: Path) -> tuple[Plan, tuple[str, ...]]:
-    """The plan with changed arms renamed and earlier arms kept; also notes for the user. Raises InputError."""
+    """Compare a plan with the lock of the study's last run.
+
+    Returns the plan, in which changed arms have new names and earlier arms are retired, and notes for the user. Raises
+    InputError if something has changed that must not.
+    """
     if not lock:
         return plan, ()
     _refuse_changed_identity(plan, lock["identity"], folder)
@@ -78,9 +87,16 @@ def render(
     versions: Mapping[str, str],
     deviations: Sequence[str] = (),
 ) -> str:
-    """The text of study.lock.json; `deviations` are departures from the protocol that a report must show."""
+    """The text of study.lock.json.
+
+    Args:
+        plan: The plan of the study.
+        overrides: The ``key=value`` texts of the command line.
+        is_complete: Whether every trial of the study has ended.
+        versions: The versions of packages by name.
+        deviations: Departures from the protocol that a report must show, a sentence each.
+    """
     study, workload = plan.study, plan.workload
-    train, validation, test = workload.counts
     lock = {
         "lock_format": FORMAT,
         "name": study.name,
@@ -95,16 +111,7 @@ def render(
         "margin": study.compare.margin,
         "target": study.target.model_dump(),
         "searchers": plan.methods,
-        "arms": {
-            name: {
-                "policy": arm.definition["policy"],
-                "parameters": [p.name for p in arm.space.searched],
-                "definition": dict(arm.definition),
-                "retired": name in plan.retired,
-                "caveats": list(_caveats(arm)),
-            }
-            for name, arm in plan.arms.items()
-        },
+        "arms": {name: _arm(arm, is_retired=name in plan.retired) for name, arm in plan.arms.items()},
         "trials_per_arm": study.search.trials,
         "cohort": plan.cohort_size,
         "outstanding": plan.outstanding,
@@ -114,14 +121,7 @@ def render(
         "device_kind": workload.device,
         "unit": "GPU-hours" if workload.device == "cuda" else "CPU-core-hours",
         "price": price(plan),
-        "data": {
-            "source": workload.data.source,
-            "classes": list(workload.classes),
-            "train": train,
-            "validation": validation,
-            "test": test,
-            "statistics": workload.statistics.to_json(),
-        },
+        "data": _data(workload),
         "model": plan.root(0).model,
         "numerics": workload.numerics,
         "overrides": list(overrides),
@@ -135,7 +135,7 @@ def render(
 def identity(plan: Plan) -> dict[str, Any]:
     """What must not change between runs of one study."""
     study, root = plan.study, plan.root(0)
-    found = {
+    values = {
         "data": root.data,
         "split": root.split,
         "preprocessing": root.preprocessing,
@@ -148,36 +148,60 @@ def identity(plan: Plan) -> dict[str, Any]:
         "select": study.select,
         "budget": study.budget.epochs,
     }
-    return {name: json.loads(canonical_json(value)) for name, value in found.items()}
+    return {name: json.loads(canonical_json(value)) for name, value in values.items()}
 
 
 def price(plan: Plan) -> dict[str, Any] | None:
     """Money per device-hour, if the study states a price that fits its device."""
-    given, workload = plan.study.price, plan.workload
-    per_hour: float | None = given.cpu_core_hour
+    prices, workload = plan.study.price, plan.workload
+    per_hour: float | None = prices.cpu_core_hour
     if workload.device == "cuda":
         model = str(workload.numerics.get("device_model", ""))
-        by_model = given.gpu_hour if isinstance(given.gpu_hour, dict) else {}
-        flat = None if isinstance(given.gpu_hour, dict) else given.gpu_hour
+        by_model = prices.gpu_hour if isinstance(prices.gpu_hour, dict) else {}
+        flat = None if isinstance(prices.gpu_hour, dict) else prices.gpu_hour
         per_hour = next((value for name, value in by_model.items() if name.lower() in model.lower()), flat)
-    return None if per_hour is None else {"device_hour": per_hour, "currency": given.currency}
+    return None if per_hour is None else {"device_hour": per_hour, "currency": prices.currency}
+
+
+def _arm(arm: Arm, is_retired: bool) -> dict[str, Any]:
+    """What the lock says about an arm."""
+    return {
+        "policy": arm.definition["policy"],
+        "parameters": [p.name for p in arm.space.searched],
+        "definition": dict(arm.definition),
+        "retired": is_retired,
+        "caveats": list(_caveats(arm)),
+    }
+
+
+def _data(workload: Workload) -> dict[str, Any]:
+    """What the lock says about the data."""
+    train, validation, test = workload.counts
+    return {
+        "source": workload.data.source,
+        "classes": list(workload.classes),
+        "train": train,
+        "validation": validation,
+        "test": test,
+        "statistics": workload.statistics.to_json(),
+    }
 
 
 def _caveats(arm: Arm) -> Iterator[str]:
-    """What reports must say of an arm: of its policy at any value that it may take."""
-    found: dict[str, None] = {}
+    """The caveats of an arm's policy over all values that its parameters may take, each once."""
+    caveats: dict[str, None] = {}
     for configuration in one_at_a_time(arm.space):
-        found.update(dict.fromkeys(build(arm.policy, arm.parameters(configuration)).caveats()))
-    yield from found
+        caveats.update(dict.fromkeys(build(arm.policy, arm.parameters(configuration)).caveats()))
+    yield from caveats
 
 
 def _is_begun_by_us(name: str) -> bool:
-    """Whether a run that was killed before it wrote its lock may have left this file."""
+    """Whether a file may have been left by a run that was killed before it wrote its lock."""
     return name in ("driver.lock", "journal", "study.yaml") or name.startswith(".")
 
 
 def _notes(plan: Plan, lock: Mapping[str, Any]) -> Iterator[str]:
-    """What the user should know of changes that are neither taken up nor refused."""
+    """What the user should know about changes that are neither adopted nor refused."""
     search = plan.study.search
     if lock["numerics"] != plan.workload.numerics:
         yield (
@@ -206,7 +230,7 @@ def _refuse_changed_identity(plan: Plan, before: Mapping[str, Any], folder: Path
     details = [detail for name in changed for detail in _differences(name, before.get(name), now[name])]
     shown_preprocessing = any(detail.startswith("preprocessing") for detail in details)
     if "preprocessing" in changed and len(changed) > 1 and not shown_preprocessing:
-        changed.remove("preprocessing")  # only its constants, which follow from data and split
+        changed.remove("preprocessing")  # only its constants differ, and those are computed from data and split
     if changed:
         what = " and ".join(filter(None, (", ".join(changed[:-1]), changed[-1])))
         shown = f" ({'; '.join(details)})" if details else ""
@@ -221,7 +245,7 @@ def _refuse_changed_identity(plan: Plan, before: Mapping[str, Any], folder: Path
 
 
 def _differences(name: str, before: Any, now: Any) -> Iterator[str]:
-    """``metric: accuracy before, balanced_accuracy now``; nothing for digests, which tell a reader nothing."""
+    """``metric: accuracy before, balanced_accuracy now``. Digests are left out, as they mean nothing to a reader."""
     if name == "source":
         yield from (
             f"the code behind workload.{role} has changed" for role in now if now[role] != (before or {}).get(role)
@@ -244,13 +268,16 @@ def _place(name: str, arm: Arm, known: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _comparable(definition: Mapping[str, Any]) -> Any:
-    """A definition by value; of a user's policy, whose source it has the digest of, without the folder."""
+    """A definition in a form that is compared by value.
+
+    The folder of a user's policy is left out, because the definition has the digest of its source.
+    """
     policy = str(definition["policy"])
     return _by_value({**definition, "policy": policy.rpartition("/")[2] if "source" in definition else policy})
 
 
 def _by_value(definition: Any) -> Any:
-    """A definition in which 0 and 0.0 are the same, lists are tuples' equals, and truth values are no numbers."""
+    """A definition in which 0 equals 0.0 and a list equals a tuple, but no truth value equals a number."""
     if isinstance(definition, Mapping):
         return {key: _by_value(value) for key, value in definition.items()}
     if isinstance(definition, (list, tuple)):
