@@ -10,7 +10,8 @@ from benchmarks.harness import HERE, Row, compared, in_turn
 from lrstudy.memo.memo import Memo
 from lrstudy.study import Study
 from lrstudy.training.trainer import Trainer
-from lrstudy.trial import TrialSpec, Walk
+from lrstudy.trial.spec import TrialSpec
+from lrstudy.trial.walk import Walk
 
 TITLE = "a grid of five families, with and without sharing"
 NOTES = (

@@ -13,7 +13,7 @@ from lrstudy.planning.plan import Plan
 from lrstudy.study import Study
 from lrstudy.study_folder.journal import Journal
 from lrstudy.training.trainer import Trainer
-from lrstudy.trial import Walk
+from lrstudy.trial.walk import Walk
 
 TITLE = "recall and plan of large studies"
 NOTES = (

@@ -31,7 +31,7 @@ from lrstudy.running.protocol import Trial
 from lrstudy.running.tables import TableWriter
 from lrstudy.settings import Settings, canonical_json
 from lrstudy.study_folder import predictions
-from lrstudy.trial import Walk
+from lrstudy.trial.walk import Walk
 from lrstudy.workload.workload import load
 from study_files import plan_of
 

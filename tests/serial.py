@@ -12,7 +12,7 @@ from lrstudy.running.protocol import Trial
 from lrstudy.study import Study
 from lrstudy.study_folder.journal import Journal
 from lrstudy.training.trainer import Trainer
-from lrstudy.trial import TrialEpoch, Walk
+from lrstudy.trial.walk import TrialEpoch, Walk
 
 SMALL = """
 lrstudy: 1

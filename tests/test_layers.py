@@ -18,7 +18,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("lrstudy.settings", "lrstudy.lineage", "lrstudy.user_code", "lrstudy.tasks", "lrstudy.study_folder"),
     ("lrstudy.memo", "lrstudy.search", "lrstudy.models"),
     ("lrstudy.policies", "lrstudy.data"),
-    ("lrstudy.trial", "lrstudy.trainer_interface", "lrstudy.config"),
+    ("lrstudy.trial", "lrstudy.config"),
     ("lrstudy.workload",),
     ("lrstudy.training", "lrstudy.first_study"),
     ("lrstudy.planning",),

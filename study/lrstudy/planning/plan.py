@@ -19,7 +19,7 @@ from lrstudy.planning.arms import Arm, at_cohort_points, common_definition
 from lrstudy.policies.run import Run
 from lrstudy.search.parameter import Configuration
 from lrstudy.settings import canonical_json
-from lrstudy.trial import TrialSpec
+from lrstudy.trial.spec import TrialSpec
 from lrstudy.workload.workload import Workload, check_without_data
 
 Phase = Literal["cohort", "tune", "confirm"]

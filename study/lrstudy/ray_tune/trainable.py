@@ -21,7 +21,8 @@ from lrstudy.running import calibration
 from lrstudy.running.calibration import UpdateKind
 from lrstudy.study_folder import predictions
 from lrstudy.study_folder.ledger import Category, Span
-from lrstudy.trial import TrialEpoch, TrialSpec, Walk
+from lrstudy.trial.spec import TrialSpec
+from lrstudy.trial.walk import TrialEpoch, Walk
 from lrstudy.workload.workload import Workload
 
 REPORT_EVERY_S = 0.5

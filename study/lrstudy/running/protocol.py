@@ -17,7 +17,7 @@ from lrstudy.search.parameter import Configuration
 from lrstudy.search.stream import Stream
 from lrstudy.settings import canonical_json
 from lrstudy.study_folder.journal import Journal
-from lrstudy.trial import TrialSpec
+from lrstudy.trial.spec import TrialSpec
 
 INDEPENDENT_WINDOW = 4
 """Searchers that do not look at results may be so many times further ahead of them: more trials to choose the next from."""

@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 
 import serial
-from lrstudy import trial as trial_module
 from lrstudy.errors import StorageError
 from lrstudy.memo import state_writer
 from lrstudy.memo.memo import Memo
 from lrstudy.training.trainer import Trainer
-from lrstudy.trial import RecomputedDifferentlyError, TrialSpec, Walk
+from lrstudy.trial import walk as walk_module
+from lrstudy.trial.spec import TrialSpec
+from lrstudy.trial.walk import RecomputedDifferentlyError, Walk
 
 pytestmark = pytest.mark.slow
 
@@ -214,7 +215,7 @@ def test_who_needs_a_state_that_is_being_written_waits_for_it_and_not_for_ever(
     branch = walk(spec(plan, "step", milestones=[3]), memo, trainer)
     assert not any(span.category == "recompute" for step in branch for span in step.spans), "it came"
     anchor.unlink()
-    monkeypatch.setattr(trial_module, "PATIENCE_S", 0.0)
+    monkeypatch.setattr(walk_module, "PATIENCE_S", 0.0)
     other = walk(spec(plan, "step", milestones=[3], gamma=0.5), memo, trainer)
     assert any(span.category == "recompute" for step in other for span in step.spans), "whoever wrote it is gone"
 
@@ -304,13 +305,13 @@ def test_a_worker_that_computes_otherwise_refuses(plan):
 def test_another_process_gives_the_same_numbers(plan, trainer, memo, tmp_path):
     steps = walk(spec(plan, "clr"), memo, trainer)
     code = f"""
-        import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})
+        import sys; sys.path[:0] = [{str(Path(__file__).parents[1])!r}, {str(Path(__file__).parent)!r}]
         from pathlib import Path
-        import serial, test_trial
+        import serial, test_walk
         from lrstudy.memo.memo import Memo
         from lrstudy.training.trainer import Trainer
         plan = serial.study(Path({str(tmp_path)!r})).plan()[0]
-        steps = test_trial.walk(test_trial.spec(plan, "clr"), Memo({str(tmp_path / "other")!r}), Trainer(plan.workload))
+        steps = test_walk.walk(test_walk.spec(plan, "clr"), Memo({str(tmp_path / "other")!r}), Trainer(plan.workload))
         print(*[step.record.state for step in steps])
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True)

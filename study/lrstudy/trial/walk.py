@@ -1,4 +1,4 @@
-"""A trial, the whole idea without Ray: policy + memo + train + record.
+"""The walk of a trial along its lineage.
 
 A trial walks its lineage. Epochs that have a record are recalled. The others are trained from the deepest stored
 state, evaluated and committed one by one, so a trial can stop after any epoch and be continued by any process.
@@ -10,21 +10,18 @@ from __future__ import annotations
 import math
 import platform
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 
-from lrstudy.lineage import Root, chain, extend
+from lrstudy.lineage import extend
 from lrstudy.memo.memo import Memo
 from lrstudy.memo.records import Record
 from lrstudy.memo.state_writer import StateWriter
-from lrstudy.policies import build, resolve
-from lrstudy.policies.base import Policy
-from lrstudy.policies.run import History, Run
+from lrstudy.policies.run import Run
 from lrstudy.settings import Settings
 from lrstudy.study_folder.ledger import Category, Span
-from lrstudy.trainer_interface import TrainedLike, TrainerLike
+from lrstudy.trial.spec import TrialSpec
+from lrstudy.trial.trainer import TrainedLike, TrainerLike
 
 _HOST = platform.node()
 _NOTICEABLE_S = 1e-3  # getting ready in less than this gets no span of its own
@@ -37,58 +34,6 @@ PATIENCE_S = 30.0
 
 class RecomputedDifferentlyError(RuntimeError):
     """An epoch retrained on a CPU gave another loss than its record: the lineage does not name all that matters."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrialSpec:
-    """One configuration of one arm with one seed; plain values, picklable.
-
-    `run` holds the budget, the size of the training set, sections and recipe. `device_share` is the number of devices (CPU
-    cores on a CPU) that the trial occupies. `read_test`: whether the test part is evaluated at the end. `store_at`:
-    after how many epochs other trials wait for the state.
-    """
-
-    trial_id: str
-    policy: str
-    parameters: Mapping[str, Any]
-    run: Run
-    root: Root
-    device_share: float
-    read_test: bool = False
-    store_at: frozenset[int] = frozenset()
-    origin: Mapping[str, Any] = field(default_factory=dict)
-
-    def build_policy(self) -> Policy:
-        """The policy with its parameters."""
-        return build(self.policy, self.parameters)
-
-    @cached_property
-    def is_reactive(self) -> bool:
-        """Whether the policy looks at the metrics of earlier epochs."""
-        return resolve(self.policy).reactive
-
-    def untriggered(self, begin: int = 0, history: History = ()) -> list[Settings]:
-        """The settings of the epochs from `begin` on, given the metrics of the first ones.
-
-        Epochs without metrics trigger nothing.
-        """
-        policy = self.build_policy()
-        return [policy.settings(epoch, history, self.run) for epoch in range(begin, self.run.num_epochs)]
-
-    def chain(self, names: Sequence[str] = (), history: History = ()) -> list[str]:
-        """name(1) ... name(E): the known first `names`, then those that follow from them.
-
-        `history` has the metrics of the first epochs; the other epochs trigger nothing in a reactive policy.
-        """
-        return [*names, *chain(names[-1] if names else self.root.name(), self.untriggered(len(names), history))]
-
-    def replanned(self, names: list[str], history: History) -> list[str]:
-        """The chain as the policy plans it after the epochs of `history`: `names` itself if that changes nothing."""
-        reached = len(history)
-        if not self.is_reactive or reached == self.run.num_epochs:
-            return names
-        following = extend(names[reached - 1], self.build_policy().settings(reached, history, self.run))
-        return names if following == names[reached] else self.chain([*names[:reached], following], history)
 
 
 @dataclass(frozen=True)

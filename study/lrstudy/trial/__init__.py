@@ -1,0 +1,1 @@
+"""A trial, the whole idea without Ray: policy + memo + train + record."""

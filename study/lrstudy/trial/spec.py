@@ -1,0 +1,66 @@
+"""What a trial is: a policy with its values on a root, and so the names of all its states."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from lrstudy.lineage import Root, chain, extend
+from lrstudy.policies import build, resolve
+from lrstudy.policies.base import Policy
+from lrstudy.policies.run import History, Run
+from lrstudy.settings import Settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialSpec:
+    """One configuration of one arm with one seed; plain values, picklable.
+
+    `run` holds the budget, the size of the training set, sections and recipe. `device_share` is the number of devices (CPU
+    cores on a CPU) that the trial occupies. `read_test`: whether the test part is evaluated at the end. `store_at`:
+    after how many epochs other trials wait for the state.
+    """
+
+    trial_id: str
+    policy: str
+    parameters: Mapping[str, Any]
+    run: Run
+    root: Root
+    device_share: float
+    read_test: bool = False
+    store_at: frozenset[int] = frozenset()
+    origin: Mapping[str, Any] = field(default_factory=dict)
+
+    def build_policy(self) -> Policy:
+        """The policy with its parameters."""
+        return build(self.policy, self.parameters)
+
+    @cached_property
+    def is_reactive(self) -> bool:
+        """Whether the policy looks at the metrics of earlier epochs."""
+        return resolve(self.policy).reactive
+
+    def untriggered(self, begin: int = 0, history: History = ()) -> list[Settings]:
+        """The settings of the epochs from `begin` on, given the metrics of the first ones.
+
+        Epochs without metrics trigger nothing.
+        """
+        policy = self.build_policy()
+        return [policy.settings(epoch, history, self.run) for epoch in range(begin, self.run.num_epochs)]
+
+    def chain(self, names: Sequence[str] = (), history: History = ()) -> list[str]:
+        """name(1) ... name(E): the known first `names`, then those that follow from them.
+
+        `history` has the metrics of the first epochs; the other epochs trigger nothing in a reactive policy.
+        """
+        return [*names, *chain(names[-1] if names else self.root.name(), self.untriggered(len(names), history))]
+
+    def replanned(self, names: list[str], history: History) -> list[str]:
+        """The chain as the policy plans it after the epochs of `history`: `names` itself if that changes nothing."""
+        reached = len(history)
+        if not self.is_reactive or reached == self.run.num_epochs:
+            return names
+        following = extend(names[reached - 1], self.build_policy().settings(reached, history, self.run))
+        return names if following == names[reached] else self.chain([*names[:reached], following], history)
