@@ -58,9 +58,9 @@ class Memo:
 
     `find` returns a record that is whole and verified, the same one in every process, or None. It remembers records,
     which never change, and looks again for what it did not find. Compaction hides nothing from it, because a segment is
-    published before the loose records are deleted, and listed after the loose record is looked for; where both exist, the
-    segment's record counts. `state_of` returns verified bytes or None. A state may be missing at any time: not stored
-    yet, evicted, or damaged. The caller then trains the epoch again, from an earlier state, and anchors the result.
+    published before the loose records are deleted, and is looked for after them; where both exist, the segment's record
+    counts. `state_of` returns verified bytes or None. A state may be missing at any time: not stored yet, evicted, or
+    damaged. The caller then trains the epoch again, from an earlier state, and anchors the result.
 
     **Threads and processes**
 
@@ -76,7 +76,7 @@ class Memo:
     ``<name>#<number>`` that nothing reads. A power failure may lose, tear or empty what was written shortly before,
     since only segments are flushed to the disk. Damage is noticed when an object is read, for each contains its digest,
     is named by it or, as an anchor, is the name of an object that is. A damaged object counts as absent and is set
-    aside, which frees its name.
+    aside, which frees its name: an epoch whose record was damaged may be trained and committed again.
 
     **What is deleted**
 

@@ -35,7 +35,7 @@ class ObjectStore:
 
     An object appears under its final name whole and in one step, and of all writers of one name exactly one creates
     it. Only `sync` waits for the disk, so a power failure may lose an object or leave it torn. Readers must therefore
-    verify what they read, against its name (`get_addressed`) or a digest that it contains, and set aside what is damaged.
+    verify what they read, against its name (`get_addressed`) or a digest in it, and set aside what is damaged.
 
     Any number of threads and processes may call any method at once. Every method raises StorageError when the storage
     fails. Constructing a store touches nothing; its folder is made on first use.
@@ -105,7 +105,7 @@ class ObjectStore:
     def set_aside(self, path: str, damaged: bytes) -> None:
         """Move an object in which the caller has read the bytes `damaged` to ``damaged/<path>``, which frees its name.
 
-        If the object moved is another one, which a faster process has put in the place of the damaged one, it is put back.
+        If the object moved is another one, by which a faster process has replaced the damaged one, it is put back.
         Until then its name is free, and whoever takes it keeps it.
         """
         aside = f"damaged/{path}"
@@ -119,7 +119,7 @@ class ObjectStore:
             self.create(path, moved)
 
     def sync(self, path: str) -> None:
-        """Flush an object and its folder to the disk. Does nothing for a URL: what a bucket has acknowledged is stored."""
+        """Flush an object and its folder to the disk. Does nothing for a URL: what a bucket acknowledges is stored."""
         if self._is_url:
             return
         file = Path(self.location, path)

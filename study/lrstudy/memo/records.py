@@ -17,8 +17,9 @@ class Record:
 
     `epoch` counts from 0: it led from the state `parent`, name(epoch), to the state `lineage`, name(epoch + 1). `root`
     is name(0). `settings` and `state` are digests; `state` is None if the state was not stored before the record.
-    `metrics` holds finite numbers only: of a diverged epoch, the others are left out. `device_s` is the allocated device
-    time, `device_share` x (`train_s` + `eval_s` + `state_s`). `origin` says which study, run and trial trained it.
+    `metrics` holds finite numbers only: of a diverged epoch, the others are left out. `device_s` is the allocated
+    device time, `device_share` x (`train_s` + `eval_s` + `state_s`). `origin` says which study, run and trial trained
+    it.
     """
 
     lineage: str

@@ -20,7 +20,7 @@ from lrstudy.memo.records import Record, parse
 
 FOLDER = "segments"
 _GROUP_ROWS = 200
-"""Rows in a row group, which is decoded as a whole: what a look-up costs when no record near it was looked up before."""
+"""Rows in a row group, which is decoded as a whole: what a look-up costs if no record near it was looked up before."""
 
 
 class Row(NamedTuple):
@@ -39,7 +39,7 @@ class Segments:
         self._opened: dict[str, _Segment] = {}
 
     def refresh(self) -> None:
-        """Open the segments that were published since the last call; damaged ones are set aside. Raises StorageError."""
+        """Open the segments published since the last call; damaged ones are set aside. Raises StorageError."""
         for path in [listed.path for listed in self._objects.listing(FOLDER)]:
             if path not in self._opened and (data := self._objects.get_addressed(path)) is not None:
                 self._opened[path] = _Segment(data)
@@ -52,7 +52,7 @@ class Segments:
         return None
 
     def publish(self, rows: Sequence[Row]) -> None:
-        """Write a segment; on return it is on the disk, so that the records may be deleted elsewhere. Raises StorageError."""
+        """Write a segment. On return it is on the disk, so the loose records may be deleted. Raises StorageError."""
         ordered = sorted(rows)
         table = pa.table({"lineage": [row.lineage for row in ordered], "record": [row.data for row in ordered]})
         sink = io.BytesIO()

@@ -17,7 +17,7 @@ STATE_EVERY = 20.0
 class StateWriter:
     """Stores the states of one walk.
 
-    Whatever stores or waits raises StorageError; if it was the background thread that failed, the next such call raises.
+    Whatever stores or waits raises StorageError; if the background thread failed, the next such call raises.
     """
 
     def __init__(self, memo: Memo) -> None:
@@ -30,7 +30,7 @@ class StateWriter:
 
     @property
     def is_due(self) -> bool:
-        """Whether to store the next state. The first one always is: it shows how large states are and what storing costs."""
+        """Whether to store the next state. The first always is: it shows their size and what storing them takes."""
         if self._write_s is None or self._state_bytes < SMALL_STATE_BYTES:
             return True
         return self._unstored_s > STATE_EVERY * self._write_s

@@ -28,7 +28,7 @@ NEGLIGIBLE_S = 1e-3
 class Span(NamedTuple):
     """A slot's time from `start`, on the host's monotonic clock, for `duration_s` seconds.
 
-    A named tuple, since a large study has hundreds of thousands of spans: it is five times as fast as a frozen dataclass.
+    A named tuple, because a large study has hundreds of thousands: five times as fast as a frozen dataclass.
     """
 
     start: float
@@ -58,11 +58,11 @@ def slot_lines(
 ) -> list[Span]:
     """The lines of one slot: they fill `start` to `end` without gap or overlap.
 
-    A span is clipped to the run and to the spans before it: of two that overlap, the one that starts first counts. A gap
-    is `setup` before the first span, then `waiting`, and `teardown` after `done`. What lies between a worker's death and
-    the first work of its successor is `lost`, boot (`setup` and `data`) included; so is what follows the last death. In
-    gaps that are neither `lost` nor `teardown`, and in `between`, the time when the driver had nothing to hand out is
-    `idle`.
+    A span is clipped to the run and to the spans before it: of two that overlap, the one that starts first counts. A
+    gap is `setup` before the first span, then `waiting`, and `teardown` after `done`. From a worker's death to its
+    successor's first work all time is `lost`, the boot (`setup` and `data`) included; so is what follows the last
+    death. In gaps that are neither `lost` nor `teardown`, and in `between`, the time when the driver had nothing to
+    hand out is `idle`.
 
     Args:
         workers: The slot's workers, in order of time.
@@ -112,7 +112,7 @@ def _clipped(spans: Iterable[Span], start: float, end: float) -> Iterator[tuple[
 def _gap(
     start: float, end: float, category: Category, idle: Sequence[tuple[float, float]], trial_id: str = ""
 ) -> list[Span]:
-    """`start` to `end`, when nothing was run, as `category`, except that it is `idle` within the disjoint intervals `idle`.
+    """The time from `start` to `end`, when nothing was run: `idle` within those disjoint intervals, else `category`.
 
     What is `lost` is lost as a whole. Some of the spans may be empty.
     """

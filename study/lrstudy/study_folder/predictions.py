@@ -32,8 +32,8 @@ def write(
         trial_id: The trial, which names the file.
         arm: Its arm.
         index: Positions of the examples in the data set, shape (examples,).
-        labels: Class indices, int64 of shape (examples,); or, where an example may have several labels, 0 and 1 of shape
-            (examples, classes).
+        labels: Class indices, int64 of shape (examples,); or, where an example may have several labels, 0 and 1 of
+            shape (examples, classes).
         logits: Shape (examples, classes).
         groups: The name of each example's group, if there are groups.
 
