@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from lrstudy.errors import InputError, NotYetError
-from lrstudy.search import METHODS, Searcher, Told, make
+from lrstudy.search import METHODS, Result, Searcher, make
 from lrstudy.search.base import START_UP
 from lrstudy.search.parameter import Configuration, parse_parameter
 from lrstudy.search.space import Space
@@ -69,7 +69,7 @@ def lagged(searcher: Searcher, num_trials: int, price: Callable[[Configuration],
     for index in range(num_trials):
         if index >= WINDOW:
             result = asked[index - WINDOW]
-            searcher.tell(Told(result, price(result)))
+            searcher.tell(Result(result, price(result)))
         configuration = searcher.ask()
         if configuration is None:
             break
@@ -126,7 +126,7 @@ def test_seeds_differ_and_several_asks_without_a_tell_repeat(method):
     def asked(seed: int) -> list[Configuration | None]:
         searcher = make(method, FLAT, seed)
         for point in list(FLAT.grid())[::9]:  # 10 points, enough for a model
-            searcher.tell(Told(point, cost(FLAT, point)))
+            searcher.tell(Result(point, cost(FLAT, point)))
         return [searcher.ask() for _ in range(6)]
 
     assert asked(0) == asked(0)
@@ -151,7 +151,7 @@ def test_starting_up_is_random_search_and_ends_with_the_fourth_result(method):
     assert [searcher.ask()] == random
     told = make(method, FLAT, 5)
     for point in list(FLAT.grid())[40 : 40 + START_UP]:
-        told.tell(Told(point, cost(FLAT, point)))
+        told.tell(Result(point, cost(FLAT, point)))
     assert not told._is_starting_up
 
 
@@ -190,7 +190,7 @@ def test_an_exhausted_searcher_stays_exhausted(method):
     searcher = make(method, tiny, 0)
     assert {searcher.ask()["a"], searcher.ask()["a"]} == {1, 2}
     assert searcher.ask() is None
-    searcher.tell(Told({"a": 1, "b": 3}, 0.0))
+    searcher.tell(Result({"a": 1, "b": 3}, 0.0))
     assert searcher.ask() is None
 
 
@@ -206,7 +206,7 @@ def test_points_of_a_cohort_are_taken_and_not_suggested(method):
     searcher = make(method, CONDITIONAL, 0)
     grid = list(CONDITIONAL.grid())
     for point in grid[:-2]:
-        searcher.tell(Told(point, cost(CONDITIONAL, point)))
+        searcher.tell(Result(point, cost(CONDITIONAL, point)))
     left = [searcher.ask(), searcher.ask()]
     assert sorted(map(canonical_json, left)) == sorted(map(canonical_json, grid[-2:]))
     assert searcher.ask() is None
@@ -220,7 +220,7 @@ def test_points_tried_elsewhere_are_not_suggested_before_their_result(method):
     for index, point in enumerate(grid[1:]):
         searcher.expect(point)
         if index < 8:
-            searcher.tell(Told(point, cost(CONDITIONAL, point)))
+            searcher.tell(Result(point, cost(CONDITIONAL, point)))
     assert len(searcher._pending()) == len(grid) - 9
     assert searcher.ask() == grid[0]
     assert searcher.ask() is None
@@ -231,11 +231,11 @@ def test_a_foreign_point_may_be_one_asked_and_not_told(method):
     searcher = make(method, FLAT, 0)
     asked = [searcher.ask() for _ in range(6)]
     for point in asked:
-        searcher.tell(Told(dict(point), 0.5))  # told from elsewhere, as another object
-        searcher.tell(Told(point, 0.25))  # and once more when its own trial ends
+        searcher.tell(Result(dict(point), 0.5))  # told from elsewhere, as another object
+        searcher.tell(Result(point, 0.25))  # and once more when its own trial ends
     following = searcher.ask()
     assert following not in asked
-    assert [point.cost for point in searcher._told()] == [0.25] * 6
+    assert [point.cost for point in searcher._told_points()] == [0.25] * 6
     assert len(searcher._pending()) == 1
 
 
@@ -266,11 +266,11 @@ def test_a_failing_branch_is_left(method):
 def test_a_failure_costs_more_than_any_success():
     searcher = make("random", FLAT, 0)
     points = [searcher.ask() for _ in range(3)]
-    searcher.tell(Told(points[0], None))
-    assert [(point.cost, point.failed) for point in searcher._told()] == [(1.0, True)]
-    searcher.tell(Told(points[1], -0.9))
-    searcher.tell(Told(points[2], -0.5))
-    assert [point.cost for point in searcher._told()] == [pytest.approx(-0.1), -0.9, -0.5]
+    searcher.tell(Result(points[0], None))
+    assert [(point.cost, point.failed) for point in searcher._told_points()] == [(1.0, True)]
+    searcher.tell(Result(points[1], -0.9))
+    searcher.tell(Result(points[2], -0.5))
+    assert [point.cost for point in searcher._told_points()] == [pytest.approx(-0.1), -0.9, -0.5]
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -278,11 +278,11 @@ def test_what_is_not_a_result_is_refused(method):
     searcher = make(method, FLAT, 0)
     point = searcher.ask()
     with pytest.raises(ValueError, match="expected a finite number, or None for a failed trial; got nan"):
-        searcher.tell(Told(point, float("nan")))
+        searcher.tell(Result(point, float("nan")))
     with pytest.raises(ValueError, match="lr: expected one of"):
-        searcher.tell(Told(point | {"lr": 0.3}, 1.0))
+        searcher.tell(Result(point | {"lr": 0.3}, 1.0))
     with pytest.raises(ValueError, match="expected the parameters"):
-        searcher.tell(Told({"lr": 0.1}, 1.0))
+        searcher.tell(Result({"lr": 0.1}, 1.0))
 
 
 # --- single methods ---------------------------------------------------------------------------------
@@ -323,7 +323,7 @@ def test_hyperopt_takes_a_ladder_as_ordered():
     for seed in range(40):
         searcher = make("hyperopt", ladder, seed)
         for step in range(0, 21, 2):
-            searcher.tell(Told({"lr": float(step)}, abs(step - 14.0)))
+            searcher.tell(Result({"lr": float(step)}, abs(step - 14.0)))
         beside += searcher.ask()["lr"] in (13.0, 15.0)
     assert beside >= 28  # measured 34; as a choice (hp.randint) 7, as by chance: 2 of 10 gaps
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from lrstudy.errors import InputError, not_yet, unknown
-from lrstudy.search.base import Searcher, Told
+from lrstudy.search.base import Result, Searcher
 from lrstudy.search.space import Space
 
-__all__ = ["METHODS", "Searcher", "Told", "make"]
+__all__ = ["METHODS", "Result", "Searcher", "make"]
 
 INDEPENDENT = ("random", "grid")
 """Searchers whose suggestions do not depend on results, so that they need not wait for any."""

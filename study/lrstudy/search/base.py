@@ -30,7 +30,7 @@ _MAX_DRAWS = 64
 
 
 @dataclass(frozen=True)
-class Told:
+class Result:
     """A result. `cost` is to be minimised; None if the trial diverged or failed."""
 
     configuration: Configuration
@@ -83,16 +83,16 @@ class Searcher(ABC):
         """
         self._codes.setdefault(canonical_json(configuration), self.space.encode(configuration))
 
-    def tell(self, told: Told) -> None:
+    def tell(self, result: Result) -> None:
         """Take the result of a configuration, be it asked of this searcher or another one of the space (a cohort's point).
 
         A failure has the cost None, which becomes a finite penalty. A second result of the same configuration replaces
         the first. Raises ValueError if the configuration is not in the space, or if the cost is infinite or NaN.
         """
-        if told.cost is not None and not math.isfinite(told.cost):
-            raise ValueError(f"cost: expected a finite number, or None for a failed trial; got {told.cost}.")
-        self.expect(told.configuration)
-        self._costs[canonical_json(told.configuration)] = told.cost
+        if result.cost is not None and not math.isfinite(result.cost):
+            raise ValueError(f"cost: expected a finite number, or None for a failed trial; got {result.cost}.")
+        self.expect(result.configuration)
+        self._costs[canonical_json(result.configuration)] = result.cost
 
     @abstractmethod
     def _propose(self) -> Configuration | None:
@@ -106,7 +106,7 @@ class Searcher(ABC):
     def _is_known(self, configuration: Configuration) -> bool:
         return canonical_json(configuration) in self._codes
 
-    def _told(self) -> list[Point]:
+    def _told_points(self) -> list[Point]:
         """The points whose results were told, in the order in which they became known.
 
         A failure costs more than the worst success, by the difference between the worst and the best. The penalty is

@@ -59,7 +59,7 @@ class HyperOptSearcher(Searcher):
         return self.space.decode({name: codes[0] for name, codes in document["misc"]["vals"].items()})
 
     def _trials(self) -> Trials:
-        with_result = [(point.codes, {"status": STATUS_OK, "loss": point.cost}) for point in self._told()]
+        with_result = [(point.codes, {"status": STATUS_OK, "loss": point.cost}) for point in self._told_points()]
         pending = [(codes, self._domain.new_result()) for codes in self._pending()]
         documents = [self._document(tid, *trial) for tid, trial in enumerate(with_result + pending)]
         return trials_from_docs(documents, validate=False)

@@ -74,7 +74,7 @@ class SmacSearcher(Searcher):
         scenario = Scenario(self._smac_space, deterministic=True, n_trials=_NUM_TRIALS, seed=seed)
         logging.getLogger("smac").setLevel(logging.ERROR)
         facade = _Facade(scenario)
-        for point in self._told():
+        for point in self._told_points():
             status = StatusType.CRASHED if point.failed else StatusType.SUCCESS
             info = TrialInfo(self._smac_configuration(point.codes), seed=_SEED)
             facade.runhistory.add_trial(info, TrialValue(cost=point.cost, status=status))

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from lrstudy.search import make
-from lrstudy.search.base import Searcher, Told
+from lrstudy.search.base import Result, Searcher
 from lrstudy.search.parameter import Configuration
 from lrstudy.search.space import Space
 
@@ -106,5 +106,5 @@ class Stream:
         assert self._searcher is not None
         while self._searcher_told <= last:
             index = self._searcher_told
-            self._searcher.tell(Told(self.asked[index], self._costs[index]))
+            self._searcher.tell(Result(self.asked[index], self._costs[index]))
             self._searcher_told += 1
