@@ -1,4 +1,4 @@
-"""The study file: YAML 1.2 in, a checked `StudyFile` out; every fault found is reported at once."""
+"""The study file: reads YAML 1.2 into a checked `StudyFile`, and reports all faults at once."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _STAND_INS = {"lrstudy": 1, "name": "unnamed"}
 
 
 def load(text: str, overrides: Sequence[str] = ()) -> StudyFile:
-    """Read and check a study file's text. Raises InputError with every fault."""
+    """Read and check the text of a study file. Raises InputError with every fault."""
     study, faults = examine(text, overrides)
     if faults or study is None:
         raise InputError(faults)
@@ -28,13 +28,14 @@ def load(text: str, overrides: Sequence[str] = ()) -> StudyFile:
 
 
 def examine(text: str, overrides: Sequence[str] = ()) -> tuple[StudyFile | None, list[Fault]]:
-    """The study file and its faults; what is at fault has been left out of it, so that more can be found.
+    """The study file and all its faults.
 
-    None if too little is left. Raises InputError if the text cannot be read at all.
+    Fields at fault are left out of the study file, so that further checks can find more faults. It is None if too little
+    is left. Raises InputError if the text cannot be read at all.
     """
     raw = apply_overrides(parse_yaml(text), overrides)
     faults, raw = refuse_later(raw)
-    told: set[Path] = set()
+    reported: set[Path] = set()  # the sections whose faults were reported before
     while True:
         try:
             study = StudyFile.model_validate(raw)
@@ -45,14 +46,14 @@ def examine(text: str, overrides: Sequence[str] = ()) -> tuple[StudyFile | None,
             if control is not None and control not in study.arms:
                 faults.append(unknown("compare.control", "arm", control, study.arms))
             return study, faults
-        faults += [fault for path, of_field in by_field.items() if path[:1] not in told for fault in of_field]
-        told |= {path[:1] for path in by_field}
+        faults += [fault for path, of_field in by_field.items() if path[:1] not in reported for fault in of_field]
+        reported |= {path[:1] for path in by_field}
         if not all(_leave_out(raw, path) for path in dict.fromkeys(map(_to_name, by_field))):
             return None, faults
 
 
 def _leave_out(raw: dict[str, Any], path: Path) -> bool:
-    """Remove a field that is at fault, or let something stand in for it. False if nothing sensible can."""
+    """Remove a field that is at fault, or put a stand-in there. False if there is no sensible stand-in."""
     *above, last = path
     if last == KEY:
         above, last = above[:-1], above[-1]
@@ -67,7 +68,7 @@ def _leave_out(raw: dict[str, Any], path: Path) -> bool:
     node: Any = raw
     for part in above:
         node = node.get(part) if isinstance(node, dict) else None
-    if above and isinstance(node, dict) and last not in node:  # what is missing is a fault of the section
+    if above and isinstance(node, dict) and last not in node:  # a missing field is a fault of its section
         return _leave_out(raw, tuple(above))
     if isinstance(node, dict):
         node.pop(last, None)
@@ -75,5 +76,5 @@ def _leave_out(raw: dict[str, Any], path: Path) -> bool:
 
 
 def _to_name(path: Path) -> Path:
-    """The path without positions in a list: of a list, the whole is left out."""
+    """The path up to the first position in a list: a list with a fault is left out as a whole."""
     return tuple(takewhile(lambda part: isinstance(part, str), path))

@@ -82,7 +82,7 @@ _COMMON = (
 )  # fmt: skip
 COMMON: Mapping[str, CommonParameter] = {parameter.name: parameter for parameter in _COMMON}
 OF_POLICIES = ("lr", "batch_size", "momentum")
-"""Those that are parameters of every policy; the others belong to the recipe."""
+"""The common parameters that every policy has; the others belong to the recipe."""
 
 
 def documentation() -> str:
@@ -103,7 +103,7 @@ def is_left_out(name: str, spec: object) -> bool:
 
 
 def recipe_faults(configuration: Configuration) -> Iterator[Fault]:
-    """What a configuration says of the recipe that no training takes: values out of range, and ones that do not go together."""
+    """The faults of a configuration's recipe: values out of range, and values that do not go together."""
     is_sound = True
     for name, parameter in COMMON.items():
         if name in configuration and name not in OF_POLICIES:
@@ -117,7 +117,7 @@ def recipe_faults(configuration: Configuration) -> Iterator[Fault]:
 
 
 def _conflicts_with_optimizer(configuration: Configuration) -> Iterator[Fault]:
-    """Constants that the optimizer does not have, and Nesterov's momentum without momentum."""
+    """Constants that the optimizer does not have, and Nesterov's momentum without SGD or without momentum."""
     optimizer = str(configuration.get("optimizer", COMMON["optimizer"].default))
     for name in ("beta2", "eps", "alpha"):
         if configuration.get(name) is not None and name not in OPTIMIZER_CONSTANTS[optimizer]:

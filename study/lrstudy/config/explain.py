@@ -1,4 +1,4 @@
-"""What pydantic complains of in a study file, as faults: field, what was expected, what arrived, valid names."""
+"""Turns pydantic's errors into faults of the study file: field, what was expected, what arrived, valid names."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from lrstudy.errors import Fault, InputError
 
 Path = tuple[str | int, ...]
 KEY = "[key]"
-"""Ends the path of a fault in a map's key rather than its value."""
+"""Ends the path of a fault that lies in the key of a map, not in its value."""
 
 
 def explain(error: ValidationError, raw: Mapping[str, Any]) -> dict[Path, list[Fault]]:
-    """The faults by field. A union's branches each complain of one field, so fields are told of once."""
+    """The faults by field, one error per field: pydantic reports one for every branch of a union."""
     details: dict[Path, Mapping[str, Any]] = {}
     for detail in error.errors(include_url=False):
         details.setdefault(_field(detail, raw), detail)
@@ -27,7 +27,7 @@ def explain(error: ValidationError, raw: Mapping[str, Any]) -> dict[Path, list[F
 
 
 def _field(detail: Mapping[str, Any], raw: Any) -> Path:
-    """The path of a fault in the study file; pydantic's has the branches of unions in between."""
+    """The path of a fault in the study file, which is pydantic's location without the branches of unions."""
     path: list[str | int] = []
     *above, last = detail["loc"] or ("",)
     for part in (*above, last):
@@ -53,7 +53,7 @@ def _faults(path: Path, detail: Mapping[str, Any]) -> list[Fault]:
 
 
 def _unknown_key(path: Path) -> Fault:
-    """A key that its section does not have, and where there is one of that name."""
+    """The fault of a key that its section does not have; it names other sections that have such a key."""
     key = str(path[-1])
     elsewhere = [field for field in _fields(StudyFile) if field.endswith(f".{key}")]
     advice = f"There is {' and '.join(elsewhere)}." if elsewhere else ""
@@ -62,7 +62,7 @@ def _unknown_key(path: Path) -> Fault:
 
 
 def written(path: Sequence[str | int]) -> str:
-    """A path as ``search.seeds[1]``."""
+    """A path in the form ``search.seeds[1]``."""
     text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path if part != KEY)
     return text.removeprefix(".") or "study file"
 

@@ -1,4 +1,4 @@
-"""What the design has and this version does not: refused with a clear 'not yet', never silently ignored."""
+"""Parts of the design that this version does not have: they are refused as not available yet, never ignored."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _OPTIMIZERS = ("lars", "lamb", "schedule_free")
 
 @dataclass(frozen=True)
 class _Later:
-    """A part of the study file that is refused where `applies`; of a list that does not, each such item."""
+    """A part of the study file that is refused if `applies` holds for it; of a list, the items for which it holds."""
 
     path: str
     applies: Callable[[Any], bool]
@@ -23,7 +23,7 @@ class _Later:
     instead: str
 
 
-def _given(value: Any) -> bool:
+def _is_present(value: Any) -> bool:
     return value is not None
 
 
@@ -39,30 +39,30 @@ def _begins(*prefixes: str) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, str) and value.startswith(prefixes)
 
 
-def _is_own(value: Any) -> bool:
+def _is_reference(value: Any) -> bool:
     return isinstance(value, str) and ".py:" in value
 
 
 _LATER = (
-    _Later("workloads", _given, "a map of workloads", "Write one study per workload; they share the memo."),
+    _Later("workloads", _is_present, "a map of workloads", "Write one study per workload; they share the memo."),
     _Later("workload.model", _begins("timm:"), "this model", "Use a torchvision name, or a model of your own."),
     _Later("workload.weights", lambda v: isinstance(v, str) and v != "random", "this kind of weights", "Use random."),
-    _Later("workload.task.loss", _is_own, "a loss of your own", "Use workload.train_step, which computes the loss."),
+    _Later("workload.task.loss", _is_reference, "a loss of your own", "Use workload.train_step, which computes the loss."),
     _Later("select", _one_of("last_cycle"), "selection at the ends of cycles", "Use final or best."),
     _Later("common.optimizer", _one_of(*_OPTIMIZERS), "this optimizer", "Use sgd, adam, adamw or rmsprop."),
-    _Later("search.method", lambda v: v == "optuna" or _is_own(v), "this searcher", "Use random, grid, hyperopt or smac."),
+    _Later("search.method", lambda v: v == "optuna" or _is_reference(v), "this searcher", "Use random, grid, hyperopt or smac."),
     _Later("early_stopping", lambda v: _is_map(v) or v in ("asha", "hyperband", "median"), "early stopping",
            "Use none: every trial trains the whole budget."),
-    _Later("limits.money", _given, "a limit in money", "Use limits.gpu_hours or limits.wall."),
+    _Later("limits.money", _is_present, "a limit in money", "Use limits.gpu_hours or limits.wall."),
     _Later("storage.path", _begins("s3://", "gs://", "az://"), "object storage", "Use a folder."),
 )  # fmt: skip
 
 POLICIES = ("two_stage",)
-"""Policies that the catalogue will have."""
+"""Policies that a later version will have."""
 
 
 def refuse_later(raw: dict[str, Any]) -> tuple[list[Fault], dict[str, Any]]:
-    """One fault for every part of a raw study file that belongs to a later version, and the study without them."""
+    """A fault for every part of a raw study file that needs a later version, and a copy without these parts."""
     raw = deepcopy(raw)
     faults = _refuse_arms(raw)
     for later in _LATER:
@@ -76,7 +76,7 @@ def refuse_later(raw: dict[str, Any]) -> tuple[list[Fault], dict[str, Any]]:
 
 
 def _refuse(later: _Later, node: dict[str, Any], key: str) -> list[Fault]:
-    """Remove `node[key]`, or those of its items that belong to a later version."""
+    """Remove `node[key]`, or those of its items that need a later version, and return the faults."""
     value = node[key]
     if later.applies(value):
         del node[key]
@@ -93,7 +93,7 @@ def _refuse(later: _Later, node: dict[str, Any], key: str) -> list[Fault]:
 
 
 def _refuse_arms(raw: dict[str, Any]) -> list[Fault]:
-    """Arms whose policy comes later give way to `constant`, so that what else names them stays right."""
+    """Replace arms whose policy needs a later version by `constant`, so that other fields may still name them."""
     arms = raw.get("arms")
     if isinstance(arms, list) and arms and all(isinstance(name, str) for name in arms) and len(set(arms)) == len(arms):
         arms = raw["arms"] = dict.fromkeys(arms)
@@ -101,16 +101,16 @@ def _refuse_arms(raw: dict[str, Any]) -> list[Fault]:
         return []
     faults = []
     for name, body in arms.items():
-        own = body if isinstance(body, dict) else {}
-        policy = own.get("policy", name)
+        parameters = body if isinstance(body, dict) else {}
+        policy = parameters.get("policy", name)
         if policy in POLICIES:
-            where = f"arms.{name}.policy" if "policy" in own else f"arms.{name}"
+            where = f"arms.{name}.policy" if "policy" in parameters else f"arms.{name}"
             faults.append(_fault(where, f"the policy {policy!r}", _POLICIES))
             arms[name] = {"policy": "constant"}
             continue
-        if "optimizer" in own:
+        if "optimizer" in parameters:
             later = next(later for later in _LATER if later.path == "common.optimizer")
-            faults += _refuse(replace(later, path=f"arms.{name}.optimizer"), own, "optimizer")
+            faults += _refuse(replace(later, path=f"arms.{name}.optimizer"), parameters, "optimizer")
     return faults
 
 

@@ -1,4 +1,4 @@
-"""What a study file may hold: one model per section. `description` is what a fault says was expected."""
+"""The sections of a study file, one pydantic model each. A field's `description` is what faults say was expected."""
 
 from __future__ import annotations
 
@@ -112,15 +112,15 @@ class WorkloadConfig(ConfigSection):
 
     @property
     def source(self) -> SourceConfig:
-        """`data`, written out as a map."""
+        """`data` in the form of a map."""
         return self.data if isinstance(self.data, SourceConfig) else SourceConfig(source=self.data)
 
     def data_spec(self, base: Path) -> DataSpec:
-        """The description that the data package reads; relative paths start at `base`."""
-        given, task = self.source, self.task
-        kind, colon, path = given.source.partition(":")
+        """The specification for the data package; relative paths start from `base`."""
+        data, task = self.source, self.task
+        kind, colon, path = data.source.partition(":")
         kind = kind if colon else kind.lower()
-        source = given.source if colon else kind
+        source = data.source if colon else kind
         if user_code.is_reference(source):
             source = user_code.resolve(source, base, "data")
         elif colon:
@@ -129,11 +129,11 @@ class WorkloadConfig(ConfigSection):
         test = self.split.test if self.split.test is not None else ("given" if has_parts else 0.2)
         return DataSpec(
             source=source,
-            image_column=given.image,
-            label_column=given.label,
-            group_column=given.group,
-            root=None if given.root is None else str((base / user_path(given.root, "data.root")).resolve()),
-            download=given.download,
+            image_column=data.image,
+            label_column=data.label,
+            group_column=data.group,
+            root=None if data.root is None else str((base / user_path(data.root, "data.root")).resolve()),
+            download=data.download,
             multilabel={"auto": None, "multilabel": True, "binary": None}.get(task.kind, False),
             label=task.label,
             image=ImageSpec(**self.image.model_dump()),
@@ -260,7 +260,7 @@ class LimitsConfig(ConfigSection):
 
 
 class ResourcesConfig(ConfigSection):
-    """What one trial occupies. `gpu` between 0 and 1; none given: 1 where there is a GPU, else 0."""
+    """What one trial occupies. `gpu` lies between 0 and 1; by default it is 1 where there is a GPU, else 0."""
 
     gpu: Annotated[float, Field(ge=0, le=1, description="a number from 0 to 1")] | None = None
     cpu: Count = 1
@@ -282,7 +282,7 @@ class StorageConfig(ConfigSection):
 
 
 def _arms_as_map(value: object) -> object:
-    """The arms as a map from name to body, however they were written."""
+    """The arms as a map from name to parameters, whether they were written as a list or as a map."""
     if isinstance(value, list) and value and all(isinstance(name, str) for name in value):
         value = dict.fromkeys(_distinct(value))
     if isinstance(value, dict) and value:
@@ -329,12 +329,12 @@ class StudyFile(ConfigSection):
 
     @property
     def control(self) -> str:
-        """The arm that others are compared with: as given, else `constant`, else the first."""
+        """The arm that others are compared with: the one that is named, else `constant`, else the first."""
         return self.compare.control or ("constant" if "constant" in self.arms else next(iter(self.arms)))
 
 
 def shown(value: object) -> str:
-    """A value as it may be written in a study file, shortened."""
+    """A value in the form in which a study file may have it, shortened to 80 characters."""
     if value is None:
         return "nothing"
     text = str(value).lower() if isinstance(value, bool) else repr(value)

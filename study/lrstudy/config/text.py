@@ -1,4 +1,4 @@
-"""The text of a study file and the overrides of a command line, as one plain map."""
+"""Reads the text of a study file and the overrides of a command line into a plain map."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ from lrstudy.errors import Fault, InputError, unknown, user_path
 
 
 def parse_yaml(text: str) -> dict[str, Any]:
-    """YAML 1.2 with duplicate keys refused; a map of texts, numbers, truth values, lists and maps."""
+    """Parse YAML 1.2 into a map of texts, numbers, truth values, lists and maps.
+
+    Raises InputError if it is anything else, or if keys repeat.
+    """
     raw = _loaded(text, "study file")
     if not isinstance(raw, dict):
         got = "an empty file" if raw is None else f"a list ({shown(raw)})" if isinstance(raw, list) else shown(raw)
@@ -30,7 +33,7 @@ def parse_yaml(text: str) -> dict[str, Any]:
 def apply_overrides(raw: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     """A copy of the raw study with every `a.b=VALUE` applied, in order. Raises InputError with every fault.
 
-    Values are YAML; paths of files in them start at the current folder, not at the study file.
+    Values are YAML. Relative paths in them start from the current folder, not from that of the study file.
     """
     raw = deepcopy(raw)
     faults: list[Fault] = []
@@ -45,7 +48,7 @@ def apply_overrides(raw: dict[str, Any], overrides: Sequence[str]) -> dict[str, 
 
 
 def _apply(raw: dict[str, Any], override: str) -> None:
-    """Set one value of `raw`; sections that the file leaves out appear, arms do not."""
+    """Set one value in `raw`. Sections that the file leaves out are added; arms are not."""
     path, equals, text = override.partition("=")
     *above, last = path.split(".")
     if not equals or not all([*above, last]):
@@ -66,7 +69,10 @@ def _apply(raw: dict[str, Any], override: str) -> None:
 
 
 def _as_map(section: Any, path: str) -> Any:
-    """A section that an override goes into: nothing is an empty map, a list of arms a map of them, a source one of it."""
+    """A section in the form of a map, which an override can set a key of; anything else is returned as it is.
+
+    An absent section becomes an empty map, a list of arms a map from their names, and a data source a map with it.
+    """
     if path == "workload.data" and isinstance(section, str):
         return {"source": section}
     if isinstance(section, list) and all(isinstance(name, str) for name in section):
@@ -75,7 +81,7 @@ def _as_map(section: Any, path: str) -> Any:
 
 
 def _from_here(path: str, value: Any) -> Any:
-    """`value` with the paths of files in it made absolute."""
+    """`value` with its relative paths made absolute."""
     if isinstance(value, dict):
         return {key: _from_here(f"{path}.{key}", item) for key, item in value.items()}
     if path in ("storage.path", "workload.data.root") and isinstance(value, str) and "://" not in value:
@@ -106,7 +112,7 @@ def _one_line(problem: object) -> str:
 
 
 def _unfit(value: Any, path: tuple[str, ...], above: tuple[int, ...] = ()) -> Iterator[Fault]:
-    """A fault for whatever YAML knows and a study file does not: dates, infinities, keys that are no text."""
+    """A fault for everything that YAML allows and a study file does not: dates, infinities, keys that are no text."""
     where = ".".join(path) or "study file"
     if id(value) in above:
         yield Fault(where, "this value contains itself (a YAML alias)")
