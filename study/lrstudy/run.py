@@ -1,4 +1,4 @@
-"""One run of a study: recall what is recorded, train the rest, leave journal, tables and lock in order."""
+"""One run of a study: recall what is recorded, train the rest, and leave journal, tables and lock in order."""
 
 from __future__ import annotations
 
@@ -46,7 +46,19 @@ class Display(Protocol):
 
 @dataclass(frozen=True)
 class Summary:
-    """How a run ended. `trained` and `recalled` count epochs of this run; `stopped` says why it ended early."""
+    """How a run ended.
+
+    Attributes:
+        folder: The study's folder.
+        statuses: How many trials there are of each status.
+        asked: How many epochs the trials asked for.
+        distinct: How many of these are distinct trainings.
+        trained: How many distinct epochs this run trained itself.
+        recalled: How many of the epochs asked for were recalled instead.
+        stopped: Why the run ended early, or "".
+        is_complete: Whether every trial of the study has ended.
+        notes: What the user should know, a sentence each.
+    """
 
     folder: Path
     statuses: Mapping[str, int]
@@ -61,10 +73,15 @@ class Summary:
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What a run needs to know beyond the plan.
+    """What a run needs to know in addition to the plan.
 
-    `folder` is the study's, `storage` holds memo and studies. `begun` (monotonic) is when somebody began to wait for
-    the run: devices count as allocated from then on. `local_ray` has as many slots as trials run at once.
+    Attributes:
+        text: The text of the study file.
+        overrides: The ``key=value`` texts of the command line.
+        folder: The study's folder.
+        storage: The folder of the memo and of all studies.
+        begun: When the user began to wait for the run (monotonic clock); devices count as allocated from then on.
+        local_ray: The Ray to run on, with one slot per trial that runs at a time.
     """
 
     text: str
@@ -76,15 +93,30 @@ class RunOptions:
 
 
 def run(plan: Plan, options: RunOptions, notes: tuple[str, ...], display: Display | None = None) -> Summary:
-    """Run a study to its end. Raises InputError if another driver runs it, StorageError, KeyboardInterrupt.
+    """Run a study to its end.
 
-    Whatever is raised: what was recorded stays, and tables and lock show it as far as the storage allows.
+    Args:
+        plan: The plan of the study.
+        options: What else the run needs to know.
+        notes: Notes on the plan, which become part of the summary.
+        display: Shows the progress, if given.
+
+    Returns:
+        How the run ended.
+
+    Raises:
+        InputError: Another driver is running the study.
+        StorageError: The storage failed.
+        KeyboardInterrupt: The user interrupted the run.
+
+    Whatever is raised, everything recorded stays, and tables and lock show it as far as the storage allows.
     """
     lock = DriverLock(options.folder)
     lock.acquire(run=0)
     try:
+        # Study.plan has read the lock too, but before this driver held the study: another may have completed it since.
         if not study_lock.read(options.folder).get("complete"):
-            options.local_ray.begin()  # searchers take seconds to import as well
+            options.local_ray.begin()  # now, as Ray can start while searchers are imported, which takes seconds as well
         journal = _open_journal(options, lock)
         memo = Memo(options.storage / "memo")
         admission = Admission(plan, memo, journal)
@@ -106,7 +138,7 @@ def run(plan: Plan, options: RunOptions, notes: tuple[str, ...], display: Displa
 
 
 def _open_journal(options: RunOptions, lock: DriverLock) -> Journal:
-    """The journal with a new run begun, and the end of one that was killed noted."""
+    """Open the journal and begin a new run in it; if the last run was killed, note when."""
     journal = Journal(options.folder / "journal")
     unfinished = _unfinished_run(journal)
     journal.open_run(host=platform.node(), pid=os.getpid(), started_at=time.time(), overrides=list(options.overrides))
@@ -123,7 +155,7 @@ def _train(
     tables: TableWriter,
     display: Display | None,
 ) -> None:
-    """Bring up Ray and run what is not recorded, beginning with `first`; then measure costs that are not known."""
+    """Run the trials that are not recorded, beginning with `first`; then measure the costs that are not known."""
     from lrstudy.ray_tune import runner
     from lrstudy.ray_tune.slots import Slots
 
@@ -137,25 +169,11 @@ def _train(
         device=workload.device,
         host=platform.node(),
     )
-    limits = _Limits(admission.plan.study, journal)
-    tables_due, limits_due = _Every(TABLES_EVERY_S), _Every(_LIMITS_EVERY_S)
-
-    def refresh() -> None:
-        if display:
-            display.refresh()
-        if limits_due.is_due():
-            limits.enforce(admission)
-        try:
-            lock.beat()
-            if tables_due.is_due():
-                tables.refresh(time.monotonic())
-        except StorageError as error:
-            admission.fail(str(error))
-
+    upkeep = _Upkeep(admission, lock, tables, display)
     if display:
         display.start(admission, slots)
     try:
-        runner.run(admission, workload, options.folder, options.local_ray, first, Slots(slots, journal), refresh)
+        runner.run(admission, workload, options.folder, options.local_ray, first, Slots(slots, journal), upkeep.refresh)
     finally:
         if display:
             display.stop()
@@ -164,7 +182,7 @@ def _train(
 
 
 def _close(admission: Admission, options: RunOptions, tables: TableWriter) -> None:
-    """Note the end of the run in journal, tables and lock."""
+    """Write the end of the run into journal, tables and lock."""
     admission.close()
     if admission.journal.has_slots:
         admission.journal.write("end", at=time.monotonic())
@@ -175,7 +193,7 @@ def _close(admission: Admission, options: RunOptions, tables: TableWriter) -> No
 
 
 def _keep_sources(plan: Plan, folder: Path) -> None:
-    """Copy the source of the user's policies into the study's folder."""
+    """Copy the source of users' policies into the study's folder."""
     try:
         for arm in plan.arms.values():
             if user_code.is_reference(arm.policy) and arm.name not in plan.retired:
@@ -201,8 +219,30 @@ def _describe(plan: Plan, options: RunOptions, journal: Journal, is_complete: bo
         raise StorageError(f"storage.path: cannot write in {options.folder}: {error.strerror}.") from error
 
 
+class _Upkeep:
+    """What the driver does while trials run: show progress, enforce limits, keep its lock and refresh the tables."""
+
+    def __init__(self, admission: Admission, lock: DriverLock, tables: TableWriter, display: Display | None) -> None:
+        self._admission, self._lock, self._tables, self._display = admission, lock, tables, display
+        self._limits = _Limits(admission.plan.study, admission.journal)
+        self._tables_due, self._limits_due = _Every(TABLES_EVERY_S), _Every(_LIMITS_EVERY_S)
+
+    def refresh(self) -> None:
+        """Do what is due; called several times a second."""
+        if self._display:
+            self._display.refresh()
+        if self._limits_due.is_due():
+            self._limits.enforce(self._admission)
+        try:
+            self._lock.beat()
+            if self._tables_due.is_due():
+                self._tables.refresh(time.monotonic())
+        except StorageError as error:
+            self._admission.fail(str(error))
+
+
 class _Every:
-    """True once every so many seconds."""
+    """A timer that is due once per period."""
 
     def __init__(self, period_s: float) -> None:
         self._period_s, self._last = period_s, time.monotonic()
@@ -216,17 +256,17 @@ class _Every:
 
 
 class _Limits:
-    """Stops handing out trials once a limit is reached; running trials finish."""
+    """Stops the admission of trials once a limit is reached; running trials finish."""
 
     def __init__(self, study: StudyFile, journal: Journal) -> None:
         self._limits, self._journal, self._started = study.limits, journal, time.monotonic()
 
     def enforce(self, admission: Admission) -> None:
-        wall, hours = self._limits.wall_s, self._limits.gpu_hours
-        if wall is not None and time.monotonic() - self._started > wall:
+        wall_s, gpu_hours = self._limits.wall_s, self._limits.gpu_hours
+        if wall_s is not None and time.monotonic() - self._started > wall_s:
             admission.stop(f"limits.wall ({self._limits.wall}) is reached")
-        if hours is not None and self._allocated_s() > hours * 3600:
-            admission.stop(f"limits.gpu_hours ({hours:g}) is reached")
+        if gpu_hours is not None and self._allocated_s() > gpu_hours * 3600:
+            admission.stop(f"limits.gpu_hours ({gpu_hours:g}) is reached")
 
     def _allocated_s(self) -> float:
         """Device-seconds allocated by all runs of the study."""
@@ -254,14 +294,14 @@ def _summary(admission: Admission, folder: Path, notes: tuple[str, ...]) -> Summ
 
 
 def _unfinished_run(journal: Journal) -> int | None:
-    """The number of the last run if it allocated devices and never said its end."""
+    """The number of the last run that allocated devices and did not record its end, or None."""
     started = {line["run"] for line in journal.of_kind("slots")}
     ended = {line["run"] for line in journal.of_kind("end")} | {line["of"] for line in journal.of_kind("killed")}
     return max(started - ended, default=None)
 
 
 def _last_sign_of_life(journal: Journal, run: int, holder: Mapping[str, Any] | None) -> float:
-    """When a killed run was last known to live, on its own clock: a heartbeat, or the last measured span."""
+    """When a killed run was last known to be alive, on its own clock: its last heartbeat or measured span."""
     lines = [line for line in journal.of_kind("spans") if line["run"] == run]
     ends = [start + duration for line in lines for start, duration, *_ in line["spans"]]
     starts = [line["start"] for line in journal.of_kind("slots") if line["run"] == run]

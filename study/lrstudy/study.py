@@ -29,7 +29,15 @@ from lrstudy.workload.workload import resolve
 
 @dataclass(frozen=True)
 class Study:
-    """A study file, checked, with the folder that its relative paths start from."""
+    """A study file that has been checked.
+
+    Attributes:
+        file: The checked study file, overrides included.
+        text: Its text, without overrides.
+        base: The folder that its relative paths start from.
+        overrides: The overrides, as ``key=value`` texts.
+        begun: When the user began to wait for the study (monotonic clock).
+    """
 
     file: StudyFile
     text: str
@@ -44,9 +52,16 @@ class Study:
         name: str | None = None,
         begun: float | None = None,
     ) -> Study:
-        """Read a study file, or the embedded quickstart if `path` is None. Raises InputError with every fault.
+        """Read and check a study file.
 
-        `begun` (monotonic) is when somebody began to wait; now, if it is not given.
+        Args:
+            path: The study file; None for the embedded quickstart, whose relative paths start from the current folder.
+            overrides: ``a.b=VALUE`` texts that replace values of the file.
+            name: Another name for the study.
+            begun: When the user began to wait for the study (monotonic clock); by default now.
+
+        Raises:
+            InputError: The file cannot be read, or is at fault; every fault is reported.
         """
         source = Path(path) if path is not None else search_spaces() / "studies" / "quickstart.yaml"
         if source.suffix == ".py":
@@ -72,12 +87,12 @@ class Study:
 
     @property
     def storage(self) -> Path:
-        """Where memo and studies lie."""
+        """The folder of the memo and of all studies."""
         return (self.base / user_path(self.file.storage.path, "storage.path")).resolve()
 
     @property
     def data_cache(self) -> Path:
-        """Where decoded data lies, for all studies of the storage."""
+        """The folder of decoded data, shared by all studies of the storage."""
         return self.storage / "memo" / "data"
 
     @property
@@ -86,9 +101,10 @@ class Study:
         return self.storage / self.file.name
 
     def plan(self, before_decoding: Callable[[], None] | None = None) -> tuple[Plan, tuple[str, ...]]:
-        """Resolve the study against its data and against what ran before; also notes for the user.
+        """Resolve the study against its data and against earlier runs.
 
-        Decodes the data, if that was not done before, and calls `before_decoding` then. Raises InputError.
+        Decodes the data unless that has been done before, and calls `before_decoding` first. Returns the plan and notes
+        for the user. Raises InputError.
         """
         lock = study_lock.read(self.folder)
         _require_writable(self.storage)
@@ -96,24 +112,25 @@ class Study:
         cohort = lock.get("cohort", plan.default_cohort(self.file))
         outstanding = lock.get("outstanding", plan.default_outstanding(self.file, workload.num_slots))
         seed = lock.get("search_seed", self.file.search.seed)
-        made = plan.make_plan(self.file, workload, cohort, outstanding, seed, self.base)
-        check_against_data(made)
+        fresh = plan.make_plan(self.file, workload, cohort, outstanding, seed, self.base)
+        check_against_data(fresh)
         if not lock:
             rehearse(workload)
-        return study_lock.reconcile(made, lock, self.folder)
+        return study_lock.reconcile(fresh, lock, self.folder)
 
     def run(self, display: Display | None = None, slots: int | None = None) -> Summary:
-        """Run the study to its end; running it again recalls what is recorded and goes on.
+        """Run the study to its end. Running it again recalls what is recorded and goes on.
 
-        Raises InputError for the user's mistakes, StorageError when the storage fails, KeyboardInterrupt
-        when interrupted; in each case everything recorded stays, and the tables show it.
+        `display` shows the progress, if given; `slots` is how many trials run at once, by default as many as fit.
+        Raises InputError for the user's mistakes, StorageError if the storage fails and KeyboardInterrupt if the run is
+        interrupted. In each case everything recorded stays, and the tables show it.
         """
         resources = Resources.of(self.file.resources)
         with LocalRay(resources, slots or resources.num_slots) as local_ray:
-            made, notes = self.plan(before_decoding=local_ray.begin)
+            resolved, notes = self.plan(before_decoding=local_ray.begin)
             _require_writable(self.folder)
             options = run.RunOptions(self.text, self.overrides, self.folder, self.storage, self.begun, local_ray)
-            return run.run(made, options, notes, display)
+            return run.run(resolved, options, notes, display)
 
 
 @dataclass(frozen=True)
@@ -131,11 +148,11 @@ class Tables:
         return pq.read_table(self.folder / "epochs.parquet")
 
     def ledger(self) -> pa.Table:
-        """One row per span of a slot."""
+        """One row per span of time on a slot."""
         return pq.read_table(self.folder / "ledger.parquet")
 
     def lock(self) -> dict[str, Any]:
-        """What study.lock.json says."""
+        """The contents of study.lock.json."""
         return study_lock.read(self.folder)
 
 

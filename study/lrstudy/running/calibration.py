@@ -1,7 +1,7 @@
-"""Calibrated cost: what an update takes alone on the device, by kind of update, measured once and kept in the memo.
+"""Calibrated cost: how long an update takes alone on the device, by kind of update, measured once and kept in the memo.
 
-Recorded times tell what happened: a trial that shared a GPU with an idle neighbour was fast, and must not look cheap. So
-reports price the confirmed trials by what their updates take when nothing else runs (DESIGN.md, section 6).
+Recorded times depend on what else ran: a trial that shared a GPU with an idle neighbour was fast, but must not look cheap.
+So reports price the confirmed trials by how long their updates take when nothing else runs.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ _STRETCH_S = 0.2
 
 @dataclass(frozen=True)
 class UpdateKind:
-    """What decides how long an update takes on a device: the batch, and the recipe without what only changes values."""
+    """What decides how long an update takes: the batch size, and the recipe without what only changes values."""
 
     batch_size: int
     recipe: Recipe
 
     @staticmethod
     def of(settings: Settings) -> UpdateKind:
-        """The kind of a settings' updates."""
+        """The kind of the updates in an epoch with these settings."""
         return _kind(settings.batch_size, settings.recipe)
 
     @cached_property
     def digest(self) -> str:
-        """Its name, 16 hexadecimal digits."""
+        """The name of the kind, 16 hexadecimal digits."""
         return _digest([self.batch_size, asdict(self.recipe)])
 
 
 @dataclass(frozen=True)
 class UpdateCost:
-    """Device-seconds of an update of a kind, of an epoch beyond its updates, and of an evaluation."""
+    """Device-seconds of an update of a kind, of an epoch in addition to its updates, and of an evaluation."""
 
     kind: UpdateKind
     device_kind: str
@@ -53,8 +53,8 @@ class UpdateCost:
 
 
 def kinds_of(trials: Iterable[Trial]) -> list[UpdateKind]:
-    """The kinds of update of the confirmed trials' epochs, whose costs are compared."""
-    found: set[UpdateKind] = set()
+    """The kinds of update in the epochs of the confirmed trials, whose costs are compared; sorted."""
+    kinds: set[UpdateKind] = set()
     seen: set[str] = set()
     for trial in trials:
         if trial.phase == "confirm":
@@ -62,32 +62,32 @@ def kinds_of(trials: Iterable[Trial]) -> list[UpdateKind]:
             for epoch, record in enumerate(trial.records):
                 if record.settings not in seen:
                     seen.add(record.settings)
-                    found.add(UpdateKind.of(policy.settings(epoch, history[:epoch], trial.spec.run)))
-    return sorted(found, key=lambda kind: (kind.batch_size, kind.digest))
+                    kinds.add(UpdateKind.of(policy.settings(epoch, history[:epoch], trial.spec.run)))
+    return sorted(kinds, key=lambda kind: (kind.batch_size, kind.digest))
 
 
 def update_cost(memo: Memo, workload: Workload, kind: UpdateKind) -> UpdateCost | None:
-    """What was measured of a kind of update on this kind of device, or None."""
+    """The measured cost of a kind of update on this kind of device, or None if it has not been measured."""
     stored = memo.measurement(_path(workload, kind))
     if stored is None:
         return None
-    # Alone, a trial has the whole GPU; on a CPU, as many cores as it has threads.
+    # A trial that runs alone has the whole GPU; on a CPU it has as many cores as threads.
     devices = 1.0 if workload.device == "cuda" else workload.device_share
     seconds = (devices * stored[name] for name in ("update_s", "epoch_s", "evaluation_s"))
     return UpdateCost(kind, workload.root(seed=0).device_kind, *seconds)
 
 
 def unpriced(memo: Memo, workload: Workload, kinds: Iterable[UpdateKind]) -> list[UpdateKind]:
-    """Those of `kinds` that nobody has measured."""
+    """Those of `kinds` that have not been measured yet."""
     return [kind for kind in kinds if update_cost(memo, workload, kind) is None]
 
 
 def measure(trainer: Trainer, memo: Memo, kinds: Iterable[UpdateKind]) -> None:
-    """Measure kinds of updates and keep what was found. Nothing else may run on the device meanwhile."""
+    """Measure kinds of update and store the results in the memo. Nothing else may run on the device meanwhile."""
     from lrstudy.training.timing import time_updates
 
     for kind in kinds:
-        trainer.start(seed=0)  # kinds differ in their optimizers
+        trainer.start(seed=0)  # anew, as kinds differ in their optimizers
         timed = time_updates(trainer, kind.batch_size, kind.recipe, _STRETCH_S)
         memo.put_measurement(_path(trainer.workload, kind), asdict(timed))
 
@@ -101,7 +101,7 @@ def _kind(batch_size: int, recipe: Recipe) -> UpdateKind:
 
 
 def _path(workload: Workload, kind: UpdateKind) -> str:
-    """Where a measurement lies: under all of the workload that it depends on. The pixels' values are no such thing."""
+    """The memo path of a measurement, made of all that it depends on; the values of pixels do not matter."""
     root = workload.root(seed=0)
     depends = [root.model, root.numerics, root.source, workload.channels, workload.size, list(workload.counts[:2])]
     return f"calibrations/{_digest(depends)}-{kind.digest}"

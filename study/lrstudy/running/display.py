@@ -1,4 +1,4 @@
-"""Progress that a person can follow: trials done per arm, best so far, device-hours, time left."""
+"""The progress of a run for a person to follow: trials done per arm, best value so far, device time, time left."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TABLE_EVERY_S = 0.5
 
 
 class Progress:
-    """A live table on a terminal; elsewhere a line now and then."""
+    """Shows progress: as a live table on a terminal, elsewhere as a line every few seconds."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -28,7 +28,7 @@ class Progress:
         self._last = 0.0
 
     def start(self, admission: Admission, slots: int) -> None:
-        """Begin to show a run on `slots` slots."""
+        """Start showing a run on `slots` slots."""
         self._admission, self._slots, self._began = admission, slots, time.monotonic()
         self._already = _num_ended(admission)
         statistics = admission.plan.workload.statistics
@@ -42,7 +42,7 @@ class Progress:
             self._console.print(f"{self._already} of {admission.protocol.num_planned} trials are recorded; {what}")
 
     def refresh(self) -> None:
-        """Show what is known now."""
+        """Show the current state, if the last one is old enough."""
         now = time.monotonic()
         if now - self._last < (TABLE_EVERY_S if self._live else LINE_EVERY_S):
             return
@@ -53,7 +53,7 @@ class Progress:
             self._console.print(self._line(), soft_wrap=True)
 
     def stop(self) -> None:
-        """Leave the terminal as it was."""
+        """Stop showing progress, and leave the terminal as it was."""
         if self._live:
             self._live.stop()
             self._live = None
@@ -69,38 +69,49 @@ class Progress:
             ("device", "right"),
         ):
             table.add_column(heading, justify=justify)  # type: ignore[arg-type]
-        plan = self._admission.plan
-        per_arm = self._admission.protocol.num_planned // max(1, len(plan.arms))
-        for arm in plan.arms:
-            trials = [trial for trial in self._admission.trials.values() if trial.arm == arm]
-            ended = [trial for trial in trials if trial.ended_at is not None]
-            running = sum(trial.status == "running" for trial in trials)
-            values = [t.value(plan.study.metric, plan.study.select) for t in ended]
-            best = max((value for value in values if value is not None), default=None)
-            table.add_row(
-                arm, f"{len(ended)}/{per_arm}", ProgressBar(total=per_arm, completed=len(ended), width=24), str(running or ""),
-                "" if best is None else f"{best:.4f}", duration(_device_s(trials)),
-            )  # fmt: skip
+        per_arm = self._admission.protocol.num_planned // max(1, len(self._admission.plan.arms))
+        for arm in self._admission.plan.arms:
+            table.add_row(*self._row(arm, per_arm))
         return Group(table, Text(self._line(), style="dim"))
+
+    def _row(self, arm: str, num_planned: int) -> tuple[str | ProgressBar, ...]:
+        """The cells of an arm."""
+        study = self._admission.plan.study
+        trials = [trial for trial in self._admission.trials.values() if trial.arm == arm]
+        ended = [trial for trial in trials if trial.ended_at is not None]
+        num_running = sum(trial.status == "running" for trial in trials)
+        values = [trial.value(study.metric, study.select) for trial in ended]
+        best = max((value for value in values if value is not None), default=None)
+        return (
+            arm, f"{len(ended)}/{num_planned}", ProgressBar(total=num_planned, completed=len(ended), width=24),
+            str(num_running or ""), "" if best is None else f"{best:.4f}", duration(_device_s(trials)),
+        )  # fmt: skip
 
     def _line(self) -> str:
         admission = self._admission
-        ended, planned = _num_ended(admission), admission.protocol.num_planned
-        elapsed = time.monotonic() - self._began
-        pace = (ended - self._already) / elapsed if elapsed > 0 else 0.0
-        left = f", about {duration((planned - ended) / pace)} left" if pace > 0 else ""
+        num_ended, num_planned = _num_ended(admission), admission.protocol.num_planned
+        elapsed_s = time.monotonic() - self._began
+        trials_per_s = (num_ended - self._already) / elapsed_s if elapsed_s > 0 else 0.0
+        left = f", about {duration((num_planned - num_ended) / trials_per_s)} left" if trials_per_s > 0 else ""
         phase = "confirming with fresh seeds" if admission.protocol.frozen else "tuning"
         phase = "measuring what updates cost" if admission.is_done else phase
         spent = duration(_device_s(admission.trials.values()))
-        failed = sum(trial.status in ("failed", "diverged") for trial in admission.trials.values())
-        bad = f", {failed} diverged or failed" if failed else ""
-        died = sum(line["run"] == admission.journal.run for line in admission.journal.of_kind("died"))
-        bad += f", {died} worker{'s' if died > 1 else ''} lost and replaced" if died else ""
-        return f"{phase}: {ended} of {planned} trials, {spent} of device time trained{bad}, {duration(elapsed)} so far{left}"
+        return (
+            f"{phase}: {num_ended} of {num_planned} trials, {spent} of device time trained{self._losses()}, "
+            f"{duration(elapsed_s)} so far{left}"
+        )
+
+    def _losses(self) -> str:
+        """How many trials failed and workers died, if any did."""
+        trials, journal = self._admission.trials.values(), self._admission.journal
+        num_failed = sum(trial.status in ("failed", "diverged") for trial in trials)
+        num_died = sum(line["run"] == journal.run for line in journal.of_kind("died"))
+        losses = f", {num_failed} diverged or failed" if num_failed else ""
+        return losses + (f", {num_died} worker{'s' if num_died > 1 else ''} lost and replaced" if num_died else "")
 
 
 def duration(seconds: float) -> str:
-    """A time span in the unit that fits: ``38 s``, ``4.2 min``, ``7.5 h``."""
+    """A time span in a suitable unit: ``38 s``, ``4.2 min``, ``7.5 h``."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,4 +1,4 @@
-"""Which stored states `storage.keep_gb` must not delete: those that some study of the storage may go on from."""
+"""The stored states that `storage.keep_gb` must not delete: those that a study of the storage may go on from."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _UNFINISHED = ("waiting", "running", "interrupted", "failed")
 
 
 def needed_states(admission: Admission, folder: Path) -> set[str]:
-    """Digests of the ancestors of unfinished trials and the ends of confirmed ones, of this study and its neighbours.
+    """Digests of the ancestors of unfinished trials and the ends of confirmed ones, in all studies of the storage.
 
-    `folder` is this study's; the others of its storage are known by their tables, which a running one writes every few
-    seconds. What it has trained since is newer than what is deleted first.
+    `folder` is this study's. The other studies are known from their tables, which a running study writes every few
+    seconds; states newer than its tables are safe, as the oldest are deleted first.
     """
     memo = admission.memo
     records = [
@@ -30,11 +30,14 @@ def needed_states(admission: Admission, folder: Path) -> set[str]:
 
 
 def _kept(records: list[Record], status: str, phase: str) -> list[Record]:
-    return records if status in _UNFINISHED else records[-1:] if phase == "confirm" else []
+    """The records of a trial whose states are needed."""
+    if status in _UNFINISHED:
+        return records
+    return records[-1:] if phase == "confirm" else []
 
 
 def _lineages(folder: Path) -> Iterator[str]:
-    """The states that another study needs; none if its tables cannot be read."""
+    """The lineages of the states that another study needs; none if its tables cannot be read."""
     try:
         trials = pq.read_table(
             folder / "trials.parquet", columns=["trial_id", "phase", "status", "lineage"]
