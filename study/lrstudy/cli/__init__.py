@@ -1,4 +1,4 @@
-"""The command line. Exit codes: 0 complete, 1 failure, 2 wrong input, 3 finished with failed trials, 130 interrupted."""
+"""The command line. Exit codes: 0 complete, 1 failure, 2 wrong input, 3 some trials failed, 130 interrupted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Traces as an SVG drawing in the report's colours: panels that share their horizontal axis, names at the lines' ends."""
+"""Traces as an SVG drawing in the report's colours: panels on one horizontal axis, names at the ends of lines."""
 
 from __future__ import annotations
 

@@ -132,7 +132,7 @@ def _described(trace: Trace) -> str:
 
 
 def _print_table(console: Console, traces: list[Trace], by: By) -> None:
-    """Print the numbers in columns as wide as they need, however narrow the terminal: a number cut off cannot be read."""
+    """Print the numbers in columns of the width they need, even on a narrow terminal: no number is cut off."""
     for one in traces:
         rows = [("epoch", *_HEADINGS[by]), *_rows(one, by)]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
