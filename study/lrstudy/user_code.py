@@ -1,9 +1,9 @@
-"""A user's own code: `./mine.py:name` to the object that it names, and the digest of the source behind it.
+"""A user's own code: loads the object that `./mine.py:name` refers to, and computes the digest of its source.
 
-A reference is resolved once, against the folder of the study file, to an absolute path; workers load it by that path.
-The digest covers the file and the modules beside it that it imports, found without running them, so a name in the memo
-stands for the code that trained it. A file and the modules beside it are imported under names that no other content
-has: two folders may both have a `helpers.py`, and an edited file is another module.
+A reference is resolved once, relative to the folder of the study file, to an absolute path, by which workers load it.
+The digest covers the file and the modules beside it that it imports, which are found without running them; so a name in
+the memo identifies the code that trained it. A file and the modules beside it are imported under names that are unique
+to their content: two folders may both have a `helpers.py`, and an edited file is a different module.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ _REFERENCE = re.compile(r"(?P<path>.+\.py):(?P<name>[A-Za-z_]\w*)")
 
 @dataclass(frozen=True)
 class Reference:
-    """A name in a Python file."""
+    """A name in a Python file, written ``path/to/file.py:name``."""
 
     path: Path
     name: str
 
     @staticmethod
     def parse(text: str, base: Path | None = None, where: str = "policy") -> Reference:
-        """The reference that ``path/to/file.py:name`` is; a relative path starts at `base`. Raises InputError."""
+        """The reference in a text; a relative path starts at `base`. Raises InputError, placed at `where`."""
         match = _REFERENCE.fullmatch(text)
         if match is None:
             raise InputError(Fault(where, expected="a reference such as ./mine.py:name", got=f"{text!r}"))
@@ -55,7 +55,7 @@ def is_reference(text: object) -> bool:
 def resolve(text: str, base: Path, where: str = "policy") -> str:
     """The reference with an absolute path; a relative one starts at `base`. Raises InputError if there is no file.
 
-    `where` is the field of the study file that a fault names; also below.
+    `where` is the field of the study file at which faults are placed, here and below.
     """
     reference = Reference.parse(text, base, where)
     if not reference.path.is_file():
@@ -64,18 +64,19 @@ def resolve(text: str, base: Path, where: str = "policy") -> str:
 
 
 def load(reference: str, where: str = "policy", source: str | None = None) -> object:
-    """The object that an absolute reference names; its module runs once per process and content of its files.
+    """The object that an absolute reference names. Its module runs once per process and content of its files.
 
-    `source` asks for the content with that digest, which this process may still have while the file has changed.
-    Raises InputError if the file cannot be imported, with the line at fault, has no such name, or other content.
+    `source` asks for the content with that digest, which this process may still have loaded after the file has changed.
+    Raises InputError if the file cannot be imported, naming the line, lacks the name, or has content other than
+    `source`.
     """
     parsed = Reference.parse(reference, where=where)
     module = sys.modules.get(_module_name(parsed, source)) if source is not None else None
     if module is None:
-        found = digest(reference, where)
-        if source not in (None, found):
+        current = digest(reference, where)
+        if source not in (None, current):
             raise InputError(Fault(where, f"the source of {reference} has changed since it was loaded first"))
-        module = sys.modules.get(_module_name(parsed, found)) or _imported(parsed, found, where)
+        module = sys.modules.get(_module_name(parsed, current)) or _imported(parsed, current, where)
     if not hasattr(module, parsed.name):
         names = _defined(module)
         raise InputError(
@@ -92,9 +93,9 @@ def load(reference: str, where: str = "policy", source: str | None = None) -> ob
 
 
 def digest(reference: str, where: str = "policy") -> str:
-    """32 hexadecimal digits over the bytes of the file and of the modules beside it that it imports, and the name.
+    """32 hexadecimal digits over the name, and the bytes of the file and of the modules beside it that it imports.
 
-    Imports are found in the source, wherever in it they stand; a module that is imported by a computed name is not.
+    Import statements are found anywhere in the source; a module that is imported under a computed name is missed.
     """
     parsed = Reference.parse(reference, where=where)
     total = blake2b(digest_size=16, person=b"lrstudy-source")
@@ -106,29 +107,29 @@ def digest(reference: str, where: str = "policy") -> str:
 
 
 def files(reference: str, where: str = "policy") -> list[Path]:
-    """The files that the digest of a reference covers: its own, then those beside it, sorted."""
+    """The files that the digest of a reference covers: its own, then the modules beside it, sorted."""
     return list(_files(Reference.parse(reference, where=where).path, where))
 
 
 def keep(reference: str, folder: Path) -> None:
-    """Copy the source behind a reference below `folder`, so that an arm can be rebuilt after the file has changed."""
+    """Copy the files of a reference to `folder`, below their digest, to rebuild an arm after they have changed."""
     path = Reference.parse(reference).path
     target = folder / digest(reference)
     if not (target / path.name).exists():
-        for file in reversed(files(reference)):  # the file itself last: it says that the copy is complete
+        for file in reversed(files(reference)):  # its own file last: if it is there, the copy is complete
             copy = target / file.relative_to(path.parent)
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, copy)
 
 
 def kept(written: str, source: str, folder: Path) -> str:
-    """The reference to what `keep` has copied below `folder` for a reference with the digest `source`."""
+    """The reference to the copy that `keep` has made in `folder` of a reference with the digest `source`."""
     reference = Reference.parse(written)
     return str(Reference((folder / source / reference.path.name).resolve(), reference.name))
 
 
 def line_in(error: BaseException, folder: Path) -> str:
-    """Where below `folder` an exception arose, as `` (line 3 of mine.py)``, or nothing."""
+    """The innermost line below `folder` that raised an exception, as `` (line 3 of mine.py)``; empty if none did."""
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         if Path(frame.filename).is_relative_to(folder):
             return f" (line {frame.lineno} of {Path(frame.filename).relative_to(folder)})"
@@ -136,37 +137,39 @@ def line_in(error: BaseException, folder: Path) -> str:
 
 
 def _files(path: Path, where: str) -> dict[Path, bytes]:
-    """The file, then, sorted, what it imports from its own folder, directly or not, with their bytes. Raises InputError."""
-    found: dict[Path, bytes] = {}
+    """The bytes of a file and of the modules that it imports, directly or not, from its folder. Raises InputError.
+
+    The file itself comes first, then the modules, sorted.
+    """
+    contents: dict[Path, bytes] = {}
     waiting = [path]
     while waiting:
         file = waiting.pop()
-        if file in found:
+        if file in contents:
             continue
         try:
-            found[file] = file.read_bytes()
+            contents[file] = file.read_bytes()
         except OSError as error:
             reason = f"there is no file {file}" if not file.exists() else f"{file} cannot be read ({error.strerror})"
             raise InputError(Fault(where, reason)) from None
         try:
-            names = _imports(found[file], _package(path.parent, file))
+            names = _imports(contents[file], _package(path.parent, file))
         except (SyntaxError, ValueError) as error:
             line = f" in line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
-            raise InputError(
-                Fault(where, f"{file} is not valid Python{line}: {getattr(error, 'msg', error)}")
-            ) from None
+            problem = f"{file} is not valid Python{line}: {getattr(error, 'msg', error)}"
+            raise InputError(Fault(where, problem)) from None
         waiting += [beside for name in names for beside in _beside(path.parent, name)]
-    return {file: found[file] for file in [path, *sorted(found.keys() - {path})]}
+    return {file: contents[file] for file in [path, *sorted(contents.keys() - {path})]}
 
 
 def _package(folder: Path, file: Path) -> tuple[str, ...]:
-    """The package that a file below `folder` lies in, from which its relative imports start."""
+    """The package of a file below `folder`, from which its relative imports start."""
     return file.relative_to(folder).parent.parts
 
 
 @lru_cache(maxsize=256)
 def _imports(source: bytes, package: tuple[str, ...]) -> tuple[str, ...]:
-    """The names of all modules, and of what may be modules, that a source imports, relative ones made absolute."""
+    """The absolute names of everything that a source imports and that may be a module."""
     names: list[str] = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
@@ -179,7 +182,7 @@ def _imports(source: bytes, package: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _beside(folder: Path, name: str) -> Iterator[Path]:
-    """The files below `folder` that importing a module runs: its packages', then its own; none if it lies elsewhere."""
+    """The files below `folder` that importing a module runs: its packages', then its own; up to the first missing."""
     parts = name.split(".")
     if parts[0] == "lrstudy":
         return
@@ -197,7 +200,7 @@ def _module_name(reference: Reference, source: str) -> str:
 
 
 def _imported(reference: Reference, source: str, where: str) -> ModuleType:
-    """Run the file of a reference as a module of its own. Raises InputError, with the line of the user's at fault."""
+    """Import the file of a reference as a new module. Raises InputError, naming the user's line that failed."""
     path, (package, _, stem) = reference.path, _module_name(reference, source).partition(".")
     try:
         return _Folder(path.parent, package).module(stem)
@@ -212,10 +215,10 @@ def _imported(reference: Reference, source: str, where: str) -> ModuleType:
 
 
 class _Folder:
-    """The modules of one folder, imported below a package of their own; `sys.path` stays as it is.
+    """Imports the modules of one folder below a package of their own, without changing `sys.path`.
 
-    What a module imports from the folder, at whatever time, is found there first, as it is for a script; the
-    import statement asks the module's builtins, where this class puts itself in the way.
+    When one of these modules imports something, at any time, the folder is searched first, as it is for a script. An
+    import statement calls `__import__` of its module's builtins, which this class replaces.
     """
 
     def __init__(self, folder: Path, package: str) -> None:
@@ -225,7 +228,7 @@ class _Folder:
         sys.modules[package] = root
 
     def module(self, name: str) -> ModuleType:
-        """The module `name`, dotted, relative to the folder."""
+        """The module with the dotted name `name`, relative to the folder; runs it if it is not loaded yet."""
         full = f"{self._package}.{name}"
         if full in sys.modules:
             return sys.modules[full]
@@ -237,15 +240,19 @@ class _Folder:
         assert spec is not None, file
         module = importlib.util.module_from_spec(spec)
         vars(module)["__builtins__"] = {**vars(builtins), "__import__": self._import}
-        sys.modules[full] = module  # dataclasses and type hints look their module up
+        sys.modules[full] = module  # before it runs, as dataclasses and type hints look their module up
         try:
             code = compile(file.read_bytes(), str(file), "exec", dont_inherit=True)
-            exec(code, vars(module))  # never from a .pyc file, which goes by whole seconds
+            exec(code, vars(module))  # not from a .pyc file, which would miss an edit within the same second
         except BaseException:
             del sys.modules[full]
             raise
         setattr(parent, leaf, module)
         return module
+
+    def _has(self, name: str) -> bool:
+        """Whether a module and all its packages are in the folder."""
+        return len(list(_beside(self._folder, name))) > name.count(".")
 
     def _import(
         self,
@@ -255,18 +262,18 @@ class _Folder:
         fromlist: Sequence[str] | None = (),
         level: int = 0,
     ) -> ModuleType:
-        """What an import statement in one of the folder's modules calls (the signature is `__import__`'s)."""
+        """Called by import statements in the folder's modules; replaces `__import__`, whose signature it has."""
         if level:
             package = str((globals or {}).get("__package__"))
             name = importlib.util.resolve_name("." * level + name, package).removeprefix(self._package).lstrip(".")
-        if name and len(list(_beside(self._folder, name))) <= name.count("."):  # not all of it lies here
+        if name and not self._has(name):
             if level or any(_beside(self._folder, name)):
                 raise ModuleNotFoundError(f"No module named {name!r}", name=name)
             return builtins.__import__(name, globals, locals, fromlist or (), 0)
         module = self.module(name) if name else sys.modules[self._package]
         for item in fromlist or ():
             below = f"{name}.{item}".lstrip(".")
-            if not hasattr(module, item) and len(list(_beside(self._folder, below))) > below.count("."):
+            if not hasattr(module, item) and self._has(below):
                 self.module(below)
         return module if fromlist else sys.modules[f"{self._package}.{name.partition('.')[0]}"]
 
