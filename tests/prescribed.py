@@ -55,14 +55,14 @@ def run_study(
     ray = _Ray(training or Training(), clock, dict(moments or {}))
     folder = storage / plan.study.name
     folder.mkdir(parents=True)
-    local_ray = SimpleNamespace(slots=SLOTS, begin=lambda: None)
-    order = run_module.Order(text, overrides, folder, storage, clock.monotonic(), local_ray)
+    local_ray = SimpleNamespace(num_slots=SLOTS, begin=lambda: None)
+    options = run_module.RunOptions(text, overrides, folder, storage, clock.monotonic(), local_ray)
     with ExitStack() as stack:
-        for module in ("run", "trial", "running.admission", "ray_tune.slots"):
+        for module in ("run", "trial.walk", "running.admission", "ray_tune.slots"):
             stack.enter_context(mock.patch(f"lrstudy.{module}.time", clock))
         stack.enter_context(mock.patch("lrstudy.ray_tune.slots._is_alive", ray.is_alive))
         stack.enter_context(mock.patch("lrstudy.ray_tune.runner.run", ray.run))
-        run_module.run(plan, order, ())
+        run_module.run(plan, options, ())
     return folder
 
 

@@ -18,7 +18,7 @@ from lrstudy.errors import Fault, InputError, unknown
 from lrstudy.settings import canonical_json
 
 Transform = Callable[[Tensor, torch.Generator], Tensor]
-"""A user's augmentation: takes one image, uint8 (C, H, W), and a generator, and returns an image of that type and shape."""
+"""A user's augmentation: takes an image, uint8 (C, H, W), and a generator; returns an image of that type and shape."""
 
 _NOT_OF_ONE_IMAGE = frozenset(
     [
@@ -55,7 +55,7 @@ _NOT_OF_ONE_IMAGE = frozenset(
 
 @dataclass(frozen=True)
 class PerExample:
-    """One epoch's augmentation: a transform, the seed of each example, int64 (N,), and the transform's name for messages."""
+    """One epoch's augmentation: a transform, its name for messages, and the seed of each example, int64 (N,)."""
 
     transform: Transform
     seeds: Tensor
@@ -107,7 +107,10 @@ def canonical(transforms: list[Any]) -> str:
 
 
 def compose(text: str) -> Transform:
-    """The transform that canonical JSON describes; it seeds torch's default generator like the given one, then restores it."""
+    """The transform that canonical JSON describes.
+
+    Torch's default generator is seeded like the one that the transform gets, and restored afterwards.
+    """
     steps = [_build(name, arguments) for name, arguments in json.loads(text)]
 
     def transform(image: Tensor, generator: torch.Generator) -> Tensor:

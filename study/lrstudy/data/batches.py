@@ -94,8 +94,8 @@ def part_of(
 class Augmentation:
     """Augmentation parameters of one epoch, one row per training example, so they do not depend on the batch size.
 
-    `flip`: whether to mirror left-right, bool (N,). `shift`: row and column of the crop in the padded image, int64 (N, 2);
-    None for no crop. `padding`: in pixels (an eighth of the side: 4 for 32 pixels, as in the ResNet paper).
+    `flip`: whether to mirror left-right, bool (N,). `shift`: row and column of the crop in the padded image, int64
+    (N, 2); None for no crop. `padding`: in pixels (an eighth of the side: 4 for 32 pixels, as in the ResNet paper).
     """
 
     flip: Tensor
@@ -104,7 +104,7 @@ class Augmentation:
 
     @staticmethod
     def draw(kind: str, part: Part, generator: torch.Generator) -> Augmentation | None:
-        """Parameters for all examples of an epoch; None if `kind` is ``none`` (``flip`` and ``crop_flip`` are the others)."""
+        """Parameters for all examples of an epoch; `kind` is ``flip``, ``crop_flip`` or ``none``, which gives None."""
         if kind == "none":
             return None
         padding = max(1, part.images.shape[-1] // 8)
@@ -114,7 +114,7 @@ class Augmentation:
         return Augmentation(flip.to(device), shift.to(device) if kind == "crop_flip" else None, padding)
 
     def apply(self, images: Tensor, positions: Tensor) -> Tensor:
-        """The augmented images of a batch, uint8; `positions` are those of its examples in the part. Padding is black."""
+        """The augmented images of a batch, uint8, padded with black; `positions` are its examples' in the part."""
         batch, channels, height, width = images.shape
         columns = torch.arange(width, device=images.device).expand(batch, width)
         columns = torch.where(self.flip[positions].unsqueeze(1), width - 1 - columns, columns)

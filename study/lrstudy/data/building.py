@@ -1,7 +1,8 @@
 """Building a cache entry: by one process at a time, resuming where an interrupted one stopped.
 
-An entry is built in `.building/<key>/` and then renamed, so a reader sees a complete entry or none. The process that builds
-holds a lock, which the operating system releases if the process dies; other processes wait and then find the entry.
+An entry is built in `.building/<key>/` and then renamed, so a reader sees a complete entry or none. The process that
+builds holds a lock, which the operating system releases if the process dies; other processes wait and then find the
+entry.
 """
 
 from __future__ import annotations
@@ -89,8 +90,8 @@ def build(source: Source, spec: DataSpec, building: Path, entry: Path, describe:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise StorageError(
-                f"storage.path: cannot keep the decoded data in {entry.parent}: {error.strerror}. What is decoded stays; "
-                "free space, then run the same command again."
+                f"storage.path: cannot keep the decoded data in {entry.parent}: {error.strerror}. "
+                "What is decoded stays; free space, then run the same command again."
             ) from error
         if error.errno:
             raise  # a failing machine; pyarrow raises OSError without a number for damaged data
@@ -126,7 +127,7 @@ def _write_arrays(source: Source, spec: DataSpec, folder: Path) -> tuple[tuple[s
 
 
 def _write_images(source: Source, spec: DataSpec, folder: Path, num_images: int) -> None:
-    """Decode the images that images.npy does not hold yet, and append them. Raises InputError as `_write_arrays` does."""
+    """Decode the images that images.npy does not hold yet, and append them. Raises InputError, see `_write_arrays`."""
     file = ImageFile(folder, num_images)
     if file.written:
         log.info(f"Decoding goes on at image {file.written:,} of {num_images:,}.")
@@ -237,8 +238,8 @@ def _assign_by_column(source: Source, name: str, chosen_by: ByColumn, part: int,
         raise InputError(
             Fault(
                 field,
-                f"{num_taken} of the {int(is_chosen.sum())} examples whose {chosen_by.column} is {chosen_by.value} are in "
-                f"the {other} part as well",
+                f"{num_taken} of the {int(is_chosen.sum())} examples whose {chosen_by.column} is {chosen_by.value} are "
+                f"in the {other} part as well",
             )
         )
     parts[is_chosen] = part
@@ -253,8 +254,8 @@ def _groups(source: Source, spec: DataSpec, num_examples: int) -> tuple[NDArray[
         raise InputError(
             Fault(
                 "data",
-                f"{num_missing} of {num_examples} rows have no {spec.group_column} (the first is row {values.index('')}); "
-                "give each a group of its own, or leave these rows out",
+                f"{num_missing} of {num_examples} rows have no {spec.group_column} (the first is row "
+                f"{values.index('')}); give each a group of its own, or leave these rows out",
             )
         )
     names, numbers = np.unique(np.array(values), return_inverse=True)

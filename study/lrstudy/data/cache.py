@@ -34,7 +34,7 @@ CACHE_VERSION = 4
 log = logging.getLogger(__name__)
 
 _NAMED = ("images", "labels", "part")
-"""Arrays that the digest covers. Groups are not among them: they act only through the split, which has its own digest."""
+"""Arrays that the digest covers. Groups act only through the split, which has its own digest."""
 _ARRAYS = (*_NAMED, "group")
 _BLOCK_BYTES = 1 << 24
 
@@ -45,7 +45,8 @@ class DataSet:
 
     Args:
         images: uint8 (N, channels, size, size), a memory map.
-        labels: int64 (N,), indices into `classes`; or uint8 0 and 1 of shape (N, classes) if an example may have several.
+        labels: int64 (N,), indices into `classes`; or uint8 0 and 1 of shape (N, classes) if an example may have
+            several.
         classes: Sorted names of the classes.
         part: uint8 (N,), the part that the source assigns: 0 pool, 1 validation, 2 test.
         group: int64 (N,), indices into `groups`; None without a group column.
@@ -166,7 +167,7 @@ def _key(source: Source, spec: DataSpec) -> str:
 
 
 def _parts_key(spec: DataSpec) -> list[object] | None:
-    """The columns that test and validation are chosen by, and whether the other one is given: they decide the stored parts."""
+    """What decides the stored parts: the columns of test and validation, and whether the other part is given."""
     fractions = (spec.split.test, spec.split.validation)
     if not any(isinstance(fraction, ByColumn) for fraction in fractions):
         return None

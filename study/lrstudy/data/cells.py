@@ -33,9 +33,9 @@ def split_labels(cell: str) -> tuple[str, ...]:
 def labels_of(rows: Sequence[Any], where: str, is_multilabel: bool | None = None) -> list[Label]:
     """The labels of all rows of a source. All rows decide together whether an example may have several labels.
 
-    A row is a number, a truth value or a name; or a list of names (or numbers) of labels; or a list with a 0 or 1 for each
-    label. Names joined by ``|`` are several labels if `is_multilabel` is true, or if it is None and any row has a bar.
-    Raises InputError, placed at `where`, which names the first row that does not fit.
+    A row is a number, a truth value or a name; or a list of names (or numbers) of labels; or a list with a 0 or 1 for
+    each label. Names joined by ``|`` are several labels if `is_multilabel` is true, or if it is None and any row has a
+    bar. Raises InputError, placed at `where`, which names the first row that does not fit.
     """
     if any(_is_list(row) for row in rows):
         return _labels_of_lists(rows, where)
@@ -57,7 +57,7 @@ def labels_of(rows: Sequence[Any], where: str, is_multilabel: bool | None = None
 
 
 def as_text(value: object) -> str:
-    """A cell of a column as text: empty for a missing value; 1 and 1.0 give the same text, as they are the same patient."""
+    """A cell of a column as text: empty for a missing value; the same for 1 and 1.0, which are the same patient."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     if isinstance(value, Real) and not isinstance(value, Integral) and float(value).is_integer():
@@ -109,7 +109,7 @@ def _labels_of_lists(rows: Sequence[Any], where: str) -> list[Label]:
 
 
 def _labels_of_indicators(rows: list[list[int | str]], where: str) -> list[Label]:
-    """Each label is named by its place, zero-padded so that names sort like numbers. Raises InputError if lengths differ."""
+    """Labels named by their places, zero-padded so that names sort like numbers. Rows must be of one length."""
     (length, _), *other_lengths = Counter(map(len, rows)).most_common()
     if other_lengths:
         odd = next(number for number, row in enumerate(rows) if len(row) != length)
@@ -126,7 +126,7 @@ def _labels_of_indicators(rows: list[list[int | str]], where: str) -> list[Label
 
 
 def _scalar(value: Any, where: str) -> int | str:
-    """A whole number, a truth value or a name as a Python int or str. Raises InputError, placed at `where`, for others."""
+    """A whole number, a truth value or a name as int or str. Raises InputError, placed at `where`, for others."""
     value = value.item() if hasattr(value, "item") and getattr(value, "ndim", 1) == 0 else value
     if isinstance(value, str):
         return value

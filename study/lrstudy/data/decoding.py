@@ -31,15 +31,15 @@ _IMAGES_PER_TASK = 16
 _THREADS_FROM_PIXELS = 96 * 96
 """Smaller images are decoded in one thread, as several wait for each other: 32 x 32 took a third longer with two."""
 MOST_PIXELS = 64_000_000
-"""Larger images are refused from their header alone: a file of a few kilobytes can decode to gigabytes. The largest X-rays
-have 20 million pixels."""
+"""Larger images are refused from their header alone: a file of a few kilobytes can decode to gigabytes. The largest
+X-rays have 20 million pixels."""
 
 
 def decode(encoded: Encoded, channels: int, size: int | None, resize: Literal["squash", "crop", "pad"]) -> Pixels:
     """The pixels of an image, rotated as its EXIF orientation says.
 
-    Colour becomes grey by ITU-R 601 luma, grey becomes three equal channels; transparency is dropped, as in torchvision's
-    ImageFolder; 16 bits are scaled to 8 over their full range. Resizing is bilinear with antialiasing.
+    Colour becomes grey by ITU-R 601 luma, grey becomes three equal channels; transparency is dropped, as in
+    torchvision's ImageFolder; 16 bits are scaled to 8 over their full range. Resizing is bilinear with antialiasing.
 
     Args:
         encoded: The image.
@@ -92,7 +92,7 @@ def decoded(images: Iterator[Named], spec: ImageSpec, channels: int | None = Non
 
 
 def _first_readable(images: Iterator[Named]) -> tuple[list[Named], Image.Image]:
-    """The items taken from the iterator up to the first readable image, and that image, not loaded; a blank one if none is."""
+    """The items taken from the iterator up to the first readable image, and that image, not loaded, or a blank."""
     head = []
     for name, encoded in islice(images, _IMAGES_PER_TASK):
         head.append((name, encoded))

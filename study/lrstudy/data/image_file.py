@@ -1,7 +1,7 @@
 """Writes images.npy as a stream that can be resumed after a crash.
 
-The file is written in blocks. Once a block has reached the disk, a line in progress.jsonl records its end and its checksum.
-To resume, the blocks are read back, and writing continues after the last intact one.
+The file is written in blocks. Once a block has reached the disk, a line in progress.jsonl records its end and its
+checksum. To resume, the blocks are read back, and writing continues after the last intact one.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class ImageFile:
         self._begin_block()
 
     def _resume(self, log: Path) -> int:
-        """Set `written` and `shape` to what is intact on disk, and keep only its lines in the log; return where it ends."""
+        """Set `written` and `shape` to what is intact on disk, keep only its lines in the log; return where it ends."""
         if not (log.exists() and self._path.exists()):
             return 0
         with self._path.open("rb") as file:

@@ -17,8 +17,8 @@ Labels = NDArray[np.int64] | NDArray[np.uint8]
 def encode(labels: Sequence[Label], positive: str | None) -> tuple[Labels, tuple[str, ...]]:
     """The labels as an array, with shape (N, classes) for tuples, and the sorted names of their classes.
 
-    `positive` reduces them to two classes, ``not NAME`` and NAME. Raises InputError for fewer than two classes (or no label
-    at all, if an example may have several), labels of different kinds, and a `positive` that does not exist.
+    `positive` reduces them to two classes, ``not NAME`` and NAME. Raises InputError for fewer than two classes (or no
+    label at all, if an example may have several), labels of different kinds, and a `positive` that does not exist.
     """
     if len({type(label) for label in labels}) > 1:
         raise InputError(

@@ -13,7 +13,7 @@ _BLOCK_BYTES = 1 << 24
 
 
 def normalisation(kind: str, images: NDArray[np.uint8], train: NDArray[np.int64]) -> Constants:
-    """The constants that normalise images of shape (N, C, H, W): 0 and 1 for ``none``, or those of ImageNet or the data.
+    """The constants that normalise images of shape (N, C, H, W): 0 and 1 for ``none``, else ImageNet's or the data's.
 
     ``imagenet`` on grey images takes the mean of the three constants. ``data`` computes them over all pixels of the
     training examples (`train`, int64 indices), in float64, rounded to 6 decimals; a channel without variance gets
@@ -29,7 +29,7 @@ def normalisation(kind: str, images: NDArray[np.uint8], train: NDArray[np.int64]
 
 
 def _measured(images: NDArray[np.uint8], train: NDArray[np.int64]) -> Constants:
-    """Mean and deviation of the images at `train`, read in blocks. Sums are integers, so their order does not matter."""
+    """Mean and deviation of the images at `train`, read in blocks; sums are integers, so order does not matter."""
     channels = images.shape[1]
     total, squares, count = np.zeros(channels, np.int64), np.zeros(channels, np.int64), 0
     step = max(1, _BLOCK_BYTES // images[0].nbytes)

@@ -1,7 +1,8 @@
 """Where a process reads images from: the device's memory, or the decoded file through the node's page cache.
 
 Mapping a file costs a worker neither loading time nor memory, because all trials on a node share the same pages. A file
-that is large for the memory is read ahead, a few batches before they are used, so that the disk works while the device does.
+that is large for the memory is read ahead, a few batches before they are used, so that the disk works while the device
+does.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ _AHEAD_BYTES = 1 << 28
 """At most this many batches, and this many bytes of them, are read before they are used; at least one batch."""
 _THREADS = 2
 _RESIDENT_FRACTION = 0.4
-"""A GPU keeps the images if they take at most this fraction of the memory that a trial may use; the rest is for the model."""
-_MAPPED_SHARE = 0.5
+"""A GPU keeps images that take at most this fraction of the memory that a trial may use; the rest is for the model."""
+_MAPPED_FRACTION = 0.5
 """A file of at most this fraction of the machine's memory is taken to stay in the page cache once it has been read."""
 
 
@@ -50,7 +51,7 @@ class Resident:
         return self.pixels.device
 
     def batches(self, order: Tensor | None, bounds: Bounds) -> Iterator[Tensor]:
-        """The images at order[start:stop] for every bound, uint8; `order` None: as they lie."""
+        """The images at order[start:stop] for every bound, uint8; in stored order if `order` is None."""
         there = None if order is None else order.to(self.device)
         for start, stop in bounds:
             yield self.pixels[start:stop] if there is None else self.pixels.index_select(0, there[start:stop])
@@ -64,8 +65,8 @@ class Mapped:
         file: uint8 (M, C, H, W), a memory map.
         rows: int64 (N,), on the CPU.
         device: Where batches arrive.
-        reads_ahead: Whether threads read a few batches in advance: for a file that will not stay in the page cache, or a
-            GPU.
+        reads_ahead: Whether threads read a few batches in advance: for a file that will not stay in the page cache, or
+            a GPU.
     """
 
     file: NDArray[np.uint8]
@@ -79,7 +80,7 @@ class Mapped:
         return (len(self.rows), *self.file.shape[1:])
 
     def batches(self, order: Tensor | None, bounds: Bounds) -> Iterator[Tensor]:
-        """The images at order[start:stop] for every bound, uint8; `order` None: as they lie."""
+        """The images at order[start:stop] for every bound, uint8; in stored order if `order` is None."""
         rows = self.rows if order is None else self.rows[order]
         pieces = (rows[start:stop] for start, stop in bounds)
         if self.reads_ahead:
@@ -132,7 +133,7 @@ def place(
         is_resident: Whether a GPU keeps a mapped file's images in its memory, see `fits`.
     """
     if isinstance(images, np.memmap) and (device.type == "cpu" or not is_resident):
-        is_large = images.nbytes > memory_bytes() * _MAPPED_SHARE
+        is_large = images.nbytes > memory_bytes() * _MAPPED_FRACTION
         return Mapped(images, torch.from_numpy(index), device, reads_ahead=is_large or device.type == "cuda")
     return Resident(_copied(images, index, device))
 

@@ -15,8 +15,8 @@ class ImageSpec:
 
     Args:
         size: Pixels on both sides; None keeps the stored size, which must then be the same for all images.
-        resize: ``squash`` changes the aspect ratio; ``crop`` scales the short side and cuts out the centre; ``pad`` scales
-            the long side and adds black.
+        resize: ``squash`` changes the aspect ratio; ``crop`` scales the short side and cuts out the centre; ``pad``
+            scales the long side and adds black.
         channels: ``rgb``, ``grey``, or ``stored`` (as in the first image).
         normalize: ``imagenet`` constants, ``data`` (mean and deviation of the training set), or ``none`` (0 ... 1).
     """
@@ -58,8 +58,8 @@ class DataSpec:
     """A data set: where it is stored, which columns to read, and how to decode and split it.
 
     Args:
-        source: ``digits``, the name of a torchvision set, ``KIND:PATH`` with a kind of ``folder``, ``parquet``, ``csv`` or
-            ``npz``, or a reference to a user's function; paths are absolute.
+        source: ``digits``, the name of a torchvision set, ``KIND:PATH`` with a kind of ``folder``, ``parquet``, ``csv``
+            or ``npz``, or a reference to a user's function; paths are absolute.
         image_column: The column of images, in a table.
         label_column: The column of labels, in a table.
         group_column: The column of what must not be divided between parts, such as a patient.
@@ -69,7 +69,8 @@ class DataSpec:
         label: Reduces the labels to two classes: those with this label, and all others.
         image: How to decode the images.
         split: How to divide the examples.
-        subset: How many of the examples outside the test part to keep, chosen by the split's rule and seed; None keeps all.
+        subset: How many of the examples outside the test part to keep, chosen by the split's rule and seed; None keeps
+            all.
     """
 
     source: str

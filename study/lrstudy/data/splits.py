@@ -1,8 +1,8 @@
 """Division into training, validation and test parts: index arrays that depend only on labels, rule and seed.
 
-Every example gets one 64-bit key per purpose from the raw stream of PCG64, whose values NumPy keeps across versions, and a
-part takes the examples with the lowest keys. So a smaller `subset` is contained in a larger one (exactly under ``random``,
-up to one example per class under ``stratified``).
+Every example gets one 64-bit key per purpose from the raw stream of PCG64, whose values NumPy keeps across versions,
+and a part takes the examples with the lowest keys. So a smaller `subset` is contained in a larger one (exactly under
+``random``, up to one example per class under ``stratified``).
 """
 
 from __future__ import annotations
@@ -48,17 +48,17 @@ def split(
     """Divide the examples: first take the test part, then reduce the rest to `subset`, then take validation from that.
 
     A fraction or count of test is taken from all examples that are not ``given`` to validation. `subset` is taken from
-    what is left, and also reduces a given validation part, in proportion. Validation is taken from the subset. A part that
-    the source gives but the spec draws by fraction or count returns to the pool; one that is chosen by a column counts as
-    given here.
+    what is left, and also reduces a given validation part, in proportion. Validation is taken from the subset. A part
+    that the source gives but the spec draws by fraction or count returns to the pool; one that is chosen by a column
+    counts as given here.
 
     ``stratified``: each class contributes in proportion to its size, by largest remainder, so counts are exact. A class
     keeps at least one example for training as long as larger classes can contribute instead. A class too small for its
-    share to reach one example is then absent from validation or test. That is allowed, because refusing it would exclude
-    rare classes: metrics averaged over classes must skip it.
+    share to reach one example is then absent from validation or test. That is allowed, because refusing it would
+    exclude rare classes: metrics averaged over classes must skip it.
 
-    ``group``: whole groups are drawn, and those that would lead away from the wanted count are skipped, so counts are not
-    exact.
+    ``group``: whole groups are drawn, and those that would lead away from the wanted count are skipped, so counts are
+    not exact.
 
     Args:
         labels: Class numbers, int64 (N,), or uint8 0 and 1 of shape (N, classes).
@@ -66,15 +66,16 @@ def split(
         spec: How to divide.
         subset: How many of the examples outside the test part to keep; None keeps all.
         classes: Names of the classes, for messages.
-        group: Group number of each example, int64 (N,); needed by ``group``. With any rule no group may be in two parts.
+        group: Group number of each example, int64 (N,); needed by ``group``. With any rule no group may be in two
+            parts.
         groups: Names of the groups, for messages.
 
     Returns:
         Sorted, disjoint indices of the three parts.
 
     Raises:
-        InputError: A fraction or count out of range, a part that is ``given`` but not there, an empty part, a class without
-            a training example, or a group in two parts.
+        InputError: A fraction or count out of range, a part that is ``given`` but not there, an empty part, a class
+            without a training example, or a group in two parts.
     """
     _check(spec, subset, group)
     test_fraction, validation_fraction = _fraction(spec.test), _fraction(spec.validation)
@@ -147,8 +148,8 @@ def _given(name: str, indices: Indices) -> Indices:
         raise InputError(
             Fault(
                 f"split.{name}",
-                f"the data gives no {name} part; write a fraction or a count instead of 'given', such as `split.{name}: "
-                f"{instead}`",
+                f"the data gives no {name} part; write a fraction or a count instead of 'given', such as "
+                f"`split.{name}: {instead}`",
             )
         )
     return indices
@@ -185,9 +186,10 @@ def _draw(
 
 
 def _draw_groups(field: str, count: int, pool: Indices, group: Indices, keys: Keys, *, leaves_some: bool) -> Indices:
-    """Sorted indices of whole groups, taken in the order of their keys and skipped if that leads away from `count` examples.
+    """Sorted indices of whole groups, taken in the order of their keys.
 
-    Takes at least one group. Raises InputError, placed at `field`, if `leaves_some` and there is only one.
+    A group that would lead away from `count` examples is skipped, but at least one is taken. Raises InputError, placed
+    at `field`, if `leaves_some` and there is only one.
     """
     numbers, sizes = np.unique(group[pool], return_counts=True)
     if leaves_some and len(numbers) < 2:
@@ -222,7 +224,8 @@ def _check_groups(group: Indices, names: Sequence[str], parts: dict[str, Indices
 def _quotas(count: int, sizes: Indices, leaves_some: bool) -> Indices:
     """How many examples each stratum contributes: proportional to its size, by largest remainder, `count` in all.
 
-    With `leaves_some`, a stratum that would lose its last example gets a remainder last. Ties go to the earlier stratum.
+    With `leaves_some`, a stratum that would lose its last example gets a remainder last. Ties go to the earlier
+    stratum.
     """
     whole, remainder = np.divmod(count * sizes, sizes.sum())
     is_emptied = (whole + 1 >= sizes) & leaves_some

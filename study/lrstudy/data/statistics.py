@@ -88,8 +88,8 @@ class Statistics:
         if self.imbalance > IMBALANCED:
             rare = self.classes[int(np.argmin(self.counts["train"]))]
             yield (
-                f"Classes are imbalanced: the largest has {self.imbalance:.1f} times as many training examples as the smallest "
-                f"({rare!r}).{_advice(metric, is_weighted)}"
+                f"Classes are imbalanced: the largest has {self.imbalance:.1f} times as many training examples as "
+                f"the smallest ({rare!r}).{_advice(metric, is_weighted)}"
             )
         for part in ("validation", "test"):
             if names := self.undefined(part):

@@ -1,4 +1,4 @@
-"""Examines a user's data before a study file is written for it: labels, parts and groups, and a sample of the images."""
+"""Examines a user's data before a study file is written for it: labels, parts, groups, and a sample of images."""
 
 from __future__ import annotations
 
@@ -108,10 +108,10 @@ class DataSummary:
 
 
 def find_sources(data: str) -> list[str]:
-    """The sources that `data` may mean, with absolute paths, the most likely first; tables with a column of groups lead.
+    """The sources that `data` may mean, with absolute paths, the most likely first; tables with groups lead.
 
-    `data` is a folder, a file, a reference to a user's function or a source as study files name it. Raises InputError, which
-    says what was expected, if there is none.
+    `data` is a folder, a file, a reference to a user's function or a source as study files name it. Raises InputError,
+    which says what was expected, if there is none.
     """
     kind, colon, rest = data.partition(":")
     if user_code.is_reference(data):
@@ -280,7 +280,8 @@ def _image_root(source: str, column: str) -> str | None:
         raise InputError(
             Fault(
                 "--data",
-                f"{table.name} names {len(names)} images, of which {counts[best]} are in {folders[best]}; {absent} is not",
+                f"{table.name} names {len(names)} images, of which {counts[best]} are in {folders[best]}; {absent} "
+                "is not",
                 advice="Expected all in one folder, or paths that start there.",
             )
         )
@@ -293,7 +294,7 @@ def _plain(name: str) -> str:
 
 
 def _group_column(source: Source, columns: Sequence[str], num_examples: int) -> str | None:
-    """The column of groups, a patient's before a lesion's, if it has no empty cell and any group has several examples."""
+    """The column of groups, a patient's before a lesion's, if it has no empty cell and groups anything."""
     candidates = sorted((_GROUP_COLUMNS.index(_plain(n)), n) for n in columns if _plain(n) in _GROUP_COLUMNS)
     for _, name in candidates:
         values = source.column(name)

@@ -29,8 +29,8 @@ _CPU_EXAMPLES = 5000
 def first_study(data: str, out: Path, *, has_gpu: bool) -> str:
     """The text of a study file for `data`: a folder, a file, or a source as study files name it.
 
-    Paths below the folder of `out`, where the study file will be, are relative to it. Labels are read, and a sample of the
-    images is opened. Raises InputError if nothing usable is found.
+    Paths below the folder of `out`, where the study file will be, are relative to it. Labels are read, and a sample of
+    the images is opened. Raises InputError if nothing usable is found.
     """
     source, *others = find_sources(data)
     return "\n".join(_lines(look(source), others, out, _name(source), has_gpu)) + "\n"
@@ -50,7 +50,7 @@ def _as_written(source: str, out: Path) -> str:
 
 
 def _storage(data: DataSummary, out: Path) -> str:
-    """The path for runs: beside the study file, but not in a folder of classes, where it would be read as another class."""
+    """The path for runs: beside the study file, but not in a folder of classes, where it would be another class."""
     kind, _, path = data.source.partition(":")
     folder = out.resolve().parent
     if kind == "folder" and folder.is_relative_to(path):

@@ -1,7 +1,7 @@
 """The interface of a source: it lists the labels first, then streams its images, still encoded.
 
-`Source.fingerprint` decodes nothing and looks only at names, sizes and modification times of files, so a warm start does
-not import an image library. Reading a source twice gives the same examples in the same order.
+`Source.fingerprint` decodes nothing and looks only at names, sizes and modification times of files, so a warm start
+does not import an image library. Reading a source twice gives the same examples in the same order.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Source(Protocol):
         """JSON values that identify the content without reading it."""
 
     def labels(self) -> tuple[list[Label], list[int]]:
-        """Label and given part (POOL, VALIDATION or TEST) of every example; labels are all int, all str or all tuples."""
+        """Label and given part (POOL, VALIDATION or TEST) of every example; all labels are of one type."""
 
     def column(self, name: str) -> list[str]:
         """Another column as text, such as a group or the column of a split. Raises InputError if it does not exist."""

@@ -11,7 +11,7 @@ from lrstudy.errors import Fault, InputError
 
 
 def given_parts(folder: Path, names: list[str], ending: str) -> list[tuple[str, int]]:
-    """Those of `names` that denote a part, each with its part, pool first. Raises InputError if two denote the same part.
+    """Those of `names` that denote a part, each with its part, pool first. Raises InputError if two denote the same.
 
     `ending` is appended to names in the message.
     """

@@ -33,7 +33,7 @@ EXTENSIONS = frozenset(
 
 @dataclass(frozen=True)
 class Folder(WithoutColumns):
-    """Image files in one folder per class: PATH/CLASS/*, or PATH/{train,val,test}/CLASS/* (also valid, validation, dev, ...).
+    """Image files in one folder per class: PATH/CLASS/*, or PATH/PART/CLASS/*, for parts called as in PART_NAMES.
 
     The second layout applies if PATH/train exists; folders beside it that are not parts are then ignored. Hidden files
     and files without an image extension are skipped, as in torchvision's ImageFolder.

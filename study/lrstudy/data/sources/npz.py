@@ -23,8 +23,8 @@ _PARTS = ("train", "val", "test")
 class NpzFile(WithoutColumns):
     """A file with the arrays train_images and train_labels, and optionally the same for val and test.
 
-    Images are uint8 of shape (N, H, W) or (N, H, W, 3). Labels are integers of shape (N,) or (N, 1), or 0 and 1 of shape
-    (N, K) if an example may have several.
+    Images are uint8 of shape (N, H, W) or (N, H, W, 3). Labels are integers of shape (N,) or (N, 1), or 0 and 1 of
+    shape (N, K) if an example may have several.
     """
 
     path: Path

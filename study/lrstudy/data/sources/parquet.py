@@ -60,7 +60,7 @@ class Parquet:
         return labels_of(["" if row is None else row for row in rows], where, self.multilabel), self._parts(parts)
 
     def _kind(self, file: Path, column: Any) -> str:
-        """What a column of labels holds: ``lists``, ``integers`` or ``strings``. Raises InputError for anything else."""
+        """What a column of labels holds: ``lists``, ``integers`` or ``strings``. Raises InputError for other types."""
         import pyarrow.types as types
 
         if types.is_list(column.type) or types.is_large_list(column.type):
@@ -139,7 +139,7 @@ class Parquet:
         return [(self.path / f"{stem}.parquet", part) for stem, part in given_parts(self.path, stems, ".parquet")]
 
     def _opened(self, file: Path) -> Any:
-        """The file as a pyarrow ParquetFile. Raises InputError unless it has both columns and the first holds images."""
+        """The file as a pyarrow ParquetFile. Raises InputError unless it has both columns, one with images."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 

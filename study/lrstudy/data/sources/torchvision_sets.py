@@ -49,7 +49,7 @@ class TorchvisionSet:
     download: bool
 
     def fingerprint(self) -> dict[str, object]:
-        """Name, torchvision's version, and size and modification time of the files; opens the data, which may download it."""
+        """Name, torchvision's version, and sizes and modification times of the files; may download them first."""
         self._opened  # noqa: B018  # so that the files are there
         files = blake2b(digest_size=16)
         for path in sorted(path for path in self._folder.rglob("*") if path.is_file()):
@@ -64,7 +64,7 @@ class TorchvisionSet:
         }
 
     def labels(self) -> tuple[list[Label], list[int]]:
-        """Class names if torchvision has them, otherwise class numbers; and the part of torchvision that each is from."""
+        """Class names if torchvision has them, otherwise class numbers; and the part in which torchvision has each."""
         labels: list[Label] = []
         parts: list[int] = []
         for part, data in zip((POOL, TEST), self._opened, strict=False):
@@ -87,7 +87,7 @@ class TorchvisionSet:
 
     @property
     def _folder(self) -> Path:
-        """`root`; by default a separate folder for each set, so that downloading another one does not change the fingerprint."""
+        """`root`; by default a separate folder for each set, so that downloading another changes no fingerprint."""
         return Path(self.root) if self.root else Path(_DEFAULT_ROOT).expanduser() / self.name
 
     @cached_property

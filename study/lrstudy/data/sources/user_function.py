@@ -20,9 +20,9 @@ from lrstudy.errors import Fault, InputError, unknown
 class UserFunction:
     """A function ``def load() -> dict`` in a user's file.
 
-    The dictionary holds `images`, uint8 of shape (N, H, W[, 3]) or a list of N paths; `labels`, N numbers or names, 0 and
-    1 of shape (N, K), or N lists of names; optionally `part`, N times train, val or test; and optionally further columns
-    such as a patient, each with N values.
+    The dictionary holds `images`, uint8 of shape (N, H, W[, 3]) or a list of N paths; `labels`, N numbers or names, 0
+    and 1 of shape (N, K), or N lists of names; optionally `part`, N times train, val or test; and optionally further
+    columns such as a patient, each with N values.
     """
 
     reference: str
