@@ -291,7 +291,7 @@ class _Ray:
     ) -> None:  # fmt: skip
         """In the place of runner.run."""
         self._clock.now += BOOT_S
-        free = [self._worker() for _ in range(local_ray.slots)]
+        free = [self._worker() for _ in range(local_ray.num_slots)]
         while True:
             while free and (trial := first or admission.next()) is not None:
                 first, worker = None, free.pop(0)
