@@ -11,7 +11,7 @@ from lrstudy.config.common import COMMON, OF_POLICIES, documentation, is_left_ou
 from lrstudy.config.schema import json_schema
 from lrstudy.config.sections import CommonConfig
 from lrstudy.policies.base import Policy, parameter_names
-from lrstudy.search.space import parse_parameter
+from lrstudy.search.parameter import parse_parameter
 from lrstudy.settings import Recipe
 
 
