@@ -8,8 +8,8 @@ from pathlib import Path
 
 from benchmarks.harness import HERE, Row, in_turn, shown, timed
 from lrstudy.memo.memo import Memo
-from lrstudy.planning.forecast import forecast
 from lrstudy.planning.plan import Plan
+from lrstudy.running.forecast import forecast
 from lrstudy.study import Study
 from lrstudy.study_folder.journal import Journal
 from lrstudy.training.trainer import Trainer

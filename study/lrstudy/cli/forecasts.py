@@ -28,7 +28,8 @@ def plan(
 ) -> None:
     """Forecast trials, shared epochs, device-hours, money and the smallest detectable difference; trains nothing."""
     from lrstudy.memo.memo import Memo
-    from lrstudy.planning import forecast, forecast_cost, study_lock
+    from lrstudy.planning import study_lock
+    from lrstudy.running import forecast, forecast_cost
     from lrstudy.study import Study
     from lrstudy.study_folder.journal import Journal
 

@@ -1,1 +1,1 @@
-"""What a study will do: arms, plan, checks against the data, lock, forecast. Nothing is trained here."""
+"""What a study will do: arms, plan, checks against the data, lock. Nothing is trained here."""

@@ -1,1 +1,1 @@
-"""A study while it runs: its protocol, who trains next, what updates cost, its tables and its display. Free of Ray."""
+"""A study as it runs: its protocol, who trains next, what updates cost, tables, display, and a forecast of it all. Free of Ray."""

@@ -1,10 +1,10 @@
 """Admission: which trial is handed out next, and which is held back. Free of Ray.
 
-A trial whose next state is in training elsewhere is held back without a device. Only admitted trials
-claim states, they claim their whole missing suffix, and admission requires that nobody else has claimed
-any of it; so a trial never waits for one that waits. (If waiting trials claim too, 213 of 3,000 random
-simulations deadlocked; with this rule none did, and no state was trained twice.) Trials that are
-recorded already finish here, in the driver, and cost nothing.
+A trial whose next state is in training elsewhere is held back without a device. Only admitted trials claim
+states: each claims all that its chain lacks, and is admitted only if nobody else has claimed any of these. So
+no trial waits for one that waits itself. (When waiting trials claimed too, 213 of 3,000 random simulations
+deadlocked; with this rule none did, and no state was trained twice.) Trials that are recorded already end
+here, in the driver, and cost nothing.
 """
 
 from __future__ import annotations
@@ -92,7 +92,17 @@ class Admission:
                 self._follow(trial)
 
     def ended(self, trial_id: str, status: Status, error: str = "", test: Mapping[str, Any] | None = None) -> None:
-        """A running trial is over. An interrupted one is not told to its searcher and will go on in another run."""
+        """A running trial is over. An interrupted one is not told to its searcher and goes on in another run.
+
+        Args:
+            trial_id: The trial, which `next` handed out.
+            status: How it ended.
+            error: Why it failed or diverged, for people to read.
+            test: Loss and metrics on the test part, if the trial has read it.
+
+        Raises:
+            StorageError: The journal cannot be written.
+        """
         trial = self.trials[trial_id]
         self._num_running -= 1
         trial.status, trial.error, trial.test = status, error, test
@@ -103,7 +113,7 @@ class Admission:
             self.protocol.tell(trial)
 
     def returned(self, trial_id: str) -> None:
-        """A running trial has lost its worker: it waits again, first in line, and will recall what it committed."""
+        """A running trial has lost its worker: it waits again, first in line, and will recall what it has committed."""
         trial = self.trials[trial_id]
         self._num_running -= 1
         self._release(trial)
@@ -129,7 +139,7 @@ class Admission:
     # Holding back
 
     def _queue(self, trials: Iterable[Trial]) -> None:
-        """Let trials wait. The storage is looked at once; later the workers' results say what is new."""
+        """Let trials wait. The storage is read once; what is new later comes with the workers' results."""
         for trial in trials:
             trial.walk(self.memo.find)
             if trial.arm in self.plan.retired and not self._is_recorded(trial):
@@ -151,8 +161,8 @@ class Admission:
     def _next_in_line(self) -> Trial | None:
         """The waiting trial to be handed out: one that is recorded, else one whose states most others wait for.
 
-        Of equals the one with most epochs to train comes first, because it will end last, and then the one that waited
-        longest. benchmarks/scheduling.py measures it on simulated slots.
+        Among equals the one with most epochs to train comes first, because it will end last, and then the one that has
+        waited longest. benchmarks/scheduling.py measures it on simulated slots.
         """
         best: tuple[tuple[int, int], Trial] | None = None
         for trial in self._waiting:
@@ -218,7 +228,7 @@ class Admission:
                 del self._claims[name]
 
     def _finish_recalled(self, trial: Trial) -> None:
-        """End a trial that is recorded already; one that the journal knows keeps its times and its test result."""
+        """End a trial that is recorded already; its times and test result are the journal's, if it has them."""
         trial.records = self._walked(trial)
         last = trial.records[-1]
         trial.status = "diverged" if last.diverged else "completed"

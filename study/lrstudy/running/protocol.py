@@ -6,23 +6,41 @@ which trial finishes first.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Literal
 
+from lrstudy.lineage import chain
 from lrstudy.memo.records import Record
 from lrstudy.planning.plan import CONFIRM_SEED, Phase, Plan
 from lrstudy.search import INDEPENDENT
 from lrstudy.search.parameter import Configuration
 from lrstudy.search.stream import Stream
-from lrstudy.settings import canonical_json
+from lrstudy.settings import Settings, canonical_json
 from lrstudy.study_folder.journal import Journal
 from lrstudy.trial.spec import TrialSpec
 
 INDEPENDENT_WINDOW = 4
-"""Searchers that do not look at results may be so many times further ahead of them: more trials to choose the next from."""
+"""How many times further ahead of results a searcher may be that ignores them: more trials to choose the next one from."""
 
 Status = Literal["waiting", "running", "completed", "diverged", "failed", "interrupted"]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A configuration to be tried under several seeds: suggested to an arm by a searcher, or chosen to be confirmed.
+
+    `name` is what the ids of its trials begin with; `index` counts the suggestions of its searcher.
+    """
+
+    name: str
+    arm: str
+    method: str
+    phase: Phase
+    index: int
+    configuration: Configuration
+    seeds: Sequence[int]
 
 
 @dataclass(eq=False)
@@ -67,7 +85,7 @@ class Trial:
 
     @property
     def recalled(self) -> list[bool]:
-        """For each record, whether it is of another trial: what this trial trained itself in an earlier run is not."""
+        """For each record, whether another trial trained it; what this one trained in an earlier run is not recalled."""
         own = (self.spec.origin["study"], self.trial_id)
         return [(record.origin.get("study"), record.origin.get("trial")) != own for record in self.records]
 
@@ -89,42 +107,59 @@ class StudyProtocol:
         self.frozen: dict[str, list[Configuration]] | None = None
         self._told = {(t["arm"], t["method"], t["index"]): t["cost"] for t in journal.of_kind("told")}
         self._suggested = {(s["arm"], s["method"], s["index"]) for s in journal.of_kind("suggest")}
+        self._root_name = cache(lambda seed: plan.root(seed).name())  # naming it takes a seventh of planning a trial
         self._streams = {(arm, method): self._stream(arm, method) for arm in plan.arms for method in plan.methods}
 
     def suggest(self) -> list[Trial]:
         """The trials that may be made now: every stream is asked in turn for all that it may suggest."""
         made: list[Trial] = []
-        asked = True
-        while asked:
-            asked = False
-            for (arm, method), stream in self._streams.items():
-                if not stream.can_ask:
-                    continue
-                index, configuration = len(stream.asked), stream.ask()
-                if configuration is not None:
-                    asked = True
-                    made += self._suggested_trials(arm, method, index, configuration)
+        while ready := [key for key, stream in self._streams.items() if stream.can_ask]:
+            for key in ready:
+                if (candidate := self._ask(*key)) is not None:
+                    self._note_suggestion(candidate)
+                    made += self._keep(self.trials_of(candidate)[0])
         return made
+
+    def foresee(self, arm: str) -> list[Candidate]:
+        """The candidates of an arm that no result to come can change: searcher by searcher, then those to be confirmed.
+
+        For a forecast: searchers that learn from results are not asked, and nothing is written. What an earlier run chose
+        to confirm is taken to be chosen again; its index is -1, as the journal does not keep it.
+        """
+        known: list[Candidate] = []
+        for method in self.plan.methods:
+            while self._streams[arm, method].is_next_known:
+                if (candidate := self._ask(arm, method)) is not None:
+                    known.append(candidate)
+        chosen = self._frozen_before().get(arm, [])[: self.plan.study.confirm.top]
+        return known + [self._to_confirm(arm, rank, -1, choice) for rank, choice in enumerate(chosen, start=1)]
+
+    def trials_of(self, candidate: Candidate) -> tuple[list[Trial], list[Settings]]:
+        """The trials of a candidate, one per seed, and the settings of their epochs if nothing triggers.
+
+        The settings are the same for all seeds, and computing them takes half the time of planning a trial.
+        """
+        specs = [self._spec(candidate, seed) for seed in candidate.seeds]
+        settings = specs[0].untriggered()
+        return [self._trial(candidate, spec, settings) for spec in specs], settings
 
     def tell(self, trial: Trial) -> None:
         """Take the result of a tuning trial; its searcher learns of it once all seeds of the configuration are over."""
         if trial.phase == "confirm":
             return
-        study = self.plan.study
-        group = [self.trials[_tuning_id(trial.arm, trial.method, trial.index, seed)] for seed in study.search.seeds]
+        study, key = self.plan.study, (trial.arm, trial.method, trial.index)
+        group = [self.trials[f"{_tuning_name(*key)}-{seed}"] for seed in study.search.seeds]
         if any(t.status in ("waiting", "running", "interrupted") for t in group):
             return
-        values = [t.value(study.metric, study.select) for t in group]
-        finite = [value for value in values if value is not None]
-        cost = 1.0 - sum(finite) / len(finite) if len(finite) == len(values) else None
-        key = (trial.arm, trial.method, trial.index)
+        value = _mean([t.value(study.metric, study.select) for t in group])
+        cost = None if value is None else 1.0 - value
         self._streams[key[:2]].result(trial.index, cost)
         if key not in self._told:
             self._told[key] = cost
             self.journal.write("told", arm=trial.arm, method=trial.method, index=trial.index, cost=cost)
 
     def give_up(self, trial: Trial) -> None:
-        """A trial of a retired arm that is not recorded: it will not be trained."""
+        """End a trial of a retired arm that is not recorded: it will not be trained."""
         trial.status = "interrupted"
         self._streams[trial.arm, trial.method].result(trial.index, None)
 
@@ -134,20 +169,18 @@ class StudyProtocol:
         return all(stream.is_complete for stream in self._streams.values())
 
     def freeze(self) -> list[Trial]:
-        """Choose each arm's best configurations and make their confirm trials."""
-        study = self.plan.study
-        chosen = {arm: self._best(arm)[: study.confirm.top] for arm in self.plan.arms}
+        """Choose each arm's best configurations and make their confirm trials: of all arms with one seed, then the next."""
+        chosen = {arm: self._best(arm)[: self.plan.study.confirm.top] for arm in self.plan.arms}
         self.frozen = {arm: [configuration for _, configuration in best] for arm, best in chosen.items()}
-        previous = [line["arms"] for line in self.journal.of_kind("frozen")]
-        if not previous or canonical_json(previous[-1]) != canonical_json(self.frozen):
+        if canonical_json(self._frozen_before()) != canonical_json(self.frozen):
             has_read_test = any(line["test"] for line in self.journal.of_kind("trial"))
             self.journal.write("frozen", arms=self.frozen, deviates=has_read_test)
-        return [
-            self._make(f"{arm}-confirm-{rank}-{seed}", arm, self.plan.methods[0], "confirm", index, configuration, seed)
-            for seed in range(CONFIRM_SEED, CONFIRM_SEED + study.confirm.seeds)
+        of_candidates = [
+            self.trials_of(self._to_confirm(arm, rank, index, configuration))[0]
             for arm, best in chosen.items()
             for rank, (index, configuration) in enumerate(best, start=1)
         ]
+        return self._keep(trial for with_seed in zip(*of_candidates, strict=True) for trial in with_seed)
 
     @property
     def num_planned(self) -> int:
@@ -177,44 +210,75 @@ class StudyProtocol:
                 stream.result(index, cost)
         return stream
 
-    def _suggested_trials(self, arm: str, method: str, index: int, configuration: Configuration) -> list[Trial]:
-        """The trials of one configuration, one per seed."""
+    def _ask(self, arm: str, method: str) -> Candidate | None:
+        """The next suggestion of a stream; None if its space is exhausted."""
+        stream = self._streams[arm, method]
+        configuration = stream.ask()
+        if configuration is None:
+            return None
+        index = len(stream.asked) - 1
         phase: Phase = "cohort" if index < self.plan.cohort_size else "tune"
-        if (arm, method, index) not in self._suggested:
-            self._suggested.add((arm, method, index))
-            self.journal.write("suggest", arm=arm, method=method, index=index, configuration=configuration)
-        return [
-            self._make(_tuning_id(arm, method, index, seed), arm, method, phase, index, configuration, seed)
-            for seed in self.plan.study.search.seeds
-        ]
+        name, seeds = _tuning_name(arm, method, index), self.plan.study.search.seeds
+        return Candidate(name, arm, method, phase, index, configuration, seeds)
 
-    def _make(
-        self, trial_id: str, arm: str, method: str, phase: Phase, index: int, configuration: Configuration, seed: int
-    ) -> Trial:
+    def _to_confirm(self, arm: str, rank: int, index: int, configuration: Configuration) -> Candidate:
+        seeds = range(CONFIRM_SEED, CONFIRM_SEED + self.plan.study.confirm.seeds)
+        return Candidate(f"{arm}-confirm-{rank}", arm, self.plan.methods[0], "confirm", index, configuration, seeds)
+
+    def _spec(self, candidate: Candidate, seed: int) -> TrialSpec:
+        trial_id, arm = f"{candidate.name}-{seed}", self.plan.arms[candidate.arm]
         origin = {"study": self.journal.study_id, "run": self.journal.run}
-        spec = self.plan.spec(trial_id, self.plan.arms[arm], configuration, seed, phase == "confirm", origin)
-        trial = Trial(trial_id, arm, method, phase, index, configuration, seed, spec, spec.chain())
-        self.trials[trial_id] = trial
-        return trial
+        return self.plan.spec(trial_id, arm, candidate.configuration, seed, candidate.phase == "confirm", origin)
+
+    def _trial(self, candidate: Candidate, spec: TrialSpec, settings: Iterable[Settings]) -> Trial:
+        """The trial with this specification, whose epochs have these settings if nothing triggers."""
+        of, seed = candidate, spec.root.seed
+        names = list(chain(self._root_name(seed), settings))
+        return Trial(spec.trial_id, of.arm, of.method, of.phase, of.index, of.configuration, seed, spec, names)
+
+    def _note_suggestion(self, candidate: Candidate) -> None:
+        """Write a suggestion to the journal, once."""
+        key = (candidate.arm, candidate.method, candidate.index)
+        if key not in self._suggested:
+            self._suggested.add(key)
+            arm, method, index = key
+            self.journal.write("suggest", arm=arm, method=method, index=index, configuration=candidate.configuration)
+
+    def _keep(self, trials: Iterable[Trial]) -> list[Trial]:
+        """Add trials to those of the study; returns them."""
+        made = list(trials)
+        self.trials.update((trial.trial_id, trial) for trial in made)
+        return made
+
+    def _frozen_before(self) -> Mapping[str, list[Configuration]]:
+        """The configurations that were frozen last, by arm; none if nothing was."""
+        frozen: Mapping[str, list[Configuration]] = {}
+        for line in self.journal.of_kind("frozen"):
+            frozen = line["arms"]
+        return frozen
 
     def _best(self, arm: str) -> list[tuple[int, Configuration]]:
         """The arm's configurations under the first searcher, best mean over seeds first, each once, with their index."""
-        metric, select, method = self.plan.study.metric, self.plan.study.select, self.plan.methods[0]
-        by_index: dict[int, list[float | None]] = {}
+        asked, means = self._streams[arm, self.plan.methods[0]].asked, self._means(arm)
+        worst_first = sorted(means, key=lambda index: (means[index], -index))
+        last = {canonical_json(asked[index]): index for index in worst_first}  # of a repeat, the best
+        return [(index, asked[index]) for index in reversed(last.values())]
+
+    def _means(self, arm: str) -> dict[int, float]:
+        """By index, the mean over seeds of the arm's tuning trials under the first searcher, where all have a value."""
+        study, method = self.plan.study, self.plan.methods[0]
+        values: dict[int, list[float | None]] = {}
         for trial in self.trials.values():
             if (trial.arm, trial.method) == (arm, method) and trial.phase != "confirm":
-                by_index.setdefault(trial.index, []).append(trial.value(metric, select))
-        means = {
-            index: sum(known) / len(values)
-            for index, values in by_index.items()
-            if len(known := [value for value in values if value is not None]) == len(values)
-        }
-        asked = self._streams[arm, method].asked
-        ranked = {
-            canonical_json(asked[i]): i for i in sorted(means, key=lambda i: (means[i], -i))
-        }  # a repeat: its best
-        return [(index, asked[index]) for index in reversed(ranked.values())]
+                values.setdefault(trial.index, []).append(trial.value(study.metric, study.select))
+        return {index: mean for index, of_seeds in values.items() if (mean := _mean(of_seeds)) is not None}
 
 
-def _tuning_id(arm: str, method: str, index: int, seed: int) -> str:
-    return f"{arm}-{method}-{index}-{seed}"
+def _tuning_name(arm: str, method: str, index: int) -> str:
+    return f"{arm}-{method}-{index}"
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    """The mean; None if a value is missing."""
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if len(known) == len(values) else None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from lrstudy.search import make
+from lrstudy.search import INDEPENDENT, make
 from lrstudy.search.base import Result, Searcher
 from lrstudy.search.parameter import Configuration
 from lrstudy.search.space import Space
@@ -63,9 +63,16 @@ class Stream:
             return False
         return index < len(self._cohort) or index - self._outstanding < self._num_told
 
+    @property
+    def is_next_known(self) -> bool:
+        """Whether the next suggestion is the same whatever the results; then it may be made before them."""
+        index = len(self.asked)
+        is_given = index < len(self._cohort) or index in self._remembered
+        return self._has_more and (is_given or self._method in INDEPENDENT)
+
     def ask(self) -> Configuration | None:
-        """Make the next suggestion; None if the space is exhausted. Call only if `can_ask`."""
-        assert self.can_ask
+        """Make the next suggestion; None if the space is exhausted. Call only if `can_ask` or `is_next_known`."""
+        assert self.can_ask or self.is_next_known
         index = len(self.asked)
         if index < len(self._cohort):
             configuration: Configuration | None = self._cohort[index]
@@ -95,7 +102,7 @@ class Stream:
             for point in self._cohort:
                 self._searcher.expect(point)
         while True:
-            self._tell_up_to(self._searcher_asked - self._outstanding)
+            self._tell_up_to(min(self._searcher_asked - self._outstanding, self._num_told - 1))
             suggested = self._searcher.ask()
             if self._searcher_asked == index:
                 self._searcher_asked += suggested is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +13,19 @@ import pytest
 
 from lrstudy.cli import _main
 from lrstudy.memo.memo import Memo
-from lrstudy.planning import forecast_cost, study_lock
-from lrstudy.planning.forecast import Forecast, forecast
-from lrstudy.planning.forecast_cost import Timing
+from lrstudy.planning import study_lock
 from lrstudy.planning.plan import Plan
+from lrstudy.policies.spaces import search_spaces
+from lrstudy.running import forecast_cost
+from lrstudy.running.forecast import Forecast, forecast
+from lrstudy.running.forecast_cost import Timing
 from lrstudy.running.tables import TableWriter
+from lrstudy.search import INDEPENDENT, stream
 from lrstudy.study_folder.journal import Journal
+from lrstudy.trial import TrialSpec
 from serial import SMALL, Serial, study
 from study_files import NUMERICS, plan_of
+from study_files import SMALL as PLAIN
 
 REACTIVE = SMALL.replace(
     "[constant, step, clr]", "{constant: , plateau: {metric: val_accuracy, patience: 0, factor: 0.5}}"
@@ -54,6 +60,96 @@ def test_a_run_asks_for_and_trains_what_was_foreseen(tmp_path: Path, text: str, 
     assert after.total.recorded == after.total.distinct == len(set(serial.trained))
     assert sum(after.work.values()) == 0
     assert {r.lineage for r in after.records} == set(serial.trained)
+
+
+QUICKSTART = (search_spaces() / "studies" / "quickstart.yaml").read_text()
+FORESEEN = {
+    "quickstart": (QUICKSTART, [], (105, 40, 1260, 972, 192)),
+    "quickstart at random": (QUICKSTART, ["search.method=random"], (65, 40, 780, 694, 394)),
+    "seeds": (PLAIN, ["search.seeds=[0, 1, 2]", "confirm={top: 2, seeds: 2}"], (48, 36, 192, 171, 123)),
+    "a grid that ends": (PLAIN, ["search={method: grid, trials: 20}"], (65, 50, 260, 183, 123)),
+    "searchers that agree": (
+        PLAIN, ["search={method: [random, grid], trials: 7}", "confirm={top: 2, seeds: 3}"], (60, 42, 240, 159, 87)
+    ),
+    "a model beside them": (
+        PLAIN, ["search={method: [hyperopt, random, grid], trials: 6, seeds: [0, 1]}"], (123, 90, 492, 292, 160)
+    ),
+    "more asked for than there is": (
+        PLAIN,
+        ["common.lr={choice: [0.1, 0.2]}", "search={method: [hyperopt, random], trials: 30}"],
+        (165, 120, 660, 280, 100),
+    ),
+}  # fmt: skip
+"""What is foreseen of studies that have not begun: trials, known ones, epochs asked, distinct ones, those of known trials.
+
+Counted by a forecast that enumerated suggestions and walked chains by itself, before it was the protocol's to say.
+"""
+
+
+@pytest.mark.parametrize("name", FORESEEN)
+def test_what_is_foreseen_stays_the_same(tmp_path: Path, name: str) -> None:
+    text, overrides, expected = FORESEEN[name]
+    ahead = forecast(plan_of(*overrides, text=text), Journal(tmp_path / "journal"), Memo(tmp_path / "memo"))
+    total = ahead.total
+    assert (total.trials, total.known_trials, total.asked, total.distinct, ahead.known_distinct) == expected
+    assert sum(ahead.work.values()) == total.to_train
+    assert sum(ahead.asked_work.values()) == total.asked
+
+
+@pytest.mark.parametrize("text", [SMALL, REACTIVE], ids=["step and clr", "plateau"])
+@pytest.mark.parametrize("method", ["[random, hyperopt]", "[grid, smac]"])
+def test_what_is_foreseen_of_half_a_run_is_what_the_next_one_knows(tmp_path: Path, text: str, method: str) -> None:
+    """The trials that exist when a run is taken up again, on the chains that what is recorded has put them on."""
+    plan = made(tmp_path, f"search.method={method}", "search.seeds=[0, 1]", text=text)
+    folder = tmp_path / "runs"
+    half = Serial(plan, folder, slots=2, order=lambda n: n - 1)
+    half.run(stop_after=40)
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    ahead = foreseen(plan, folder)
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before, (
+        "a forecast writes nothing"
+    )
+    again = Serial(plan, folder)
+    again.admission.next()
+    suggested = {
+        (line["arm"], line["method"], line["index"])
+        for line in Journal(folder / "small" / "journal").of_kind("suggest")
+        if line["run"] == 1
+    }
+    known = [
+        trial
+        for trial in again.admission.trials.values()
+        if trial.method in INDEPENDENT or (trial.arm, trial.method, trial.index) in suggested
+    ]
+    assert ahead.total.known_trials == len(known)
+    assert ahead.total.known_asked == sum(len(trial.chain) for trial in known)
+    assert ahead.known_distinct == len({name for trial in known for name in trial.chain})
+    assert {record.lineage for record in ahead.records} == set(half.trained)
+
+
+def test_no_searcher_that_learns_is_asked_and_settings_are_computed_once_for_all_seeds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = made(tmp_path, "search.method=[hyperopt, smac, random]", "search.seeds=[0, 1, 2]")
+    asked, computed = [], []
+    make, untriggered = stream.make, TrialSpec.untriggered
+    monkeypatch.setattr(stream, "make", lambda method, *rest: asked.append(method) or make(method, *rest))
+    monkeypatch.setattr(TrialSpec, "untriggered", lambda spec: computed.append(spec.trial_id) or untriggered(spec))
+    ahead = foreseen(plan, tmp_path / "runs")
+    assert asked == ["random"] * 3
+    assert ahead.total.known_trials == 3 * (2 + 2 + 4) * 3
+    assert len(computed) == 3 * 4, "searchers share the cohort's two points, and seeds share all"
+
+
+def test_a_complete_study_of_which_less_is_asked_now_is_complete(tmp_path: Path) -> None:
+    """Suggestions of earlier runs hold, though there are fewer of them to make now than the cohort had points."""
+    folder = tmp_path / "runs"
+    plan = made(tmp_path, "search={method: grid, trials: 6, cohort: 4}")
+    Serial(plan, folder).run()
+    fewer = study(tmp_path, SMALL, "search={method: grid, trials: 2, cohort: 2}").file
+    ahead = foreseen(replace(plan, study=fewer), folder)
+    assert ahead.total.known_trials == ahead.total.trials == 3 * 6 + 3 * 2
+    assert ahead.total.to_train == 0
 
 
 def test_trials_of_a_model_are_unknown_until_it_has_suggested_them(tmp_path: Path) -> None:

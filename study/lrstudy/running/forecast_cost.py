@@ -17,8 +17,8 @@ import numpy as np
 
 from lrstudy.memo.records import Record
 from lrstudy.planning import study_lock
-from lrstudy.planning.forecast import Work
 from lrstudy.planning.plan import Plan
+from lrstudy.running.forecast import Work
 
 _ROOT_FAMILY = ("data", "split", "preprocessing", "model", "augment")
 """What of a study's identity makes its epochs as long as another's, if the numerics are the same as well."""

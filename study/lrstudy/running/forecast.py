@@ -1,0 +1,286 @@
+"""What a study will ask for, before anything is trained: trials, epochs, and which of them are the same.
+
+The study's own protocol says which trials are known beforehand: the cohort, what a random or grid search will suggest,
+what an earlier run has suggested, and what it chose to confirm. What a model will suggest depends on results: those
+trials count as unshared, so the distinct epochs are an upper bound. Two epochs are the same if training them gives
+states of the same name (lineage.py).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from typing import Any
+
+from lrstudy.config.common import COMMON
+from lrstudy.memo.memo import Memo
+from lrstudy.memo.records import Record
+from lrstudy.planning.arms import origin
+from lrstudy.planning.plan import Plan
+from lrstudy.running.protocol import Candidate, StudyProtocol, Trial
+from lrstudy.settings import Settings, canonical_json
+from lrstudy.study_folder.journal import Journal
+
+Work = Counter[tuple[int, int]]
+"""How many epochs there are of each (batch size, updates)."""
+
+
+@dataclass(frozen=True)
+class Branch:
+    """Epochs `start` to `end` (exclusive), which all `members` share: each an arm and the number of its suggestion."""
+
+    start: int
+    end: int
+    members: tuple[str, ...]
+    below: tuple[Branch, ...] = ()
+
+    @property
+    def saved(self) -> int:
+        """How many epochs sharing saves, in this branch and below it."""
+        return (self.end - self.start) * (len(self.members) - 1) + sum(branch.saved for branch in self.below)
+
+
+@dataclass
+class Counts:
+    """Epochs of an arm, or of the study. Those of trials that are not known yet count as distinct and to be trained."""
+
+    trials: int = 0
+    known_trials: int = 0
+    asked: int = 0
+    known_asked: int = 0
+    distinct: int = 0
+    recorded: int = 0
+
+    @property
+    def to_train(self) -> int:
+        """Epochs to be trained, at most."""
+        return self.distinct - self.recorded
+
+    def known(self, trials: int, epochs: int) -> None:
+        """Add known trials of this many epochs; `new` adds those epochs that no other has."""
+        self.trials += trials
+        self.known_trials += trials
+        self.asked += trials * epochs
+        self.known_asked += trials * epochs
+
+    def new(self, epochs: Sequence[int], num_recorded: int) -> None:
+        """Add distinct epochs of a trial whose first `num_recorded` are recorded."""
+        self.distinct += len(epochs)
+        self.recorded += sum(epoch < num_recorded for epoch in epochs)
+
+    def unknown(self, trials: int, epochs: int) -> None:
+        """Add trials of this many epochs of which nothing else is known."""
+        self.trials += trials
+        self.asked += trials * epochs
+        self.distinct += trials * epochs
+
+    def to_json(self) -> dict[str, int]:
+        """JSON values."""
+        return {**asdict(self), "to_train": self.to_train}
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a study asks for. `arms` and `total` count epochs; one that arms share counts in each of them, once in `total`.
+
+    `work` is what is left to train, and `asked_work` what would be without sharing and records; `tree` holds the prefixes
+    shared under one seed; `records` are those of the epochs that are recorded already.
+    """
+
+    epochs: int
+    arms: Mapping[str, Counts]
+    total: Counts
+    known_distinct: int
+    tree: tuple[Branch, ...]
+    work: Work
+    asked_work: Work
+    records: Sequence[Record]
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def known_sharing(self) -> float:
+        """Epochs asked over distinct ones among the known trials; 1 if there are none."""
+        return self.total.known_asked / self.known_distinct if self.known_distinct else 1.0
+
+    @property
+    def sharing(self) -> float:
+        """The same over all trials, at least."""
+        return self.total.asked / self.total.distinct if self.total.distinct else 1.0
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values."""
+        return {
+            "epochs_per_trial": self.epochs,
+            "arms": {name: counts.to_json() for name, counts in self.arms.items()},
+            "total": self.total.to_json(),
+            "known_distinct": self.known_distinct,
+            "sharing": {"known": self.known_sharing, "at_least": self.sharing},
+            "tree": [asdict(branch) for branch in self.tree],
+            "warnings": list(self.warnings),
+        }
+
+
+def forecast(plan: Plan, journal: Journal, memo: Memo) -> Forecast:
+    """Count what `plan` asks for; `journal` is what earlier runs left, `memo` what is recorded. Nothing is written."""
+    protocol, tally = StudyProtocol(plan, journal), _Tally(plan, memo)
+    num_unknown: dict[str, int] = {}
+    for arm in tally.arms:
+        candidates = protocol.foresee(arm)
+        num_unknown[arm] = _num_unknown(plan, arm, candidates)
+        for alike in _alike(candidates):
+            tally.add(*protocol.trials_of(alike[0]), copies=len(alike))
+    for arm, trials in num_unknown.items():
+        tally.add_unknown(arm, trials)
+    counted = tally.forecast()
+    return replace(counted, warnings=tuple(_warnings(plan, counted)))
+
+
+def _alike(candidates: Iterable[Candidate]) -> Iterable[list[Candidate]]:
+    """The candidates by configuration, as searchers may agree; those to be confirmed apart, as they have other seeds."""
+    alike: dict[tuple[bool, bytes], list[Candidate]] = {}
+    for candidate in candidates:
+        key = candidate.phase == "confirm", canonical_json(candidate.configuration)
+        alike.setdefault(key, []).append(candidate)
+    return alike.values()
+
+
+def _num_unknown(plan: Plan, arm: str, known: Sequence[Candidate]) -> int:
+    """How many trials an arm will have besides those of the known candidates."""
+    search, confirm = plan.study.search, plan.study.confirm
+    suggested = Counter(candidate.method for candidate in known if candidate.phase != "confirm")
+    in_all = {method: max(plan.num_suggestions(arm), suggested[method]) for method in plan.methods}
+    to_suggest = sum(in_all.values()) - suggested.total()
+    to_choose = min(confirm.top, max(in_all.values())) - (len(known) - suggested.total())
+    return to_suggest * len(search.seeds) + to_choose * confirm.seeds
+
+
+class _Tally:
+    """Counts trials and their epochs, by arm and in all."""
+
+    def __init__(self, plan: Plan, memo: Memo) -> None:
+        self.plan = plan
+        self.arms = {name: Counts() for name in plan.arms if name not in plan.retired}
+        self.total = Counts()
+        self._find = cache(memo.finder())
+        self._names_of: dict[str, set[str]] = {name: set() for name in self.arms}
+        self._names: set[str] = set()
+        self._records: list[Record] = []
+        self._paths: dict[str, list[str]] = {}
+        self._work, self._asked_work = Work(), Work()
+        self._work_of: dict[str, list[list[tuple[int, int]]]] = {name: [] for name in self.arms}
+
+    def add(self, trials: Sequence[Trial], settings: Sequence[Settings], copies: int) -> None:
+        """Count the trials of one configuration, each `copies` times; `settings` are those of its epochs."""
+        work, first = _work(settings), trials[0]
+        self._work_of[first.arm].append(work)
+        for trial in trials:
+            records = trial.walk(self._find)
+            if records and records[-1].diverged:
+                trial.chain = trial.chain[: len(records)]
+            self._count(trial, records, work, copies)
+        if first.phase != "confirm":
+            self._paths[f"{first.arm} {first.index}"] = first.chain
+
+    def add_unknown(self, arm: str, trials: int) -> None:
+        """Count trials of an arm whose configurations are not known: each as long as its known ones on average."""
+        self.arms[arm].unknown(trials, self.plan.study.budget.epochs)
+        self.total.unknown(trials, self.plan.study.budget.epochs)
+        if not trials:
+            return
+        examples = self._work_of[arm] or [self._default_work(arm)]
+        for number in range(trials):
+            typical = Counter(examples[number % len(examples)])
+            self._work.update(typical)
+            self._asked_work.update(typical)
+
+    def forecast(self) -> Forecast:
+        """What was counted."""
+        return Forecast(
+            self.plan.study.budget.epochs,
+            self.arms,
+            self.total,
+            len(self._names),
+            tuple(sorted(_branches(list(self._paths.items()), 0), key=lambda branch: -branch.saved)),
+            self._work,
+            self._asked_work,
+            self._records,
+        )
+
+    def _count(self, trial: Trial, records: Sequence[Record], work: Sequence[tuple[int, int]], copies: int) -> None:
+        """Count one trial, whose first epochs have these records."""
+        names, num_recorded, counts = trial.chain, len(records), self.arms[trial.arm]
+        counts.known(copies, len(names))
+        self.total.known(copies, len(names))
+        for epoch in range(len(names)):
+            self._asked_work[work[epoch]] += copies
+        counts.new(_unseen(names, self._names_of[trial.arm]), num_recorded)
+        unseen = _unseen(names, self._names)
+        self.total.new(unseen, num_recorded)
+        for epoch in unseen:
+            if epoch < num_recorded:
+                self._records.append(records[epoch])
+            else:
+                self._work[work[epoch]] += 1
+
+    def _default_work(self, arm: str) -> list[tuple[int, int]]:
+        resolved = self.plan.arms[arm]
+        return _work(self.plan.spec("", resolved, resolved.space.default(), 0, False, {}).untriggered())
+
+
+def _unseen(names: Sequence[str], seen: set[str]) -> list[int]:
+    """The epochs whose names are not in `seen`, to which all `names` are added."""
+    unseen = [epoch for epoch, name in enumerate(names) if name not in seen]
+    seen.update(names)
+    return unseen
+
+
+def _work(settings: Sequence[Settings]) -> list[tuple[int, int]]:
+    return [(one.batch_size, one.num_updates) for one in settings]
+
+
+def _branches(paths: Sequence[tuple[str, list[str]]], depth: int) -> Iterator[Branch]:
+    """The prefixes from `depth` on that at least two of `paths` share, deeper ones below them."""
+    groups: dict[str, list[tuple[str, list[str]]]] = {}
+    for path in paths:
+        if len(path[1]) > depth:
+            groups.setdefault(path[1][depth], []).append(path)
+    for group in groups.values():
+        if len(group) < 2:
+            continue
+        end, shortest, first = depth + 1, min(len(names) for _, names in group), group[0][1]
+        while end < shortest and all(names[end] == first[end] for _, names in group):
+            end += 1
+        yield Branch(depth, end, tuple(label for label, _ in group), tuple(_branches(group, end)))
+
+
+def _warnings(plan: Plan, counted: Forecast) -> Iterator[str]:
+    """Why less will be shared than could be."""
+    continuous: dict[str, list[str]] = {}
+    for arm in (arm for name, arm in plan.arms.items() if name not in plan.retired):
+        for parameter in arm.space.searched:
+            if parameter.name in COMMON and not parameter.values:
+                continuous.setdefault(origin(plan.study, arm.name.partition("@")[0], parameter.name), []).append(
+                    arm.name
+                )
+    what = "only the cohort's points are" if plan.cohort_size else "nothing is"
+    for where, names in continuous.items():
+        yield (
+            f"{where} is a continuous range: no two trials draw the same value, so of {_listed(names)} {what} shared. "
+            "Give it `steps`, as in {log: [1e-3, 1.0], steps: 10}."
+        )
+    if (
+        counted.known_distinct
+        and counted.total.known_asked == counted.known_distinct
+        and counted.total.known_trials > 1
+    ):
+        yield (
+            "No two of the known trials share an epoch. Arms share what they train alike: the same common parameters, "
+            "on ladders (`steps`), drawn for the cohort (`search.cohort`)."
+        )
+
+
+def _listed(names: Iterable[str]) -> str:
+    names = list(names)
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more arms" if len(names) > 4 else "")
