@@ -5,13 +5,18 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from lrstudy.cli.options import Json, StudyAndOverrides, app, counted, split
+
+if TYPE_CHECKING:
+    from lrstudy.planning.plan import Plan
+    from lrstudy.running.forecast import Forecast
+    from lrstudy.running.forecast_cost import Noise, Timing
 
 _MOST_BRANCHES = 24
 _MOST_SEEDS = 200
@@ -33,18 +38,19 @@ def plan(
     from lrstudy.study import Study
     from lrstudy.study_folder.journal import Journal
 
-    found = Study.from_yaml(*split(study))
-    made, notes = found.plan()
-    expected = forecast.forecast(made, Journal(found.folder / "journal"), Memo(found.storage / "memo"))
+    ours = Study.from_yaml(*split(study))
+    made, notes = ours.plan()
+    expected = forecast.forecast(made, Journal(ours.folder / "journal"), Memo(ours.storage / "memo"))
+    timing: Timing | None
     if probe:
         timing = forecast_cost.probe(made, expected.asked_work or expected.work)
     else:
-        timing = forecast_cost.recorded_timing(made, found.storage, expected.records)  # type: ignore[assignment]
+        timing = forecast_cost.recorded_timing(made, ours.storage, expected.records)
     facts = {
-        "name": found.file.name,
+        "name": ours.file.name,
         **expected.to_json(),
         "cost": _cost(made, expected, timing, study_lock.price(made)),
-        "detectable": _detectable(made, forecast_cost.noise(made, found.storage)),
+        "detectable": _detectable(made, forecast_cost.noise(made, ours.storage)),
         "notes": list(notes),
     }
     if as_json:
@@ -54,15 +60,15 @@ def plan(
         _show(console if console.is_terminal else Console(highlight=False, width=_PIPE), facts)
 
 
-def _cost(made: Any, expected: Any, timing: Any, price: dict[str, Any] | None) -> dict[str, Any]:
+def _cost(made: Plan, expected: Forecast, timing: Timing | None, price: dict[str, Any] | None) -> dict[str, Any]:
     """Device-hours and money for what is left to train, and for what would be without sharing and records."""
     workload = made.workload
     unit = "GPU-hours" if workload.device == "cuda" else "CPU-core-hours"
-    found: dict[str, Any] = {"unit": unit, "slots": workload.num_slots, "source": None, "price": price}
+    facts: dict[str, Any] = {"unit": unit, "slots": workload.num_slots, "source": None, "price": price}
     if timing is None:
-        return found
+        return facts
     seconds, alone = timing.seconds(expected.work), timing.seconds(expected.asked_work)
-    return found | {
+    return facts | {
         "source": timing.source,
         "timed": timing.count,
         "seconds_per_update": {str(batch): s for batch, s in sorted(timing.per_update_s.items())},
@@ -75,7 +81,7 @@ def _cost(made: Any, expected: Any, timing: Any, price: dict[str, Any] | None) -
     }
 
 
-def _detectable(made: Any, noise: Any) -> dict[str, Any]:
+def _detectable(made: Plan, noise: Noise) -> dict[str, Any]:
     """The true difference to the control that the confirm trials would show with power 0.8."""
     from lrstudy_reports.statistics import smallest_detectable
 
@@ -90,7 +96,7 @@ def _detectable(made: Any, noise: Any) -> dict[str, Any]:
     enough = None
     if margin is not None:
         counts = range(2, _MOST_SEEDS + 1)
-        enough = next((n for n in counts if (found := least(noise.high, n)) is not None and found <= margin), None)
+        enough = next((n for n in counts if (gap := least(noise.high, n)) is not None and gap <= margin), None)
     return {
         "metric": study.metric, "low": least(noise.low, seeds), "high": least(noise.high, seeds),
         "sd_low": noise.low, "sd_high": noise.high, "seeds": seeds if study.confirm.top else 0,
@@ -188,28 +194,28 @@ def _hours(hours: float, unit: str) -> str:
     return f"{hours:.1f} {unit}"
 
 
-def _difference(found: dict[str, Any]) -> Iterator[str]:
-    if not found["seeds"]:
+def _difference(facts: dict[str, Any]) -> Iterator[str]:
+    if not facts["seeds"]:
         yield "Smallest detectable difference: none, because nothing is confirmed (confirm.top is 0)."
         return
-    comparisons = counted(found["comparisons"], "comparison")
-    design = f"{found['seeds']} paired seeds, {comparisons} with the control (Holm), power 0.8"
-    if found["low"] is None:
+    comparisons = counted(facts["comparisons"], "comparison")
+    design = f"{facts['seeds']} paired seeds, {comparisons} with the control (Holm), power 0.8"
+    if facts["low"] is None:
         yield f"Smallest detectable difference: none can be shown with {design}: at least 2 seeds that differ are needed."
         return
-    if found["low"] > 1:  # of a metric that lies in [0, 1]
-        yield f"Smallest detectable difference: none; not even 100 points of {found['metric']} would show with {design}."
+    if facts["low"] > 1:  # of a metric that lies in [0, 1]
+        yield f"Smallest detectable difference: none; not even 100 points of {facts['metric']} would show with {design}."
         return
-    if found["pairs"]:
-        size = f"{100 * found['low']:.2f} points of {found['metric']}"
+    if facts["pairs"]:
+        size = f"{100 * facts['low']:.2f} points of {facts['metric']}"
         basis = (
-            f"the differences of {found['pairs']} recorded pairs of this workload vary by {100 * found['sd_low']:.2f}"
+            f"the differences of {facts['pairs']} recorded pairs of this workload vary by {100 * facts['sd_low']:.2f}"
         )
     else:
-        size = f"{100 * found['low']:.1f} to {100 * found['high']:.1f} points of {found['metric']}"
-        basis = found["assumption"]
+        size = f"{100 * facts['low']:.1f} to {100 * facts['high']:.1f} points of {facts['metric']}"
+        basis = facts["assumption"]
     yield f"Smallest detectable difference: about {size}, with {design}; {basis}."
-    if found["margin"] is not None and found["high"] > found["margin"]:
-        enough = found["seeds_for_margin"]
+    if facts["margin"] is not None and facts["high"] > facts["margin"]:
+        enough = facts["seeds_for_margin"]
         more = f"about {enough} seeds" if enough else f"more than {_MOST_SEEDS} seeds"
-        yield f"  A difference as small as compare.margin ({100 * found['margin']:.2g} points) would take {more} (confirm.seeds)."
+        yield f"  A difference as small as compare.margin ({100 * facts['margin']:.2g} points) would take {more} (confirm.seeds)."

@@ -1,6 +1,6 @@
-"""What a forecast costs: seconds per update and evaluation from earlier epochs of the same workload, or from a probe.
+"""What the training that is forecast costs: seconds per update and evaluation, from earlier epochs or from a probe.
 
-Also the noise of confirmed results, from which follows what difference a study could detect.
+Also the noise of confirmed results, which decides how small a difference a study can detect.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from lrstudy.planning.plan import Plan
 from lrstudy.running.forecast import Work
 
 _ROOT_FAMILY = ("data", "split", "preprocessing", "model", "augment")
-"""What of a study's identity makes its epochs as long as another's, if the numerics are the same as well."""
+"""What two studies must have in common for their epochs to take as long, besides the numerics."""
 _MOST_PROBED = 6
 
 
@@ -29,7 +29,8 @@ _MOST_PROBED = 6
 class Timing:
     """Seconds of one trial: per update by batch size, per epoch beyond its updates, and per evaluation.
 
-    `source` says whether these are medians over recorded epochs or measured by a probe; `count` over how many.
+    `source` says whether these are medians over recorded epochs or come from a probe; `count` is the number of epochs,
+    or of batch sizes that were probed.
     """
 
     per_update_s: Mapping[int, float]
@@ -39,9 +40,9 @@ class Timing:
     epoch_s: float = 0.0
 
     def update_s(self, batch_size: int) -> float:
-        """Seconds per update: as timed, else on the line between the nearest batch sizes that were.
+        """Seconds per update: as timed, or interpolated between the nearest batch sizes that were.
 
-        Beyond the largest one an update grows with its examples; below the smallest it is taken to be no faster.
+        Above the largest of them an update takes longer in proportion; below the smallest it is taken to be no faster.
         """
         known = sorted(self.per_update_s)
         if batch_size > known[-1]:
@@ -49,7 +50,7 @@ class Timing:
         return float(np.interp(batch_size, known, [self.per_update_s[size] for size in known]))
 
     def seconds(self, work: Work) -> float:
-        """Seconds that one trial after the other would take for `work`, start-up aside."""
+        """Seconds that `work` takes if one trial is trained after the other, start-up aside."""
         return sum(
             count * (updates * self.update_s(batch) + self.epoch_s + self.evaluation_s)
             for (batch, updates), count in work.items()
@@ -70,9 +71,9 @@ class Noise:
 
 
 def recorded_timing(plan: Plan, storage: Path, records: Sequence[Record]) -> Timing | None:
-    """The timing of epochs that this storage has of the same workload on the same kind of device; None if there are none.
+    """The timing of the epochs of the same workload and kind of device in this storage; None if there are none.
 
-    `records` are those of the study itself; the tables of other studies of the storage add theirs.
+    `records` are those of the study itself; the tables of the storage's studies add theirs.
     """
     rows = {record.lineage: (record.batch_size, record.updates, record.train_s, record.eval_s) for record in records}
     for folder, lock in _relatives(plan, storage):
@@ -105,16 +106,16 @@ def probe(plan: Plan, work: Work) -> Timing:
     most = sorted(sizes, key=lambda size: -sizes[size])[:_MOST_PROBED]
     timed = {batch: time_updates(trainer, batch, recipe) for batch in most}
     return Timing(
-        {batch: found.update_s for batch, found in timed.items()},
-        median(found.evaluation_s for found in timed.values()),
+        {batch: times.update_s for batch, times in timed.items()},
+        median(times.evaluation_s for times in timed.values()),
         "measured",
         len(timed),
-        median(found.epoch_s for found in timed.values()),
+        median(times.epoch_s for times in timed.values()),
     )
 
 
 def noise(plan: Plan, storage: Path) -> Noise:
-    """How much results differ by seed: from confirmed trials of this workload in the storage, or assumed."""
+    """How much results vary with the seed: by the confirmed trials of this workload in the storage, or as assumed."""
     spreads = [
         spread
         for folder, lock in _relatives(plan, storage)
@@ -129,7 +130,7 @@ def noise(plan: Plan, storage: Path) -> Noise:
 
 
 def _assumed(plan: Plan) -> Noise:
-    """Noise in proportion to that of counting the test examples.
+    """Noise in proportion to the binomial deviation of an accuracy over the test examples.
 
     Seeds alone scatter by about 0.6 of the binomial deviation on CIFAR-10 (Jordan 2023, arXiv 2304.01910: 0.15 points
     at 94% of 10,000); small training sets and averages over rare classes scatter more.
@@ -171,7 +172,7 @@ def _epoch_rows(path: Path) -> dict[str, tuple[int, int, float, float]]:
 
 
 def _spreads(path: Path, control: object) -> list[tuple[int, float]]:
-    """For each arm's best configuration: degrees of freedom and variance of its differences to the control by seed."""
+    """Of each arm's best configuration: degrees of freedom and variance, over seeds, of its difference to the control."""
     columns = _columns(path, ("trial_id", "arm", "phase", "seed", "test_metric"))
     if columns is None:
         return []
@@ -180,12 +181,12 @@ def _spreads(path: Path, control: object) -> list[tuple[int, float]]:
         if phase == "confirm" and value is not None and f"{arm}-confirm-1-" in trial_id:
             by_arm.setdefault(arm, {})[seed] = value
     base = by_arm.pop(str(control), {})
-    found = []
+    spreads = []
     for values in by_arm.values():
         differences = [value - base[seed] for seed, value in values.items() if seed in base]
         if len(differences) >= 2:
-            found.append((len(differences) - 1, float(np.var(differences, ddof=1))))
-    return found if any(variance > 0 for _, variance in found) else []
+            spreads.append((len(differences) - 1, float(np.var(differences, ddof=1))))
+    return spreads if any(variance > 0 for _, variance in spreads) else []
 
 
 def _columns(path: Path, names: Sequence[str]) -> list[list[Any]] | None:
