@@ -22,7 +22,7 @@ from lrstudy.running.forecast_cost import Timing
 from lrstudy.running.tables import TableWriter
 from lrstudy.search import INDEPENDENT, stream
 from lrstudy.study_folder.journal import Journal
-from lrstudy.trial import TrialSpec
+from lrstudy.trial.spec import TrialSpec
 from serial import SMALL, Serial, study
 from study_files import NUMERICS, plan_of
 from study_files import SMALL as PLAIN
