@@ -19,8 +19,8 @@ CHILDREN = 60
 """Beside a thread that only sets variables, 132 of 300 children failed that inherited the environment."""
 
 STARTERS = {
-    "numerics": "from lrstudy import numerics; start = lambda: numerics.probe('cpu', 1)",
-    "compiler": "from lrstudy import numerics; start = lambda: assert_(numerics._compiler() == '{}')",
+    "numerics": "from lrstudy.workload import numerics; start = lambda: numerics.probe('cpu', 1)",
+    "compiler": "from lrstudy.workload import numerics; start = lambda: assert_(numerics._compiler() == '{}')",
     "contract": """
         from lrstudy.policies import contract, resolve
         policy = resolve("constant")(lr=0.1, batch_size=8)
