@@ -1,4 +1,4 @@
-"""Views: the study's tables, rebuilt from journal and records and replaced atomically; readable at any moment."""
+"""The study's tables: rebuilt from journal and records and replaced atomically, so they are readable at any moment."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import math
 import platform
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import asdict
 from functools import cache
@@ -36,7 +36,7 @@ _TRIAL_COSTS = ("data", "train", "evaluate", "range_test", "features", "state", 
 
 
 class TableWriter:
-    """Writes the tables of one study again and again, computing only what has changed since the last time."""
+    """Writes the tables of one study again and again; epochs and settings that have not changed are not computed anew."""
 
     def __init__(self, admission: Admission, folder: Path) -> None:
         self._admission, self._folder = admission, folder
@@ -79,14 +79,29 @@ class TableWriter:
         self._write("calibration", pa.Table.from_pylist(rows, schema=CALIBRATION))
 
     def _epochs_of(self, trial: Trial) -> pa.Table:
-        last = trial.records[-1].lineage if trial.records else ""
-        if self._epochs.get(trial.trial_id, ("", None))[0] != last:
-            before = len(self._settings)
-            rows = list(_epoch_rows(trial, self._metric, self._settings))
-            self._epochs[trial.trial_id] = (last, pa.Table.from_pylist(rows, schema=self._schema))
-            new = [_settings_row(*item) for item in itertools.islice(self._settings.items(), before, None)]
-            self._settings_tables += [pa.Table.from_pylist(new, schema=SETTINGS)] if new else []
-        return self._epochs[trial.trial_id][1] if last else self._schema.empty_table()
+        """The rows of a trial's epochs, computed anew only if there are more or others of them than the last time."""
+        if not trial.records:
+            return self._schema.empty_table()
+        last = trial.records[-1].lineage
+        known, table = self._epochs.get(trial.trial_id, ("", None))
+        if table is None or known != last:
+            applied = self._applied(trial)
+            table = pa.Table.from_pylist(list(_epoch_rows(trial, applied, self._metric)), schema=self._schema)
+            self._epochs[trial.trial_id] = (last, table)
+        return table
+
+    def _applied(self, trial: Trial) -> list[Settings]:
+        """The settings of a trial's epochs; those that no epoch had before become rows of the table of settings."""
+        applied: list[Settings] = []
+        new: list[dict[str, Any]] = []
+        for settings in _settings_of(trial, self._settings):
+            if settings.digest not in self._settings:
+                self._settings[settings.digest] = settings
+                new.append(_settings_row(settings))
+            applied.append(settings)
+        if new:
+            self._settings_tables.append(pa.Table.from_pylist(new, schema=SETTINGS))
+        return applied
 
     def _write_predictions(self, ended: set[str]) -> None:
         if ended != self._predicted:
@@ -230,32 +245,40 @@ def _parameters(trial: Trial) -> dict[str, Any]:
     return {f"p_{name}": value for name, value in trial.configuration.items()}
 
 
-def _epoch_rows(trial: Trial, metric: str, settings: dict[str, Settings]) -> Iterable[dict[str, Any]]:
-    """Rows of a trial's epochs; the settings are computed again and must be those that the record names."""
+def _settings_of(trial: Trial, known: Mapping[str, Settings]) -> Iterator[Settings]:
+    """The settings of a trial's epochs: those `known` by digest (looked up as they are asked for), else its policy's.
+
+    Raises RuntimeError if its policy gives others than the record names.
+    """
     policy = trial.spec.build_policy()
-    history: list[Mapping[str, float]] = []
-    total = 0.0
-    for record, recalled in zip(trial.records, trial.recalled, strict=True):
-        applied = settings.get(record.settings) or policy.settings(record.epoch, history, trial.spec.run)
+    history = [record.metrics for record in trial.records]
+    for epoch, record in enumerate(trial.records):
+        applied = known.get(record.settings) or policy.settings(epoch, history[:epoch], trial.spec.run)
         if applied.digest != record.settings:
             raise RuntimeError(
                 f"epoch {record.epoch} of {trial.trial_id} was trained with other settings than its policy gives"
             )
-        settings[record.settings] = applied
-        history.append(record.metrics)
-        total += record.device_s
-        yield _epoch_row(trial, record, recalled, applied, metric, total)
+        yield applied
 
 
-def _epoch_row(
-    trial: Trial, record: Record, recalled: bool, applied: Settings, metric: str, total: float
-) -> dict[str, Any]:
+def _epoch_rows(trial: Trial, settings: Iterable[Settings], metric: str) -> Iterator[dict[str, Any]]:
+    """The rows of a trial's epochs, each of which was trained with its `settings`."""
+    totals = itertools.accumulate(record.device_s for record in trial.records)
+    epochs = zip(trial.records, trial.recalled, settings, totals, strict=True)
+    for record, recalled, applied, total in epochs:
+        yield _epoch_row(record, applied, metric) | {
+            "trial_id": trial.trial_id,
+            "arm": trial.arm,
+            "recalled": recalled,
+            "cumulative_device_s": total,
+        }
+
+
+def _epoch_row(record: Record, applied: Settings, metric: str) -> dict[str, Any]:
+    """What the row of an epoch says of it, whichever trial it belongs to."""
     head = applied.lr[:, -1]
     row = {name: getattr(record, name) for name in _FROM_RECORD}
     return row | {
-        "trial_id": trial.trial_id,
-        "arm": trial.arm,
-        "recalled": recalled,
         "lr_first": float(head[0]),
         "lr_min": float(head.min()),
         "lr_max": float(head.max()),
@@ -264,7 +287,6 @@ def _epoch_row(
         "train_loss": record.metrics.get("train_loss"),
         "val_loss": record.metrics.get("val_loss"),
         "val_metric": record.metrics.get(f"val_{metric}"),
-        "cumulative_device_s": total,
         **{name: value for name, value in record.metrics.items() if name not in ("train_loss", "val_loss")},
     }
 
@@ -277,9 +299,9 @@ def _epochs_schema(metrics: Iterable[str]) -> pa.Schema:
 _FROM_RECORD = [name for name in EPOCHS.names if name in Record.__dataclass_fields__]
 
 
-def _settings_row(digest: str, settings: Settings) -> dict[str, Any]:
+def _settings_row(settings: Settings) -> dict[str, Any]:
     return {
-        "settings": digest,
+        "settings": settings.digest,
         "batch_size": settings.batch_size,
         "updates": settings.num_updates,
         "sections": settings.num_sections,
