@@ -83,4 +83,5 @@ def _complain(text: str, code: int) -> int:
 
 
 def _terminated(signum: int, frame: object) -> None:
+    signal.alarm(0)  # once Ray is up, its own handler has the process aborted 3 s after a SIGTERM
     raise KeyboardInterrupt

@@ -107,6 +107,7 @@ class Interrupts:
             raise KeyboardInterrupt
 
     def _note(self, number: int, frame: FrameType | None) -> None:
+        signal.alarm(0)  # Ray's own handler, which comes first, has the process aborted 3 s after a SIGTERM
         self._is_received = True
         self._previous[number](number, frame)
 
