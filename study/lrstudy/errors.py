@@ -87,7 +87,14 @@ def faults_of(check: Callable[[], object]) -> list[Fault]:
 
 
 def unknown(where: str, kind: str, name: object, valid: Iterable[object]) -> Fault:
-    """A name that does not exist, with the valid ones; `kind` says what it should have named."""
+    """The fault of a name that does not exist.
+
+    Args:
+        where: The field, option or file that holds it.
+        kind: What it should have named, as in "there is no policy 'stpe'".
+        name: The name that arrived.
+        valid: The names that exist.
+    """
     return Fault(where, f"there is no {kind} {name!r}", valid=tuple(map(str, valid)), name=str(name))
 
 

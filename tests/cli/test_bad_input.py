@@ -236,7 +236,9 @@ def test_the_output_of_a_different_study_is_refused_and_kept(tmp_path, storage, 
     (fault,) = complaints(
         STUDY.replace("small", "mine"), "metric=balanced_accuracy", data=f"folder:{folder}", command="run"
     )
-    assert fault.startswith(f"storage.path: {storage / 'mine'} holds a study with other metric (metric: accuracy before, balanced_")
+    assert fault.startswith(
+        f"storage.path: {storage / 'mine'} holds a study with other metric (metric: accuracy before, balanced_"
+    )
     assert "--as NAME" in fault
 
 

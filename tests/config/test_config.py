@@ -13,7 +13,8 @@ from lrstudy.config import examine, load
 from lrstudy.config.schema import FILE, json_schema, render
 from lrstudy.config.text import apply_overrides, parse_yaml
 from lrstudy.errors import InputError
-from lrstudy.policies.spaces import search_spaces
+from lrstudy.policies import registry
+from lrstudy.policies.spaces import default_space, search_spaces
 
 HEAD = "lrstudy: 1\nname: x\n"
 ARMS = "arms: [constant]\n"
@@ -387,6 +388,12 @@ def test_the_shipped_schema_is_up_to_date():
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_the_schema_accepts_the_shipped_studies(path):
     jsonschema.validate(YAML(typ="safe", pure=True).load(path), json_schema())
+
+
+@pytest.mark.parametrize("policy", registry())
+def test_the_schema_accepts_the_default_space_of_every_policy(policy):
+    arm = {"policy": policy, **default_space(policy)}
+    jsonschema.validate({"lrstudy": 1, "name": "x", "arms": {"an_arm": arm}}, json_schema())
 
 
 @pytest.mark.parametrize(
