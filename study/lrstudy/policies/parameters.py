@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import cache
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
@@ -62,8 +62,7 @@ def checked(policy: type, values: Mapping[str, object]) -> tuple[dict[str, Any],
 
 def unfit_by(annotation: Any, parameter: str, got: object) -> Fault:
     """The fault of a value that its annotation refuses, with the valid names where the annotation lists them."""
-    fault = unfit(parameter, description(annotation), got)
-    return Fault(fault.where, expected=fault.expected, got=fault.got, valid=names(annotation), name=str(got))
+    return replace(unfit(parameter, description(annotation), got), valid=names(annotation), name=str(got))
 
 
 def expected(policy: type, parameter: str) -> str:
