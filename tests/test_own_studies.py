@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from lrstudy.errors import InputError
 from lrstudy.planning import study_lock
@@ -146,6 +149,94 @@ def test_a_changed_model_or_train_step_is_another_study(tmp_path: Path) -> None:
         study(tmp_path, HEAD + "arms: {constant: }\n", *own).plan()
     told = "with other source (the code behind workload.model has changed; the code behind workload.train_step has changed)"
     assert told in str(caught.value)
+
+
+WEIGHTS = """
+from pathlib import Path
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+def plain():
+    return torch.load(Path(__file__).with_name("weights.pt"))
+
+def array():
+    return torch.from_numpy(np.load(Path(__file__).with_name("weights.npy")))
+
+def safe():
+    return load_file(Path(__file__).with_name("weights.safetensors"))["weight"]
+
+READ_AT_IMPORT
+
+def build(num_classes, channels, size):
+    linear = nn.Linear(channels * size * size, num_classes)
+    with torch.no_grad():
+        linear.weight.copy_(WEIGHTS)
+    return nn.Sequential(nn.Flatten(), linear)
+"""
+
+
+def write_weights(folder: Path, value: float) -> None:
+    weight = torch.full((10, 64), value)
+    torch.save(weight, folder / "weights.pt")
+    np.save(folder / "weights.npy", weight.numpy())
+    save_file({"weight": weight}, folder / "weights.safetensors")
+
+
+@pytest.mark.parametrize("is_at_import", [False, True])
+@pytest.mark.parametrize(
+    ("reader", "file"), [("plain", "weights.pt"), ("array", "weights.npy"), ("safe", "weights.safetensors")]
+)
+def test_a_changed_file_of_weights_is_another_training(
+    tmp_path: Path, reader: str, file: str, is_at_import: bool
+) -> None:
+    """A model loaded weights from a file beside it; the file was changed, and all training was recalled as if it were the same."""
+    write_weights(tmp_path, 0.0)
+    source = WEIGHTS.replace("READ_AT_IMPORT", f"READ = {reader}()" if is_at_import else "")
+    (tmp_path / "mine.py").write_text(source.replace("WEIGHTS)", "READ)" if is_at_import else f"{reader}())"))
+    text = HEAD + "arms: {constant: }\n"
+    with pytest.raises(InputError) as caught:
+        study(tmp_path, text, "workload.model=./mine.py:build").plan()
+    assert f"workload.files: your code reads {file}, which is not named" in str(caught.value)
+    assert f"Name it under workload, as in files: [{file}]." in str(caught.value)
+
+    named = ["workload.model=./mine.py:build", f"workload.files=[{file}]"]
+    first = run(tmp_path, text, *named)
+    assert {trial.status for trial in first.admission.trials.values()} == {"completed"}
+    before = first.admission.plan
+    write_weights(tmp_path, 0.1)
+    after, _ = study(tmp_path, text, *named).plan()
+    assert before.root(0).name() != after.root(0).name()
+    folder = study(tmp_path, text, *named).folder
+    folder.joinpath("study.lock.json").write_text(study_lock.render(before, (), True, {}))
+    with pytest.raises(InputError, match=r"what is in workload\.files has changed"):
+        study(tmp_path, text, *named).plan()
+
+
+def test_a_folder_names_all_files_in_it_and_what_is_missing_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "weights").mkdir()
+    write_weights(tmp_path / "weights", 0.0)
+    body = WEIGHTS.replace("READ_AT_IMPORT", "").replace("WEIGHTS)", "plain())")
+    (tmp_path / "mine.py").write_text(body.replace('with_name("weights.pt")', 'with_name("weights") / "weights.pt"'))
+    text = HEAD + "arms: {constant: }\n"
+    plan, _ = study(tmp_path, text, "workload.model=./mine.py:build", "workload.files=[weights]").plan()
+    assert sorted(plan.workload.user_files) == [f"weights/weights.{kind}" for kind in ("npy", "pt", "safetensors")]
+    with pytest.raises(InputError, match=r"workload\.files: there is no file or folder .*wheights \(from wheights\)"):
+        study(tmp_path, text, "workload.model=./mine.py:build", "workload.files=[wheights]")
+    with pytest.raises(InputError, match=r"workload\.files: expected it only beside code of yours that reads them"):
+        study(tmp_path, text, "workload.files=[weights]")
+
+
+def test_code_that_is_edited_while_its_study_runs_is_noticed(tmp_path: Path) -> None:
+    """A worker imported the edited file, and trained the new network under the name of the old one."""
+    mine(tmp_path)
+    plan, _ = study(tmp_path, HEAD + "arms: {constant: }\n", "workload.model=./mine.py:build").plan()
+    (tmp_path / "helpers.py").write_text("def half(x):\n    return x / 4\n")
+    edited = replace(plan.workload, source_digests={"model": "0" * 32})
+    assert callable(plan.workload.user_function("model")), "what this process has loaded stays"
+    with pytest.raises(InputError, match="has changed since it was loaded first"):
+        edited.user_function("model")
 
 
 def test_an_old_arm_is_rebuilt_from_the_source_that_was_kept(tmp_path: Path) -> None:

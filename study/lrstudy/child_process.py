@@ -3,12 +3,16 @@
 Without one the new program reads the environment of this process while it is being started. A thread that sets a
 variable meanwhile, as starting Ray does, may free that memory, and the start fails with EFAULT: 1 of 2,074 children
 while Ray came up, 132 of 300 beside a thread that did nothing else.
+
+A child that is Python does not search the current folder for modules: a study may be run in any folder, and a `json.py`
+or `lrstudy.py` in it is not ours to run.
 """
 
 from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 
 
@@ -33,6 +37,17 @@ def run(
     """
     environment = {**environment_copy(), **(variables or {})}
     return subprocess.run(command, input=stdin, env=environment, timeout=timeout_s, capture_output=True, check=False)
+
+
+def run_python(
+    arguments: Sequence[str],
+    *,
+    stdin: bytes | None = None,
+    variables: Mapping[str, str] | None = None,
+    timeout_s: float | None = None,
+) -> subprocess.CompletedProcess[bytes]:
+    """`run` for this Python with some arguments, such as ``-m`` and a module; the current folder is not on its path."""
+    return run([sys.executable, "-P", *arguments], stdin=stdin, variables=variables, timeout_s=timeout_s)
 
 
 def environment_copy() -> dict[str, str]:

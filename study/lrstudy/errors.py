@@ -1,4 +1,4 @@
-"""The user's mistakes as structured faults, rendered in one place; and the failures of a storage."""
+"""The user's mistakes as structured faults, rendered in one place; and the failures of storage and cluster."""
 
 from __future__ import annotations
 
@@ -75,6 +75,10 @@ class NotYetError(InputError):
 
 class StorageError(RuntimeError):
     """The storage does not take or give data: full, read-only, unreachable."""
+
+
+class ClusterError(RuntimeError):
+    """What trials run on has failed: Ray's own processes have died."""
 
 
 def faults_of(check: Callable[[], object]) -> list[Fault]:

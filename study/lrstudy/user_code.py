@@ -23,7 +23,10 @@ from pathlib import Path
 from types import ModuleType
 
 from lrstudy.errors import Fault, InputError, user_path
+from lrstudy.opened_files import recording
 
+_OPENED = "__lrstudy_opened__"
+"""An attribute of a user's module: the files that were read when it was imported."""
 _REFERENCE = re.compile(r"(?P<path>.+\.py):(?P<name>[A-Za-z_]\w*)")
 
 
@@ -128,6 +131,15 @@ def kept(written: str, source: str, folder: Path) -> str:
     return str(Reference((folder / source / reference.path.name).resolve(), reference.name))
 
 
+def opened_at_import(reference: str, source: str) -> frozenset[str]:
+    """The files that a reference's module, of the digest `source`, read when this process imported it.
+
+    Absolute paths, without Python code; none if the module is not loaded.
+    """
+    module = sys.modules.get(_module_name(Reference.parse(reference), source))
+    return getattr(module, _OPENED, frozenset())
+
+
 def line_in(error: BaseException, folder: Path) -> str:
     """The innermost line below `folder` that raised an exception, as `` (line 3 of mine.py)``; empty if none did."""
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
@@ -203,7 +215,10 @@ def _imported(reference: Reference, source: str, where: str) -> ModuleType:
     """Import the file of a reference as a new module. Raises InputError, naming the user's line that failed."""
     path, (package, _, stem) = reference.path, _module_name(reference, source).partition(".")
     try:
-        return _Folder(path.parent, package).module(stem)
+        with recording() as opened:
+            module = _Folder(path.parent, package).module(stem)
+        setattr(module, _OPENED, frozenset(opened))
+        return module
     except InputError as error:
         raise error.within(f"{where}: importing {path}", ": ") from error
     except ModuleNotFoundError as error:

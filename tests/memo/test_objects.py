@@ -265,3 +265,52 @@ def test_a_disk_that_is_really_full_is_one_clear_paragraph_and_shows_nothing_tor
     assert message.startswith(f"storage.path: cannot write in the memo at {tmp_path}: ")
     assert "No space left on device" in message
     assert message.endswith("free space or fix permissions, then run the same command again.")
+
+
+def linked(store: ObjectStore, tmp_path, path: str):
+    """A store with an object in ``objects``, and below its location a link to a folder or file outside."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "thesis").write_bytes(b"years of work")
+    place = tmp_path / "memo"
+    store = ObjectStore(place)
+    assert store.create("objects/a", b"ours")
+    (place / path).symlink_to(outside if path.endswith("folder") else outside / "thesis")
+    return store, outside / "thesis"
+
+
+@pytest.mark.parametrize(
+    ("link", "path"), [("objects/folder", "objects/folder/thesis"), ("objects/file", "objects/file")]
+)
+def test_links_are_not_followed(store, tmp_path, link, path):
+    """Eviction once deleted files outside of the storage, to which a link below the states led."""
+    store, thesis = linked(store, tmp_path, link)
+    assert [listed.path for listed in store.listing("objects")] == ["objects/a"]
+    for act in (
+        lambda: store.get(path),
+        lambda: store.create(path, b"other"),
+        lambda: store.create(f"{path}/below", b"other"),
+        lambda: store.delete(path),
+        lambda: store.set_aside(path, b"years of work"),
+    ):
+        with pytest.raises(
+            StorageError, match=r"objects/(folder|file) is a link, and links in the memo are not followed"
+        ):
+            act()
+    assert thesis.read_bytes() == b"years of work"
+    assert [file.name for file in thesis.parent.iterdir()] == ["thesis"]
+
+
+def test_the_location_itself_may_be_a_link(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "memo").symlink_to(tmp_path / "disk")
+    store = ObjectStore(tmp_path / "memo")
+    assert store.create("objects/a", b"ours")
+    assert [listed.path for listed in store.listing("objects")] == ["objects/a"]
+    assert (tmp_path / "disk/objects/a").read_bytes() == b"ours"
+
+
+def test_a_listing_leaves_out_what_is_still_being_written(store, tmp_path):
+    store.create("objects/a", b"ours")
+    (tmp_path / "objects/b#1").write_bytes(b"hal")
+    assert [listed.name for listed in store.listing("objects")] == ["a"]

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 
@@ -281,6 +282,35 @@ def test_an_interrupted_study_keeps_everything_and_the_same_command_goes_on(star
     assert outcome(folder) == outcome(finished[0].parent / "runs" / "small")
 
 
+TRAPS = ("json", "lrstudy", "random", "statistics", "torch", "numpy", "ray", "pickle")
+
+
+def test_nothing_in_the_current_folder_is_run(tmp_path):
+    """`validate` ran a `json.py` that lay beside the study, and an `lrstudy.py` broke every command."""
+    file = write(tmp_path)
+    trap = "import pathlib\npathlib.Path(__file__).with_suffix('.run').touch()\nraise RuntimeError('this is not yours to run')\n"
+    for name in TRAPS:
+        (tmp_path / f"{name}.py").write_text(trap)
+    (tmp_path / "mine.py").write_text(
+        "def knee(p: float, E: float, *, lr: float) -> float:\n    return lr if p < 2 else lr / 2\n"
+    )
+    file.write_text(
+        file.read_text().replace("arms: [constant, step, clr]", "arms: {constant: , mine: {policy: ./mine.py:knee}}")
+    )
+    program = str(Path(sys.executable).with_name("lrstudy"))
+    for command_, *more in (["validate"], ["plan"], ["run"]):
+        done = subprocess.run(
+            [program, command_, str(file), *more],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert not list(tmp_path.glob("*.run"))
+
+
 SLOW_DATA = """
 import pathlib, time
 
@@ -315,6 +345,35 @@ def test_ray_is_started_while_data_is_decoded_and_ended_if_that_fails(start, tmp
     assert sent or "the disk of the camera is gone" in said
     _, alive = psutil.wait_procs(family, timeout=30)
     assert not alive
+
+
+def title(process: psutil.Process) -> str:
+    with suppress(psutil.Error):
+        return f"{process.name()} {' '.join(process.cmdline())}"
+    return ""
+
+
+@pytest.mark.parametrize("victim", ["raylet", "gcs_server", "ray::DashboardAgent"])
+def test_ray_that_dies_ends_the_study_and_the_same_command_goes_on(finished, start, tmp_path, victim):
+    """The driver waited for ever; an agent of Ray's that is killed takes the raylet along."""
+    file = write(tmp_path)
+    driver = start(file)
+    wait_for(lambda: workers(driver, ".train"), driver)
+    family = psutil.Process(driver.pid).children(recursive=True)
+    next(process for process in family if victim in title(process)).kill()
+    _, said = driver.communicate(timeout=WAIT_S)
+    assert driver.returncode == 1
+    assert re.search(
+        r"^lrstudy: Ray has died on this machine \(its .* ended with -?\d+\): .*same command goes on",
+        said,
+        re.MULTILINE,
+    )
+    assert "Traceback" not in said
+    _, alive = psutil.wait_procs(family, timeout=WAIT_S)
+    assert not alive
+    done = run("run", str(file), "--json")
+    assert done.returncode == 0, done.stderr
+    assert outcome(Path(json.loads(done.stdout)["folder"])) == outcome(Path(finished[1]["folder"]))
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

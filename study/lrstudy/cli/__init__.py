@@ -14,7 +14,7 @@ from typer.exceptions import TyperException
 from lrstudy import __version__
 from lrstudy.cli import forecasts, new_study, studies, traces  # noqa: F401  # they add their commands to the application
 from lrstudy.cli.options import app
-from lrstudy.errors import InputError, StorageError
+from lrstudy.errors import ClusterError, InputError, StorageError
 
 _LATER = ("prepare", "lr-find", "score", "replay", "merge", "check", "export", "launch", "doctor")
 _INTERRUPTED = 130
@@ -53,7 +53,7 @@ def _main(arguments: list[str]) -> int:
         return code if isinstance(code, int) else 0
     except InputError as error:
         return _complain("\n".join(error.sentences), 2)
-    except StorageError as error:
+    except (StorageError, ClusterError) as error:
         return _complain(str(error), 1)
     except KeyboardInterrupt:
         return _complain(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from lrstudy.data.statistics import Statistics
     from lrstudy.planning.plan import Plan
     from lrstudy.run import Summary
-    from lrstudy.workload.workload import Workload
 
 
 @app.command()
@@ -62,13 +62,14 @@ def validate(what: StudyPolicyAndOverrides = None, as_json: Json = False) -> Non
     """Check a study file and its data, or a policy of your own, without training anything."""
     from lrstudy.planning import arm_checks
     from lrstudy.study import Study
+    from lrstudy.workload.workload import with_copies
 
     if what and is_policy(what[0]):
         _validate_policy(what, as_json)
         return
     plan, notes = Study.from_yaml(*split(what)).plan()
-    notes = (*notes, *arm_checks.notes(plan))
-    statistics = _statistics(plan.workload)
+    plan = replace(plan, workload=with_copies(plan.workload))
+    notes, statistics = (*notes, *arm_checks.notes(plan)), plan.workload.statistics
     if as_json:
         print(json.dumps({**_facts(plan), "statistics": statistics.to_json(), "notes": notes}))
     else:
@@ -208,13 +209,6 @@ def _described(plan: Plan, statistics: Statistics, notes: Sequence[str]) -> Iter
     for name, arm in plan.arms.items():
         yield f"  {name}: searches {', '.join(p.name for p in arm.space.searched) or 'nothing'}"
     yield from (f"note: {note}" for note in notes)
-
-
-def _statistics(workload: Workload) -> Statistics:
-    """Statistics of the examples of each part, including how many test examples repeat one of the other parts."""
-    from lrstudy.workload.workload import load
-
-    return workload.statistics.with_copies(*load(workload.data, Path(workload.cache)))
 
 
 def _validate_policy(what: list[str], as_json: bool) -> None:

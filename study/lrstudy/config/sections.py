@@ -105,6 +105,9 @@ class WorkloadConfig(ConfigSection):
     image: ImageConfig = ImageConfig()
     augment: Annotated[str | list[Any], Field(description=_AUGMENT)] = "none"
     train_step: Text | None = None
+    files: Annotated[list[Text], Field(description="a list of files and folders that code of yours reads")] = Field(
+        default_factory=list
+    )
     model: Text = "small_cnn"
     weights: Literal["random"] = "random"
     task: TaskConfig = TaskConfig()

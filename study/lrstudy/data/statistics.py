@@ -96,7 +96,11 @@ class Statistics:
                 shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
                 yield f"In the {part} part {shown} cannot be ranked: no example has it, or all have. Means leave it out."
         if self.num_copies:
-            yield f"{self.num_copies} test examples have exactly the pixels of a training or validation example."
+            total = self.num_examples["test"]
+            yield (
+                f"{self.num_copies:,} of the {total:,} test examples have exactly the pixels of a training or validation "
+                "example: what is measured on them is memory, not generalisation."
+            )
 
     def describe(self) -> list[str]:
         """Lines for a terminal: a table of classes by part, the largest classes only if there are many."""

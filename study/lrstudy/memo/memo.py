@@ -5,6 +5,7 @@
     states/<digest>            one state, named by the digest of its bytes
     anchors/<lineage>          the digest of a state that was stored after its record
     calibrations/...           what kinds of updates cost, as measured alone on a device
+    copies/...                 how many test examples are copies of others
     damaged/<path>             what failed its check, set aside
 
 Who writes them, in what order, and what others see of it: the contract of `Memo`.

@@ -40,6 +40,9 @@ class ObjectStore:
     Any number of threads and processes may call any method at once. Every method raises StorageError when the storage
     fails. Constructing a store touches nothing; its folder is made on first use.
 
+    Symbolic links below the location are not followed: what is behind them is not the store's to read, to write or to
+    delete. A listing leaves them out, and every other method raises StorageError. The location itself may be a link.
+
     Args:
         location: A folder, or a URL such as ``s3://bucket/prefix``. Paths of objects are relative to it, with ``/``.
     """
@@ -55,6 +58,7 @@ class ObjectStore:
     def get(self, path: str) -> bytes | None:
         """The bytes of an object, unchecked, or None if there is none."""
         with self._translated("read"):
+            self._require_no_link(path)
             try:
                 return bytes(obstore.get(self._store, path).bytes())
             except FileNotFoundError:
@@ -63,6 +67,7 @@ class ObjectStore:
     def create(self, path: str, data: bytes) -> bool:
         """Create an object. Returns False, and changes nothing, if the name is taken."""
         with self._translated("write"):
+            self._require_no_link(path)
             try:
                 obstore.put(self._store, path, data, mode="create")
             except AlreadyExistsError:
@@ -95,11 +100,13 @@ class ObjectStore:
         """All complete objects below a folder, in no particular order."""
         with self._translated("list"):
             batches = obstore.list(self._store, folder, chunk_size=1000)
-            return [Listed(item["path"], item["size"], item["last_modified"]) for batch in batches for item in batch]
+            listed = [Listed(item["path"], item["size"], item["last_modified"]) for batch in batches for item in batch]
+        return [item for item in listed if not self._link(item.path)]
 
     def delete(self, path: str) -> None:
         """Delete an object, if it is there."""
         with self._translated("delete"), suppress(FileNotFoundError):
+            self._require_no_link(path)
             obstore.delete(self._store, path)
 
     def set_aside(self, path: str, damaged: bytes) -> None:
@@ -110,6 +117,8 @@ class ObjectStore:
         """
         aside = f"damaged/{path}"
         with self._translated("move"):
+            self._require_no_link(path)
+            self._require_no_link(aside)
             try:
                 obstore.rename(self._store, path, aside)
             except FileNotFoundError:
@@ -139,6 +148,23 @@ class ObjectStore:
                 is_url, where = self._is_url, self.location
                 self._opened = from_url(where) if is_url else LocalStore(prefix=Path(where), mkdir=True)
         return self._opened
+
+    def _require_no_link(self, path: str) -> None:
+        """Raise StorageError if an object, or a folder on the way to it, is a symbolic link."""
+        if link := self._link(path):
+            raise StorageError(
+                f"storage.path: {link} is a link, and links in the memo are not followed. Remove it, or put what it leads "
+                "to in its place; storage.path itself may be a link."
+            )
+
+    def _link(self, path: str) -> str:
+        """The first symbolic link on the way to an object, itself included; empty if there is none."""
+        place = self.location
+        for part in () if self._is_url else path.split("/"):
+            place = os.path.join(place, part)
+            if os.path.islink(place):
+                return place
+        return ""
 
     @contextmanager
     def _translated(self, action: str) -> Iterator[None]:

@@ -247,9 +247,9 @@ def _refuse_changed_identity(plan: Plan, before: Mapping[str, Any], folder: Path
 def _differences(name: str, before: Any, now: Any) -> Iterator[str]:
     """``metric: accuracy before, balanced_accuracy now``. Digests are left out, as they mean nothing to a reader."""
     if name == "source":
-        yield from (
-            f"the code behind workload.{role} has changed" for role in now if now[role] != (before or {}).get(role)
-        )
+        for role in now:
+            if now[role] != (before or {}).get(role):
+                yield f"{'what is in' if role == 'files' else 'the code behind'} workload.{role} has changed"
     elif isinstance(before, dict) and isinstance(now, dict):
         for key in now:
             if key != "constants":

@@ -209,8 +209,8 @@ def _copies(policy: Policy, run: Run) -> Iterator[Fault]:
 
 def _in_a_fresh_process(policy: Policy, runs: Sequence[Run]) -> Iterator[Fault]:
     """Another process, at a later time and with another hash seed, gets the same settings."""
-    child = child_process.run(
-        [sys.executable, "-c", _CHILD],
+    child = child_process.run_python(
+        ["-c", _CHILD],
         stdin=pickle.dumps((policy, tuple(runs))),
         variables={"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONHASHSEED": "4242"},
         timeout_s=_FRESH_S,

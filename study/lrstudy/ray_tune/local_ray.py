@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
+from lrstudy.errors import ClusterError
 from lrstudy.workload.devices import Resources
 
 _ENVIRONMENT = {
@@ -21,7 +24,11 @@ _ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DEDUP_LOGS": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
+    "PYTHONSAFEPATH": "1",  # whatever workers start, such as torch's compilers, imports nothing from the current folder
 }
+
+_WATCH_EVERY_S = 1.0
+_VITAL = {"raylet": "its node manager, the raylet,", "gcs_server": "its control process, the gcs_server,"}
 
 
 class LocalRay:
@@ -39,6 +46,9 @@ class LocalRay:
         self._thread: threading.Thread | None = None
         self._settled, self._leaving = threading.Event(), threading.Event()
         self._error: BaseException | None = None
+        self._watched: int | None = None
+        self._interrupting = threading.Lock()
+        self.loss = ""
 
     def __enter__(self) -> LocalRay:
         for name, value in _ENVIRONMENT.items():
@@ -69,6 +79,25 @@ class LocalRay:
         if self._error:
             raise self._error
 
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Within it, this thread is interrupted if Ray's own processes die, which Tune waits for for ever.
+
+        Raises ClusterError then.
+        """
+        self._watched = threading.get_ident()
+        try:
+            yield
+        except KeyboardInterrupt:
+            if not self.loss:
+                raise
+        finally:
+            with self._interrupting:
+                _interrupt(self._watched, None)
+                self._watched = None
+        if self.loss:
+            raise ClusterError(self.loss)
+
     def _live(self) -> None:
         import ray
 
@@ -81,13 +110,61 @@ class LocalRay:
                 logging_level=logging.CRITICAL,
                 log_to_driver=False,
                 object_store_memory=100 * 2**20,
+                job_config=_job_config(),
                 **gpus,
             )
         except BaseException as error:
             self._error = error
         self._settled.set()
-        self._leaving.wait()
+        node: Any = ray._private.worker._global_node
+        while not self._leaving.wait(_WATCH_EVERY_S):
+            if node is not None and not self.loss:
+                self.loss = _loss(node)
+            if self.loss:
+                self._interrupt_watched()
         ray.shutdown()
+
+    def _interrupt_watched(self) -> None:
+        """Interrupt the thread that waits for Ray; again and again, as Tune waits anew while it cleans up."""
+        with self._interrupting:
+            if self._watched is not None:
+                _interrupt(self._watched, KeyboardInterrupt)
+
+
+def _loss(node: Any) -> str:
+    """What has been lost, for the user, if one of the two processes without which Ray does nothing has died; else empty."""
+    dead = {kind: process.poll() for kind, process in node.dead_processes()}
+    names = [f"{name} ended with {dead[kind]}" for kind, name in _VITAL.items() if kind in dead]
+    if not names:
+        return ""
+    return (
+        f"Ray has died on this machine ({' and '.join(names)}): killed by somebody, or by the system for want of memory. "
+        "Everything trained so far is recorded; the same command goes on from there."
+    )
+
+
+def _interrupt(thread: int, exception: type[BaseException] | None) -> None:
+    """Let an exception be raised in another thread at its next instruction; None takes one back that is still to come.
+
+    Unlike a signal this reaches any thread, and also a process that was started in the background, where SIGINT is ignored.
+    """
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), exception and ctypes.py_object(exception))
+
+
+def _job_config() -> Any:
+    """A job whose workers import from where this process does. Ray would put the current folder first on their path."""
+    from ray.job_config import JobConfig
+
+    config = JobConfig()
+    config._py_driver_sys_path = _Unchanging()
+    return config
+
+
+class _Unchanging(list[str]):
+    """An empty list that `ray.init` cannot extend."""
+
+    def extend(self, items: Iterable[str], /) -> None:
+        """Do nothing."""
 
 
 def _print_nothing(*arguments: Any, **more: Any) -> None:

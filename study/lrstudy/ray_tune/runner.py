@@ -12,6 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from lrstudy.errors import ClusterError
 from lrstudy.ray_tune.local_ray import LocalRay
 from lrstudy.ray_tune.slots import Slots
 from lrstudy.running.admission import Admission
@@ -40,6 +41,7 @@ def run(
         refresh: Called several times a second.
 
     Raises:
+        ClusterError: If Ray's own processes die.
         KeyboardInterrupt: If the process is interrupted or terminated.
     """
     local_ray.begin()
@@ -75,7 +77,18 @@ def run(
             ),
         )
         local_ray.wait()
-        tuner.fit()
+        with _deaths_noted(slots), local_ray.watched():
+            tuner.fit()
+
+
+@contextmanager
+def _deaths_noted(slots: Slots) -> Iterator[None]:
+    """If Ray dies within it, note which workers died with it."""
+    try:
+        yield
+    except ClusterError:
+        slots.notice_deaths()
+        raise
 
 
 class Interrupts:

@@ -48,7 +48,8 @@ def rehearse(workload: Workload) -> None:
         _require_own_generator(workload.user_function("augment"), data.images[index[0]])
     part = part_of(data.images, data.labels, index, torch.device("cpu"), workload.constants)
     try:
-        _train_one_update(workload, part)
+        with workload.only_named_files():
+            _train_one_update(workload, part)
     except InputError as error:
         raise error.within("workload") from error
     except Exception as error:

@@ -80,7 +80,8 @@ class Trainer:
         """Hold the state before the first epoch: weights drawn from `seed`."""
         w = self.workload
         builder = w.user_function("model")
-        model = build_model(w.model, len(w.classes), w.channels, w.size, seed_for(seed, "init"), builder)
+        with w.only_named_files():
+            model = build_model(w.model, len(w.classes), w.channels, w.size, seed_for(seed, "init"), builder)
         if self._state is not None and w.numerics_spec.compile:
             self._state.begin_again(model.module)  # compiled code belongs to a module, which is kept
         else:
@@ -104,9 +105,13 @@ class Trainer:
             self._compiled.add(key)
 
     def train(self, settings: Settings, seed: int, epoch: int) -> Trained:
-        """Train one epoch from the state held, then evaluate; each is timed on its own, with the device synchronised."""
+        """Train one epoch from the state held, then evaluate; each is timed on its own, with the device synchronised.
+
+        Raises InputError if the user's code has read a file that the study does not name.
+        """
         begin = self._now()
-        loss = train_epoch(self.state, settings, self.train_part, seed, epoch, self._user_functions)
+        with self.workload.only_named_files():
+            loss = train_epoch(self.state, settings, self.train_part, seed, epoch, self._user_functions)
         middle = self._now()
         evaluation = evaluate(self.state, self.validation_part, self.workload.task.kind)
         return Trained(loss, evaluation, middle - begin, self._now() - middle)

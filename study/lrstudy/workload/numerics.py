@@ -111,8 +111,8 @@ def probe(device: str, threads: int, cache: Path | None = None) -> dict[str, obj
 
 def _measure_in_child(device: str, threads: int) -> dict[str, object]:
     """What this module prints when it is run as a program."""
-    done = child_process.run(
-        [sys.executable, "-m", "lrstudy.workload.numerics", device, str(threads)], timeout_s=_PROBE_TIMEOUT_S
+    done = child_process.run_python(
+        ["-m", "lrstudy.workload.numerics", device, str(threads)], timeout_s=_PROBE_TIMEOUT_S
     )
     if done.returncode != 0:
         stderr = done.stderr.decode(errors="replace").strip()

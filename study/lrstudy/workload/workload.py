@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from lrstudy.lineage import Root
 from lrstudy.models.catalogue import describe, family_of
 from lrstudy.settings import Recipe, canonical_json
 from lrstudy.tasks.kinds import Kind, Task, balanced_weights
-from lrstudy.workload import numerics
+from lrstudy.workload import copies, numerics, user_files
 from lrstudy.workload.devices import Resources
 from lrstudy.workload.numerics import PLAIN, NumericsSpec
 
@@ -49,7 +50,7 @@ class Workload:
         recipe: What the settings of every epoch take from the workload: loss, class weights, augmentation.
         model: Name of a model, or the reference to the user's own, with an absolute path.
         user_references: References to the user's code, with absolute paths, by role: model, augment, train_step.
-        source_digests: Digests of the source behind these references, by role.
+        source_digests: Digests of the source behind these references, by role; `files` is that of `user_files`.
         channels: Number of image channels, 1 or 3.
         size: Width and height of the images in pixels.
         device: ``cuda`` or ``cpu``.
@@ -57,6 +58,7 @@ class Workload:
         device_share: Number of devices that a trial occupies: GPUs, or CPU cores where there is none.
         numerics: All numerics, those of the machine and the chosen ones; workers compare theirs.
         numerics_spec: The numerics that the study chooses.
+        user_files: The files that the user's code may read, by what the study file calls them.
     """
 
     data: DataSpec
@@ -79,6 +81,7 @@ class Workload:
     device_share: float
     numerics: dict[str, object]
     numerics_spec: NumericsSpec = PLAIN
+    user_files: Mapping[str, Path] = field(default_factory=dict)
 
     @property
     def num_slots(self) -> int:
@@ -101,9 +104,17 @@ class Workload:
         )
 
     def user_function(self, role: str) -> Any:
-        """The user's function for a role, or None if the study names none. Raises InputError if it cannot be loaded."""
+        """The user's function for a role, or None if the study names none.
+
+        Raises InputError if it cannot be loaded, or if its source is no longer the one that states are named with.
+        """
         reference = self.user_references.get(role)
-        return None if reference is None else user_code.load(reference, role)
+        return None if reference is None else user_code.load(reference, role, self.source_digests[role])
+
+    def only_named_files(self) -> AbstractContextManager[None]:
+        """Within it, the user's code may read the files that `workload.files` names; InputError if it reads others."""
+        storage = Path(self.cache).parents[1]
+        return user_files.only_named(self.user_references, self.source_digests, self.user_files, storage)
 
 
 def resolve(study: StudyFile, base: Path, storage: Path, before_decoding: Callable[[], None] | None = None) -> Workload:
@@ -125,7 +136,11 @@ def resolve(study: StudyFile, base: Path, storage: Path, before_decoding: Callab
         RuntimeError: If torch cannot use the device.
     """
     config, resources = study.workload, Resources.of(study.resources)
-    spec, references = config.data_spec(base), user_references(config, base)
+    spec, references, files = (
+        config.data_spec(base),
+        user_references(config, base),
+        user_files.named(config.files, base),
+    )
     cache = storage / "memo" / "data"
     with ThreadPoolExecutor(1) as pool:  # the first time both take seconds, each on a core of its own
         measuring = pool.submit(numerics.probe, resources.device, resources.threads, storage / "memo" / "numerics")
@@ -140,13 +155,13 @@ def resolve(study: StudyFile, base: Path, storage: Path, before_decoding: Callab
         split_digest=parts.digest,
         classes=tuple(data.classes),
         counts=(len(parts.train), len(parts.validation), len(parts.test)),
-        statistics=Statistics.of(data, parts),
+        statistics=copies.statistics(data, parts, storage / "memo"),
         constants=normalisation(spec.image.normalize, data.images, parts.train),
         task=task,
         recipe=_recipe(config, data, parts, task),
         model=references.get("model", config.model),
         user_references=references,
-        source_digests={role: user_code.digest(reference, role) for role, reference in references.items()},
+        source_digests=_digests(references, files),
         channels=data.channels,
         size=data.size,
         device=resources.device,
@@ -154,6 +169,7 @@ def resolve(study: StudyFile, base: Path, storage: Path, before_decoding: Callab
         device_share=resources.device_share,
         numerics=numerics.describe(numerics_spec, measuring.result()),
         numerics_spec=numerics_spec,
+        user_files=files,
     )
 
 
@@ -163,18 +179,34 @@ def load(spec: DataSpec, cache: Path, before_decoding: Callable[[], None] | None
     return data, split(data.labels, data.part, spec.split, spec.subset, data.classes, data.group, data.groups)
 
 
+def with_copies(workload: Workload) -> Workload:
+    """The workload with copies counted among its test examples, however long that takes."""
+    cache = Path(workload.cache)
+    return replace(workload, statistics=copies.statistics(*load(workload.data, cache), cache.parent, is_always=True))
+
+
 def check_without_data(study: StudyFile, base: Path) -> None:
     """Check what can be checked of a workload before its data is read. Raises InputError with every fault."""
     config = study.workload
     checks = (
         lambda: open_source(config.data_spec(base)),
-        lambda: user_references(config, base),
+        lambda: _files(config, base),
         lambda: family_of(config.model),
         lambda: _augmentation(config),
     )
     faults = [fault for check in checks for fault in faults_of(check)]
     if faults:
         raise InputError(faults)
+
+
+def _files(config: WorkloadConfig, base: Path) -> None:
+    """Check the references to the user's code, and the files that it may read. Raises InputError."""
+    references = user_references(config, base)
+    if config.files and not references:
+        raise InputError(
+            Fault("files", expected="it only beside code of yours that reads them (model, augment, train_step)")
+        )
+    user_files.named(config.files, base)
 
 
 def user_references(config: WorkloadConfig, base: Path) -> dict[str, str]:
@@ -189,6 +221,12 @@ def user_references(config: WorkloadConfig, base: Path) -> dict[str, str]:
         elif role == "train_step" and text is not None:
             raise InputError(Fault("train_step", expected="a reference such as ./mine.py:train_step", got=f"{text!r}"))
     return references
+
+
+def _digests(references: Mapping[str, str], files: Mapping[str, Path]) -> dict[str, str]:
+    """The digests of the user's code by role, and that of the files it may read, if there are any."""
+    digests = {role: user_code.digest(reference, role) for role, reference in references.items()}
+    return digests | ({"files": user_files.digest(files)} if files else {})
 
 
 def _source(digests: Mapping[str, str]) -> str:

@@ -1,0 +1,36 @@
+"""Test examples that are copies of training or validation examples: counted once per data set and split."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from lrstudy.data.cache import DataSet
+from lrstudy.data.splits import Splits
+from lrstudy.data.statistics import Statistics
+from lrstudy.memo.memo import Memo
+
+_QUICK_BYTES = 2**30
+"""Images up to this size are searched before every study, in about a second; larger sets only if somebody asks for it."""
+
+
+def statistics(data: DataSet, parts: Splits, memo: Path, is_always: bool = False) -> Statistics:
+    """The statistics of a data set, with the number of copies if it is known or quickly counted; the memo keeps it.
+
+    Args:
+        data: The data set.
+        parts: Its parts.
+        memo: The folder of the memo.
+        is_always: Whether to count however long it takes, as all pixels are read.
+
+    Raises:
+        StorageError: The memo cannot be read or written.
+    """
+    place, plain = f"copies/{data.digest}-{parts.digest}", Statistics.of(data, parts)
+    if (known := Memo(memo).measurement(place)) is not None:
+        return replace(plain, num_copies=known["copies"])
+    if data.images.nbytes > _QUICK_BYTES and not is_always:
+        return plain
+    counted = plain.with_copies(data, parts)
+    Memo(memo).put_measurement(place, {"copies": counted.num_copies})
+    return counted
