@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from lrstudy import user_code
 from lrstudy.errors import InputError
 from lrstudy.planning import study_lock
 from lrstudy.running.tables import TableWriter
@@ -151,6 +152,27 @@ def test_a_changed_model_or_train_step_is_another_study(tmp_path: Path) -> None:
     assert told in str(caught.value)
 
 
+def test_a_copy_of_the_source_that_a_kill_cut_short_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file whose presence says that the copy is complete was itself half there, and stood for the old arm from then on."""
+    mine(tmp_path)
+    reference = user_code.resolve("./mine.py:knee", tmp_path)
+
+    def killed(source: Path, target: Path) -> None:
+        Path(target).write_bytes(Path(source).read_bytes()[:20])
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("shutil.copyfile", killed)
+        with pytest.raises(KeyboardInterrupt):
+            user_code.keep(reference, tmp_path / "kept")
+    user_code.keep(reference, tmp_path / "kept")
+    assert user_code.digest(
+        user_code.kept(reference, user_code.digest(reference), tmp_path / "kept")
+    ) == user_code.digest(reference)
+
+
 WEIGHTS = """
 from pathlib import Path
 import numpy as np
@@ -241,7 +263,6 @@ def test_code_that_is_edited_while_its_study_runs_is_noticed(tmp_path: Path) -> 
 
 def test_an_old_arm_is_rebuilt_from_the_source_that_was_kept(tmp_path: Path) -> None:
     from lrstudy import run as run_module
-    from lrstudy import user_code
 
     mine(tmp_path)
     arms = "arms: {mine: {policy: './mine.py:knee'}}\n"

@@ -24,6 +24,7 @@ from types import ModuleType
 
 from lrstudy.errors import Fault, InputError, user_path
 from lrstudy.opened_files import recording
+from lrstudy.study_folder.replace_file import replacing
 
 _OPENED = "__lrstudy_opened__"
 """An attribute of a user's module: the files that were read when it was imported."""
@@ -122,7 +123,8 @@ def keep(reference: str, folder: Path) -> None:
         for file in reversed(files(reference)):  # its own file last: if it is there, the copy is complete
             copy = target / file.relative_to(path.parent)
             copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(file, copy)
+            with replacing(copy) as fresh:
+                shutil.copyfile(file, fresh)
 
 
 def kept(written: str, source: str, folder: Path) -> str:
