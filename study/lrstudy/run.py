@@ -179,14 +179,15 @@ def _train(
         device=workload.device,
         host=platform.node(),
     )
-    upkeep = _Upkeep(admission, lock, tables, display)
+    upkeep, board = _Upkeep(admission, lock, tables, display), Slots(slots, journal, options.begun)
     if display:
         display.start(admission, slots)
     try:
-        runner.run(admission, workload, options.folder, options.local_ray, first, Slots(slots, journal), upkeep.refresh)
+        runner.run(admission, workload, options.folder, options.local_ray, first, board, upkeep.refresh)
     finally:
         if display:
             display.stop()
+        board.close(upkeep.refreshed_at)  # if it was interrupted: what workers had not reported by then is lost
     if admission.failure:
         raise StorageError(admission.failure)
 
@@ -235,10 +236,12 @@ class _Upkeep:
     def __init__(self, admission: Admission, lock: DriverLock, tables: TableWriter, display: Display | None) -> None:
         self._admission, self._lock, self._tables, self._display = admission, lock, tables, display
         self._limits = _Limits(admission.plan.study, admission.journal)
+        self.refreshed_at = time.monotonic()
         self._tables_due, self._limits_due = _Every(TABLES_EVERY_S), _Every(_LIMITS_EVERY_S)
 
     def refresh(self) -> None:
         """Do what is due; called several times a second."""
+        self.refreshed_at = time.monotonic()
         if self._display:
             self._display.refresh()
         if self._limits_due.is_due():
