@@ -18,9 +18,9 @@ from lrstudy.memo.memo import Memo
 from lrstudy.planning import study_lock
 from lrstudy.planning.plan import Plan
 from lrstudy.ray_tune.local_ray import LocalRay
+from lrstudy.running import retention
 from lrstudy.running.admission import Admission
 from lrstudy.running.protocol import Trial
-from lrstudy.running.retention import needed_states
 from lrstudy.running.tables import TableWriter
 from lrstudy.study_folder.driver_lock import DriverLock
 from lrstudy.study_folder.journal import Journal
@@ -130,9 +130,7 @@ def run(plan: Plan, options: RunOptions, notes: tuple[str, ...], display: Displa
         finally:
             _close(admission, options, tables)
         memo.compact()
-        if plan.study.storage.keep_gb is not None:
-            memo.evict(needed_states(admission, options.folder), int(plan.study.storage.keep_gb * 1e9))
-        return _summary(admission, options.folder, notes)
+        return _summary(admission, options.folder, (*notes, *retention.clear(admission, options.folder)))
     finally:
         lock.release()
 
