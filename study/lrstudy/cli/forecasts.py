@@ -97,6 +97,7 @@ def _cost(made: Plan, expected: Forecast, timing: Timing | None, price: dict[str
         "source": timing.source,
         "timed": timing.count,
         "computing": timing.computing,
+        "has_neighbours": timing.has_neighbours,
         "seconds_per_update": {str(batch): s for batch, s in sorted(timing.per_update_s.items())},
         "seconds_per_evaluation": timing.evaluation_s,
         "device_hours": seconds * workload.device_share / 3600,
@@ -219,6 +220,8 @@ def _costs(cost: dict[str, Any], total: dict[str, int]) -> Iterator[str]:
             f"warning: the probe was not alone: other programs took {1 - cost['computing']:.0%} of its time. That is taken out, "
             "but with the caches of the processor shared the forecast may still be too high; a study beside them takes longer."
         )
+    if cost["has_neighbours"]:
+        yield "warning: the probe was not alone: another program has memory of the GPU, and may have slowed it."
     if cost["limit_hours"] is not None and cost["device_hours"] > cost["limit_hours"]:
         yield f"warning: limits.gpu_hours ({cost['limit_hours']:g}) will stop the study before that."
 

@@ -32,7 +32,8 @@ class Timing:
 
     `source` says whether these are medians over recorded epochs or come from a probe; `count` is the number of epochs,
     or of batch sizes that were probed. A probe also knows how much of the time it could compute, its `computing` (0 ... 1,
-    1 if it was alone; its seconds are those that it computed), and the size of a state in bytes.
+    1 if it was alone; its seconds are those that it computed), whether another program had memory of the GPU
+    (`has_neighbours`), and the size of a state in bytes.
     """
 
     per_update_s: Mapping[int, float]
@@ -41,6 +42,7 @@ class Timing:
     count: int
     epoch_s: float = 0.0
     computing: float = 1.0
+    has_neighbours: bool = False
     state_bytes: int | None = None
 
     def update_s(self, batch_size: int) -> float:

@@ -34,7 +34,7 @@ def clear(admission: Admission, folder: Path) -> tuple[str, ...]:
         StorageError: The storage failed.
     """
     memo, keep_gb = admission.memo, admission.plan.study.storage.keep_gb
-    if keep_gb == "all" or sum(memo.state_sizes().values()) <= keep_gb * 1e9:
+    if isinstance(keep_gb, str) or sum(memo.state_sizes().values()) <= keep_gb * 1e9:
         return ()
     try:
         needed = needed_states(admission, folder)
