@@ -60,17 +60,15 @@ class TuneTrial(Trainable):
     """Walks the trial of its assignment, or calibrates.
 
     A result has the `records` of some epochs, the `spans` of the worker's time until `at` (monotonic clock), and `worker`,
-    `host` and `process`, which say whose they are. The last one also has `status`, `error` and `test`, or `fatal` if the storage failed and the whole
-    study must stop.
+    `host` and `process`, which say whose they are. The last one also has `status`, `error` and `test`, or `fatal` if the
+    storage failed and the whole study must stop.
     """
 
     def setup(self, config: dict[str, Any]) -> None:
         """Begin the first trial of this process; torch is imported here, as part of the set-up."""
         self._worker = uuid.uuid4().hex[:12]
         self._spans: list[Span] = []
-        self._last = config[
-            "assignment"
-        ].handed_at  # what this process did before it was asked for is the driver's set-up
+        self._last = config["assignment"].handed_at  # before that, its time is the driver's set-up
 
         import torch._dynamo  # noqa: F401  # else the first optimizer imports it: seconds that no trial should pay
 

@@ -86,7 +86,8 @@ class Walk:
         return self._trainer_at(len(self._records)), self.take_spans()
 
     def _advance(self) -> Iterator[TrialEpoch]:
-        policy, run = self.spec.build_policy(), self.spec.run
+        with self._measured("between"):
+            policy, run = self.spec.build_policy(), self.spec.run
         history: list[Mapping[str, float]] = []
         for epoch in range(run.num_epochs):
             with self._measured("between"):
