@@ -6,7 +6,6 @@ from collections import Counter
 from types import SimpleNamespace
 
 import pytest
-import torch
 
 from lrstudy.running import probe_cost
 from lrstudy.training.timing import Timed
@@ -47,15 +46,6 @@ def test_time_that_other_programs_had_is_taken_out(timed):
     found, computing, _ = timed([2.0, 2.0], share=0.5)
     assert (found, computing) == (Timed(1.0, 0.25, 2.0), 0.5)
     assert timed([2.0, 2.0], share=0.1, device="cuda")[:2] == (Timed(2.0, 0.5, 4.0), 1.0), "it waits for the GPU"
-
-
-def test_a_gpu_with_memory_in_other_hands_has_neighbours(monkeypatch):
-    gb = 1 << 30
-    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 10 * gb)
-    for free_gb, expected in [(69.5, False), (65, True)]:
-        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, free=free_gb: (int(free * gb), 80 * gb))
-        assert probe_cost._has_neighbours(torch.device("cuda")) == expected
-        assert not probe_cost._has_neighbours(torch.device("cpu"))
 
 
 @pytest.mark.slow

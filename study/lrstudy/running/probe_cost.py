@@ -17,16 +17,12 @@ from lrstudy.running.forecast import Work
 from lrstudy.running.forecast_cost import Timing
 
 if TYPE_CHECKING:
-    import torch
-
     from lrstudy.training.timing import Timed
 
 _MOST_PROBED = 6
 _MOST_TRIES = 6
 _AGREE = 0.05
 """Two tries agree if the slower one takes at most this fraction longer."""
-_CONTEXT_BYTES = 1 << 30
-"""A process takes up to half of this of a GPU beside its tensors."""
 _LONG_S = 20.0
 """No further try of a batch size begins after this long."""
 
@@ -44,6 +40,7 @@ def probe(plan: Plan, work: Work, tell: Tell = lambda text: None) -> Timing:
     Returns:
         For every batch size the fastest of several tries. On a CPU, what was computed counts, not what was waited.
     """
+    from lrstudy.training.device_memory import has_neighbours
     from lrstudy.training.timing import time_updates
     from lrstudy.training.trainer import Trainer
 
@@ -67,19 +64,9 @@ def probe(plan: Plan, work: Work, tell: Tell = lambda text: None) -> Timing:
         len(tries),
         min(timed.epoch_s for timed, _ in tries.values()),
         min(computing for _, computing in tries.values()),
-        _has_neighbours(trainer.device),
+        has_neighbours(trainer.device),
         len(trainer.capture()),
     )
-
-
-def _has_neighbours(device: torch.device) -> bool:
-    """Whether another program has memory of this GPU; False on a CPU."""
-    import torch
-
-    if device.type != "cuda":
-        return False
-    free, total = torch.cuda.mem_get_info(device)
-    return total - free - torch.cuda.memory_reserved(device) > _CONTEXT_BYTES
 
 
 def _fastest(measure: Callable[[], Timed], device: str) -> tuple[Timed, float]:
