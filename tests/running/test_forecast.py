@@ -261,13 +261,13 @@ def test_a_probe_shows_what_it_does_what_states_take_and_that_it_was_not_alone(
 
     def probe(plan: Plan, work: Work, tell: Callable[[str], None]) -> Timing:
         tell("timing updates of 20 examples (1 of 1)")
-        return Timing({20: 0.5}, 0.0, "measured", 1, computing=0.48, has_neighbours=True, state_bytes=86_000_000)
+        return Timing({20: 0.5}, 0.0, "measured", 1, running=0.48, has_neighbours=True, state_bytes=86_000_000)
 
     monkeypatch.setattr(probe_cost, "probe", probe)
     assert _main(["plan", str(path), "--probe"]) == 0
     said = capsys.readouterr()
     assert said.err == "probe: timing updates of 20 examples (1 of 1) ...\n"
-    assert "warning: the probe was not alone: other programs took 52% of its time." in said.out
+    assert "warning: the probe was not alone: it waited 52% of its time for other programs or the disk." in said.out
     assert "warning: the probe was not alone: another program has memory of the GPU" in said.out
     assert "States: 86 MB each, at most " in said.out
     assert "afterwards 516 MB stay for 6 confirmed trials, and others up to 1 GB in all (storage.keep_gb)." in said.out

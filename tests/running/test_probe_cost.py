@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from types import SimpleNamespace
 
 import pytest
 
 from lrstudy.running import probe_cost
+from lrstudy.training.epoch import train_epoch
 from lrstudy.training.timing import Timed
 from serial import SMALL, study
 
@@ -20,7 +22,7 @@ def timed(monkeypatch):
         probe_cost, "time", SimpleNamespace(monotonic=lambda: clock.wall, thread_time=lambda: clock.cpu)
     )
 
-    def run(updates_s, share=1.0, lasts_s=2.0, device="cpu"):
+    def run(updates_s, share=1.0, lasts_s=2.0):
         tries = iter(updates_s)
 
         def measure():
@@ -28,7 +30,7 @@ def timed(monkeypatch):
             clock.cpu += share * lasts_s
             return Timed(next(tries), 0.5, 4.0)
 
-        found = probe_cost._fastest(measure, device)
+        found = probe_cost._fastest(measure)
         return *found, len(updates_s) - len(list(tries))
 
     return run
@@ -42,10 +44,31 @@ def test_a_probe_tries_until_the_two_fastest_agree_and_takes_the_fastest(timed):
     assert timed([6.0, 5.0, 4.0, 3.0], lasts_s=15.0)[2] == 2, "and long ones sooner"
 
 
-def test_time_that_other_programs_had_is_taken_out(timed):
-    found, computing, _ = timed([2.0, 2.0], share=0.5)
-    assert (found, computing) == (Timed(1.0, 0.25, 2.0), 0.5)
-    assert timed([2.0, 2.0], share=0.1, device="cuda")[:2] == (Timed(2.0, 0.5, 4.0), 1.0), "it waits for the GPU"
+def test_it_is_known_which_part_of_the_time_other_programs_had(timed):
+    assert timed([2.0, 2.0], share=0.5) == (Timed(2.0, 0.5, 4.0), 0.5, 2)
+
+
+@pytest.mark.slow
+def test_on_a_cpu_time_does_not_pass_while_another_program_runs(tmp_path, monkeypatch):
+    """The system lets this thread run for a quarter of the time."""
+    plan = study(tmp_path, SMALL).plan()[0]
+    alone = probe_cost.probe(plan, Counter({(20, 4): 1}))
+    monkeypatch.setattr("lrstudy.training.trainer.train_epoch", _slowly(train_epoch))
+    beside = probe_cost.probe(plan, Counter({(20, 4): 1}))
+    assert beside.per_update_s[20] < 2 * alone.per_update_s[20]
+    assert beside.running < 0.5
+
+
+def _slowly(function):
+    """The function, after each call of which this thread is kept from running for three times as long."""
+
+    def slowly(*arguments):
+        begin = time.monotonic()
+        result = function(*arguments)
+        time.sleep(3 * (time.monotonic() - begin))
+        return result
+
+    return slowly
 
 
 @pytest.mark.slow
@@ -56,7 +79,7 @@ def test_a_probe_times_the_batches_that_will_be_trained_and_weighs_a_state(tmp_p
     assert set(timing.per_update_s) == {20, 40}
     assert all(0 < seconds < 10 for seconds in (*timing.per_update_s.values(), timing.evaluation_s))
     assert (timing.source, timing.count) == ("measured", 2)
-    assert 0 < timing.computing <= 1
+    assert 0 < timing.running <= 1
     assert told == [
         "opening the data and building small_cnn",
         "timing updates of 20 examples (1 of 2)",

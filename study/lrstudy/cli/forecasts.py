@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _MOST_BRANCHES = 24
 _MOST_SEEDS = 200
 _ALONE = 0.9
-"""A probe that could compute for less of the time than this was not alone; what reading the clock costs is far less."""
+"""A probe that was running for less of the time than this was not alone; what reading the clock costs is far less."""
 _PIPE = 120  # columns where the output is no terminal
 
 
@@ -96,7 +96,7 @@ def _cost(made: Plan, expected: Forecast, timing: Timing | None, price: dict[str
     return facts | {
         "source": timing.source,
         "timed": timing.count,
-        "computing": timing.computing,
+        "running": timing.running,
         "has_neighbours": timing.has_neighbours,
         "seconds_per_update": {str(batch): s for batch, s in sorted(timing.per_update_s.items())},
         "seconds_per_evaluation": timing.evaluation_s,
@@ -215,10 +215,10 @@ def _costs(cost: dict[str, Any], total: dict[str, int]) -> Iterator[str]:
         f"on {counted(cost['slots'], 'slot')}, {timed}; without sharing and recall {_hours(cost['device_hours_without_sharing'], cost['unit'])}. "
         "Start-up and the test part are not in it."
     )
-    if cost["computing"] < _ALONE:
+    if cost["running"] < _ALONE:
         yield (
-            f"warning: the probe was not alone: other programs took {1 - cost['computing']:.0%} of its time. That is taken out, "
-            "but with the caches of the processor shared the forecast may still be too high; a study beside them takes longer."
+            f"warning: the probe was not alone: it waited {1 - cost['running']:.0%} of its time for other programs or the disk. "
+            "That does not count, but shared caches do; beside the same programs the study takes longer."
         )
     if cost["has_neighbours"]:
         yield "warning: the probe was not alone: another program has memory of the GPU, and may have slowed it."

@@ -31,9 +31,9 @@ class Timing:
     """Seconds of one trial: per update by batch size, per epoch beyond its updates, and per evaluation.
 
     `source` says whether these are medians over recorded epochs or come from a probe; `count` is the number of epochs,
-    or of batch sizes that were probed. A probe also knows how much of the time it could compute, its `computing` (0 ... 1,
-    1 if it was alone; its seconds are those that it computed), whether another program had memory of the GPU
-    (`has_neighbours`), and the size of a state in bytes.
+    or of batch sizes that were probed. A probe also knows in which fraction of the time it was running (`running`, 1 if it
+    was alone; on a CPU only that time counts), whether another program had memory of the GPU (`has_neighbours`), and the
+    size of a state in bytes.
     """
 
     per_update_s: Mapping[int, float]
@@ -41,7 +41,7 @@ class Timing:
     source: Literal["recorded", "measured"]
     count: int
     epoch_s: float = 0.0
-    computing: float = 1.0
+    running: float = 1.0
     has_neighbours: bool = False
     state_bytes: int | None = None
 
