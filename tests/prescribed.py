@@ -211,7 +211,7 @@ class _Worker:
 
     def begin(self, trial: Trial, admission: Admission, folder: Path, dies: bool) -> None:
         """Take up a trial now."""
-        since = self.at
+        since = self.at if self._has_booted else self._clock.now
         self.at = self._clock.now + (BETWEEN_S if self._has_booted else SETUP_S)
         self._spans = [(since, self.at - since, "between" if self._has_booted else "setup", trial.trial_id)]
         self.trial, self._has_booted = trial, True
@@ -228,7 +228,7 @@ class _Worker:
         spans, self._spans = [*self._spans, *map(list, report.get("spans", ()))], []
         return {
             "worker": f"worker-{self.number}", "host": platform.node(), "process": self.number, "records": [], **report,
-            "spans": spans,
+            "spans": spans, "trial": self.trial.trial_id, "at": self.at, "done": "status" in report,
         }  # fmt: skip
 
     def _walk(self, trial: Trial, admission: Admission, folder: Path, dies: bool) -> Iterator[dict[str, Any]]:
@@ -295,6 +295,7 @@ class _Ray:
         while True:
             while free and (trial := first or admission.next()) is not None:
                 first, worker = None, free.pop(0)
+                board.hand_out(trial.trial_id)
                 dies = self._training.dies(trial) and trial.trial_id not in self._dead.values()
                 worker.begin(trial, admission, folder, dies)
                 self._await(worker)
@@ -307,6 +308,7 @@ class _Ray:
         trainer: Any = SimpleNamespace(workload=workload, start=lambda seed: None)
         with mock.patch.dict(sys.modules, {"lrstudy.training.timing": stopwatch}):  # the real one imports torch
             calibration.measure(trainer, admission.memo, admission.unpriced())
+        board.close(self._clock.now)
 
     def _await(self, worker: _Worker) -> None:
         report = worker.report()
@@ -317,7 +319,7 @@ class _Ray:
         trial_id = worker.trial.trial_id
         if "died" in report:
             self._dead[worker.number] = trial_id
-            board.notice_deaths()
+            board.notice_deaths(trial_id)
             admission.returned(trial_id)
             return [self._worker()]
         admission.stepped(trial_id, report["records"])

@@ -121,7 +121,7 @@ def close_ledger(study: StudyTables) -> Closing | None:
     ledger = study.ledger
     if ledger.empty:
         return None
-    seconds = ledger["share"] * ledger["duration_s"]
+    seconds = (ledger["share"] * ledger["duration_s"])[ledger["category"] != "unaccounted"]
     length = (ledger["start"] + ledger["duration_s"]).groupby(ledger["run"]).max()
     slots = ledger.groupby(["run", "host", "device"], dropna=False)["share"].max()
     allocated = float((slots.groupby(level="run").sum() * length).sum())

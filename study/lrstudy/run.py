@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -18,9 +18,9 @@ from lrstudy.memo.memo import Memo
 from lrstudy.planning import study_lock
 from lrstudy.planning.plan import Plan
 from lrstudy.ray_tune.local_ray import LocalRay
+from lrstudy.running import retention
 from lrstudy.running.admission import Admission
 from lrstudy.running.protocol import Trial
-from lrstudy.running.retention import needed_states
 from lrstudy.running.tables import TableWriter
 from lrstudy.study_folder.driver_lock import DriverLock
 from lrstudy.study_folder.journal import Journal
@@ -124,17 +124,25 @@ def run(plan: Plan, options: RunOptions, notes: tuple[str, ...], display: Displa
         _keep_sources(plan, options.folder)
         _describe(plan, options, journal, is_complete=False)
         try:
-            first = admission.next()
+            first = _within_limits(admission, admission.next())
             if first is not None or admission.unpriced():
                 _train(admission, options, first, lock, tables, display)
         finally:
             _close(admission, options, tables)
         memo.compact()
-        if plan.study.storage.keep_gb is not None:
-            memo.evict(needed_states(admission, options.folder), int(plan.study.storage.keep_gb * 1e9))
-        return _summary(admission, options.folder, notes)
+        return _summary(admission, options.folder, (*notes, *retention.clear(admission, options.folder)))
     finally:
         lock.release()
+
+
+def _within_limits(admission: Admission, first: Trial | None) -> Trial | None:
+    """The trial that was admitted first, unless earlier runs have reached a limit: then it waits for another run."""
+    if first is not None:
+        _Limits(admission.plan.study, admission.journal).enforce(admission)
+        if admission.stopped:
+            admission.returned(first.trial_id)
+            return None
+    return first
 
 
 def _open_journal(options: RunOptions, lock: DriverLock) -> Journal:
@@ -169,14 +177,15 @@ def _train(
         device=workload.device,
         host=platform.node(),
     )
-    upkeep = _Upkeep(admission, lock, tables, display)
+    upkeep, board = _Upkeep(admission, lock, tables, display), Slots(slots, journal, options.begun)
     if display:
         display.start(admission, slots)
     try:
-        runner.run(admission, workload, options.folder, options.local_ray, first, Slots(slots, journal), upkeep.refresh)
+        runner.run(admission, workload, options.folder, options.local_ray, first, board, upkeep.refresh)
     finally:
         if display:
             display.stop()
+        board.close(upkeep.refreshed_at)  # if it was interrupted: what workers had not reported by then is lost
     if admission.failure:
         raise StorageError(admission.failure)
 
@@ -225,10 +234,12 @@ class _Upkeep:
     def __init__(self, admission: Admission, lock: DriverLock, tables: TableWriter, display: Display | None) -> None:
         self._admission, self._lock, self._tables, self._display = admission, lock, tables, display
         self._limits = _Limits(admission.plan.study, admission.journal)
+        self.refreshed_at = time.monotonic()
         self._tables_due, self._limits_due = _Every(TABLES_EVERY_S), _Every(_LIMITS_EVERY_S)
 
     def refresh(self) -> None:
         """Do what is due; called several times a second."""
+        self.refreshed_at = time.monotonic()
         if self._display:
             self._display.refresh()
         if self._limits_due.is_due():
@@ -256,26 +267,31 @@ class _Every:
 
 
 class _Limits:
-    """Stops the admission of trials once a limit is reached; running trials finish."""
+    """Stops the admission of trials once all runs of the study together reach a limit; running trials finish."""
 
     def __init__(self, study: StudyFile, journal: Journal) -> None:
-        self._limits, self._journal, self._started = study.limits, journal, time.monotonic()
+        self._limits, self._journal = study.limits, journal
 
     def enforce(self, admission: Admission) -> None:
         wall_s, gpu_hours = self._limits.wall_s, self._limits.gpu_hours
-        if wall_s is not None and time.monotonic() - self._started > wall_s:
-            admission.stop(f"limits.wall ({self._limits.wall}) is reached")
-        if gpu_hours is not None and self._allocated_s() > gpu_hours * 3600:
+        if wall_s is None and gpu_hours is None:
+            return
+        runs = list(_lengths(self._journal))
+        if wall_s is not None and sum(length_s for length_s, _ in runs) >= wall_s:
+            admission.stop(f"limits.wall ({self._limits.wall}) is reached, all runs of the study together")
+        if gpu_hours is not None and sum(length_s * devices for length_s, devices in runs) >= gpu_hours * 3600:
             admission.stop(f"limits.gpu_hours ({gpu_hours:g}) is reached")
 
-    def _allocated_s(self) -> float:
-        """Device-seconds allocated by all runs of the study."""
-        ends = {line["run"]: line["at"] for line in self._journal.of_kind("end")}
-        ends |= {line["of"]: line["at"] for line in self._journal.of_kind("killed")}
-        total = 0.0
-        for run_ in self._journal.of_kind("slots"):
-            total += run_["count"] * run_["share"] * (ends.get(run_["run"], time.monotonic()) - run_["start"])
-        return total
+
+def _lengths(journal: Journal) -> Iterator[tuple[float, float]]:
+    """Of every run that has allocated devices: for how long, in seconds until now, and how many.
+
+    A run that was killed lasted until its last sign of life.
+    """
+    ends = {line["run"]: line["at"] for line in journal.of_kind("end")}
+    ends |= {line["of"]: line["at"] for line in journal.of_kind("killed")}
+    for slots in journal.of_kind("slots"):
+        yield ends.get(slots["run"], time.monotonic()) - slots["start"], slots["count"] * slots["share"]
 
 
 def _summary(admission: Admission, folder: Path, notes: tuple[str, ...]) -> Summary:

@@ -177,6 +177,8 @@ def test_a_byte_order_mark_does_no_harm():
         ("resources: {cpu: 0}", "resources.cpu: expected a whole number of at least 1; got 0."),
         ("price: {gpu_hour: x}", "price.gpu_hour: expected a number above 0 or a map; got 'x'."),
         ("price: {gpu_hour: {A100: -1}}", "price.gpu_hour.A100: expected a number above 0; got -1."),
+        ("storage: {keep_gb: -1}", "storage.keep_gb: expected a number of at least 0, or all; got -1."),
+        ("storage: {keep_gb: some}", "storage.keep_gb: expected a number of at least 0, or all; got 'some'."),
         ("storage: {path: }", "storage.path: expected a text; got nothing."),
     ],
 )

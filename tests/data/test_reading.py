@@ -69,16 +69,6 @@ def test_a_gpu_keeps_the_images_that_leave_room_for_the_model(mapped, monkeypatc
     assert streamed.reads_ahead
 
 
-def test_the_memory_of_a_container_counts_as_the_machines(tmp_path, monkeypatch):
-    whole = reading.memory_bytes()
-    assert whole > 2**20
-    monkeypatch.setattr(reading, "Path", lambda path: tmp_path)
-    (tmp_path / "memory.max").write_text("max\n")
-    unlimited = reading.memory_bytes()
-    (tmp_path / "memory.max").write_text("1048576\n")
-    assert reading.memory_bytes() == 2**20 < unlimited
-
-
 def test_reading_ahead_stops_with_whoever_reads(mapped):
     before = threading.active_count()
     batches = Mapped(mapped, torch.arange(N), CPU, reads_ahead=True).batches(None, [(k, k + 1) for k in range(N)])

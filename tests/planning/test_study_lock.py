@@ -322,3 +322,44 @@ def test_the_price_is_the_one_of_the_device(device, override, expected):
     plan = plan_of(override)
     workload = replace(plan.workload, device=device, numerics={"device_model": "NVIDIA A100-SXM4-80GB"})
     assert study_lock.price(replace(plan, workload=workload)) == expected
+
+
+GPUS = {
+    "A10": "NVIDIA A10",
+    "A10G": "NVIDIA A10G",
+    "A100": "NVIDIA A100-SXM4-80GB",
+    "H100": "NVIDIA H100 80GB HBM3",
+    "RTX 4090": "NVIDIA GeForce RTX 4090",
+    "T4": "Tesla T4",
+    "L4": "NVIDIA L4",
+    "L40S": "NVIDIA L40S",
+}
+
+
+def on_gpu(plan: Plan, model: str) -> Plan:
+    return replace(plan, workload=replace(plan.workload, device="cuda", numerics={"device_model": model}))
+
+
+@pytest.mark.parametrize("name", GPUS)
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_price_is_that_of_the_whole_name(name, order):
+    """An A100 was priced as an A10, and an L40S as an L4, if those came first in the map."""
+    prices = {key: float(len(key)) for key in list(GPUS)[::order]}
+    prices["A10"], prices["L4"], prices["A10G"] = 100.0, 200.0, 300.0
+    priced = study_lock.price(on_gpu(plan_of(f"price={json.dumps({'gpu_hour': prices})}"), GPUS[name]))
+    assert priced == {"device_hour": prices[name], "currency": "USD"}
+
+
+def test_of_several_names_that_fit_the_longest_holds():
+    prices = {"A100-80GB": 3.0, "nvidia a100": 2.0, "A100-40GB": 1.0, "--": 9.0, "NVIDIA": 9.0}
+    plan = plan_of(f"price={json.dumps({'gpu_hour': prices})}")
+    for model, expected in [("NVIDIA A100-SXM4-80GB", 3.0), ("NVIDIA A100-PCIE-40GB", 1.0), ("A100", 2.0)]:
+        assert study_lock.price(on_gpu(plan, model)) == {"device_hour": expected, "currency": "USD"}
+
+
+def test_a_note_says_when_no_price_fits_the_gpu():
+    plan = on_gpu(plan_of("price={gpu_hour: {A10: 1, H100: 3}}"), "NVIDIA A100-SXM4-80GB")
+    assert reconcile(plan, {}, FOLDER)[1] == (
+        "price.gpu_hour has no price of NVIDIA A100-SXM4-80GB (it has A10, H100): no money is shown.",
+    )
+    assert reconcile(on_gpu(plan, "NVIDIA A10"), {}, FOLDER)[1] == ()

@@ -23,7 +23,9 @@ def admission(tmp_path):
 
 
 def report(**end):
-    return {"worker": "w", "host": "h", "process": 1, "records": [], "spans": [[0.0, 1.0, "train", "t"]], **end}
+    spans = [[0.0, 1.0, "train", "t"]]
+    who = {"worker": "w", "host": "h", "process": 1, "trial": "t", "at": 1.0}
+    return {**who, "records": [], "spans": spans, "done": bool(end), **end}
 
 
 def failing(kind, real):
@@ -52,7 +54,7 @@ def test_a_dead_worker_that_cannot_be_noted_ends_the_study(admission, monkeypatc
     searcher = AdmissionSearcher(admission, admission.plan.workload, "", None, slots)
     searcher.suggest("a")
 
-    def no_space():
+    def no_space(trial_id):
         raise StorageError(FULL)
 
     monkeypatch.setattr(slots, "notice_deaths", no_space)

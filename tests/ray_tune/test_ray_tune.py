@@ -152,6 +152,13 @@ def test_the_ledger_closes(finished):
         for (start, duration), (following, _) in pairwise(spans):
             assert following == pytest.approx(start + duration, abs=1e-6)
     assert {"setup", "train", "evaluate", "state", "between", "teardown"} <= {line["category"] for line in lines}
+    assert unaccounted(lines) < 0.01
+
+
+def unaccounted(lines: list[dict]) -> float:
+    """The fraction of the allocated time that nobody measured."""
+    total = sum(line["duration_s"] for line in lines)
+    return sum(line["duration_s"] for line in lines if line["category"] == "unaccounted") / total
 
 
 def test_costs_are_measured_once_by_one_worker_while_no_trial_runs(finished):
@@ -232,6 +239,7 @@ def test_a_driver_killed_at_any_moment_then_the_same_command(start, finished, tm
         assert "lost" in {line["category"] for line in ledger if line["run"] == 1}, (
             "time that the kill cost is accounted"
         )
+        assert unaccounted(ledger) < 0.01
     for process in family:  # Ray's own orphans may live for a minute; they are ours to end
         if process.is_running():
             process.kill()
@@ -276,6 +284,7 @@ def test_an_interrupted_study_keeps_everything_and_the_same_command_goes_on(star
     assert "Traceback" not in said
     tables = outcome(folder)
     assert tables
+    assert unaccounted(pq.read_table(folder / "ledger.parquet").to_pylist()) < 0.01
     assert not (folder / "driver.lock").exists()
     done = run("run", str(file), "--json")
     assert done.returncode == 0, done.stderr
@@ -426,6 +435,7 @@ def test_a_killed_worker_costs_an_epoch_and_its_slot_comes_back(start, tmp_path)
     ledger = pq.read_table(folder / "ledger.parquet").to_pylist()
     lost = sum(line["duration_s"] for line in ledger if line["category"] == "lost")
     assert lost > 0
+    assert unaccounted(ledger) < 0.01
     plan = study(tmp_path, file.read_text()).plan()[0]
     serial = Serial(plan, tmp_path / "serial").run()
     losses = {t.trial_id: [r.metrics["val_loss"] for r in t.records] for t in serial.trials.values()}
@@ -467,6 +477,8 @@ def test_limits_stop_a_study_that_a_higher_limit_lets_go_on(tmp_path):
     said = json.loads(done.stdout)
     assert "limits.wall" in said["stopped"]
     assert not said["complete"]
+    again = run("run", str(file), "limits.wall=1s", "--json")
+    assert json.loads(again.stdout)["epochs_trained"] == 0, "the limit is that of all runs together"
 
 
 @pytest.fixture

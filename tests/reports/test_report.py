@@ -14,7 +14,7 @@ from lrstudy_reports.costs import close_ledger, sharing
 from lrstudy_reports.tables import load
 from lrstudy_reports.tuning import all_configurations, best_after
 from prescribed import Training, run_study
-from report_studies import FULL, SMALL
+from report_studies import FULL, SMALL, copied, edit_table
 
 VOID = {"meta", "link", "br", "hr", "img", "input", "path", "use", "rect", "circle", "line"}
 FIGURES = {"verdicts", "over_cost", "over_epochs", "traces", "best_after", "sharing", "ledger"}
@@ -185,8 +185,22 @@ def test_the_ledger_closes_against_run_length_times_slots(study):
     ledger, closing = pd.read_parquet(study / "ledger.parquet"), close_ledger(load(study))
     length = (ledger["start"] + ledger["duration_s"]).max()
     assert closing.allocated_s == pytest.approx(2 * length)
-    assert closing.unaccounted_s == pytest.approx(2 * length - ledger["duration_s"].sum())
+    assert closing.unaccounted_s == pytest.approx(0, abs=1e-6), "the engine measured all of it"
     assert closing.categories["device_s"].sum() == pytest.approx(ledger["duration_s"].sum())
+
+
+def test_what_the_ledger_calls_unaccounted_is_shown_once_and_as_that(study, tmp_path):
+    """It would count as a category, and the ledger close whatever is missing from it."""
+    folder = copied(study, tmp_path / "hole")
+    train = pd.read_parquet(folder / "ledger.parquet")["category"] == "train"
+    edit_table(
+        folder / "ledger.parquet", lambda rows: rows.assign(category=rows["category"].mask(train, "unaccounted"))
+    )
+    whole, holed = close_ledger(load(study)), close_ledger(load(folder))
+    assert holed.allocated_s == pytest.approx(whole.allocated_s)
+    trained = whole.categories.set_index("category").loc["train", "device_s"]
+    assert holed.unaccounted_s == pytest.approx(trained)
+    assert not {"train", "unaccounted"} & set(holed.categories["category"])
 
 
 def test_best_after_all_trials_is_the_best_trial(study):

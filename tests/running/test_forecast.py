@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,8 +17,8 @@ from lrstudy.memo.memo import Memo
 from lrstudy.planning import study_lock
 from lrstudy.planning.plan import Plan
 from lrstudy.policies.spaces import search_spaces
-from lrstudy.running import forecast_cost
-from lrstudy.running.forecast import Forecast, forecast
+from lrstudy.running import forecast_cost, probe_cost
+from lrstudy.running.forecast import Forecast, Work, forecast
 from lrstudy.running.forecast_cost import Timing
 from lrstudy.running.tables import TableWriter
 from lrstudy.search import INDEPENDENT, stream
@@ -220,22 +221,14 @@ def test_costs_and_noise_are_those_of_the_records(tmp_path: Path) -> None:
     assert forecast_cost.recorded_timing(other, tmp_path / "runs", ()) is None, "another workload"
 
 
-def test_a_probe_times_the_batches_that_will_be_trained(tmp_path: Path) -> None:
-    plan = made(tmp_path)
-    timing = forecast_cost.probe(plan, Counter({(20, 4): 10, (40, 2): 5}))
-    assert set(timing.per_update_s) == {20, 40}
-    assert all(0 < seconds < 10 for seconds in (*timing.per_update_s.values(), timing.evaluation_s))
-    assert timing.source == "measured"
-
-
 def test_the_command_tells_people_and_programs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("lrstudy.workload.numerics.probe", lambda *_: NUMERICS)
     path = tmp_path / "s.yaml"
     path.write_text(SMALL + "storage: {path: runs}\ncompare: {margin: 0.001}\nprice: {cpu_core_hour: 36}\n")
-    timing = Timing({20: 0.5}, 0.0, "measured", 1)
-    monkeypatch.setattr(forecast_cost, "probe", lambda plan, work: timing)
+    timing = Timing({20: 0.5}, 0.0, "measured", 1, state_bytes=2_000_000)
+    monkeypatch.setattr(probe_cost, "probe", lambda plan, work, tell: timing)
     assert _main(["plan", str(path), "--probe", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["total"]["trials"] == 3 * 4 + 3 * 2
@@ -243,11 +236,40 @@ def test_the_command_tells_people_and_programs(
     assert found["cost"]["device_hours"] == pytest.approx(hours)
     assert found["cost"]["money"] == pytest.approx(36 * hours)
     assert found["cost"]["device_hours_without_sharing"] == pytest.approx(found["total"]["asked"] * 4 * 0.5 / 3600)
+    trained = found["total"]["to_train"]
+    assert found["states"] == {
+        "bytes_per_state": 2_000_000, "most": trained, "most_bytes": 2_000_000 * trained,
+        "needed": 3 * 2, "needed_bytes": 12_000_000, "keep_gb": 1.0,
+    }  # fmt: skip
     assert found["detectable"]["low"] < found["detectable"]["high"]
     assert _main(["plan", str(path)]) == 0
     said = capsys.readouterr().out
     assert "small: 18 trials of 4 epochs" in said
     assert "Cost: unknown; use --probe." in said
     assert "Smallest detectable difference" in said
+    assert "States:" not in said, "their size is not known"
     assert "compare.margin (0.1 points)" in said
     assert not (tmp_path / "runs" / "small").exists(), "planning begins no study"
+
+
+def test_a_probe_shows_what_it_does_what_states_take_and_that_it_was_not_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lrstudy.workload.numerics.probe", lambda *_: NUMERICS)
+    path = tmp_path / "s.yaml"
+    path.write_text(SMALL + "storage: {path: runs}\n")
+
+    def probe(plan: Plan, work: Work, tell: Callable[[str], None]) -> Timing:
+        tell("timing updates of 20 examples (1 of 1)")
+        return Timing({20: 0.5}, 0.0, "measured", 1, running=0.48, has_neighbours=True, state_bytes=86_000_000)
+
+    monkeypatch.setattr(probe_cost, "probe", probe)
+    assert _main(["plan", str(path), "--probe"]) == 0
+    said = capsys.readouterr()
+    assert said.err == "probe: timing updates of 20 examples (1 of 1) ...\n"
+    assert "warning: the probe was not alone: it waited 52% of its time for other programs or the disk." in said.out
+    assert "warning: the probe was not alone: another program has memory of the GPU" in said.out
+    assert "States: 86 MB each, at most " in said.out
+    assert "afterwards 516 MB stay for 6 confirmed trials, and others up to 1 GB in all (storage.keep_gb)." in said.out
+    assert _main(["plan", str(path), "--probe", "storage.keep_gb=all"]) == 0
+    assert "all of them stay (storage.keep_gb: all)." in capsys.readouterr().out

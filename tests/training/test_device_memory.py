@@ -55,3 +55,12 @@ def test_a_device_has_the_number_without_which_cuda_sets_no_limit():
     with pytest.raises(ValueError, match="specified index"):
         _get_device_index(torch.device("cuda"))
     assert device_memory.device_of("cpu") == torch.device("cpu")
+
+
+def test_a_gpu_with_memory_in_other_hands_has_neighbours(monkeypatch):
+    gb = 1 << 30
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 10 * gb)
+    for free_gb, expected in [(69.5, False), (65, True)]:
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, free=free_gb: (int(free * gb), 80 * gb))
+        assert device_memory.has_neighbours(torch.device("cuda")) == expected
+        assert not device_memory.has_neighbours(torch.device("cpu"))

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -78,7 +79,7 @@ def test_a_recalled_epoch_keeps_its_original_cost(plan, trainer, memo):
     again = walk(spec(plan, "constant"), memo, trainer)
     assert [s.record.device_s for s in again] == [s.record.device_s for s in first]
     assert all(s.record.device_s > 0 for s in first)
-    assert not any(s.spans for s in again)
+    assert {span.category for s in again for span in s.spans} == {"between"}, "it was looked up"
 
 
 def test_a_walk_that_stopped_goes_on_to_the_same_end(plan, trainer, memo, tmp_path):
@@ -280,10 +281,28 @@ def test_the_loser_of_a_race_goes_on_from_the_winners_state(plan, trainer, memo,
 def test_spans_say_where_the_time_of_an_epoch_went(plan, trainer, memo):
     steps = walk(spec(plan, "constant"), memo, trainer)
     categories = [span.category for step in steps[1:] for span in step.spans]
-    assert set(categories) == {"train", "evaluate", "state"}
+    assert set(categories) == {"between", "train", "evaluate", "state"}
     for step in steps:
         trained = sum(s.duration_s for s in step.spans if s.category == "train")
         assert trained == step.record.train_s
+
+
+def test_the_time_of_an_epoch_that_failed_is_measured(plan, trainer, memo):
+    """It was in no span, so that the ledger called it waiting."""
+
+    class Failing:
+        def __getattr__(self, name):
+            return getattr(trainer, name)
+
+        def train(self, settings, seed, epoch):
+            time.sleep(0.02)
+            raise ValueError("no")
+
+    failed = Walk(spec(plan, "constant"), memo, Failing)
+    with pytest.raises(ValueError, match="no"):
+        list(failed)
+    (trained,) = [span for span in failed.take_spans() if span.category == "train"]
+    assert trained.duration_s >= 0.02
 
 
 def test_thread_count_and_split_and_data_change_the_name(plan, tmp_path):

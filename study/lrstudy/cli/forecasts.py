@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,12 +15,15 @@ from rich.table import Table
 from lrstudy.cli.options import Json, StudyAndOverrides, app, counted, split
 
 if TYPE_CHECKING:
+    from lrstudy.memo.memo import Memo
     from lrstudy.planning.plan import Plan
     from lrstudy.running.forecast import Forecast
     from lrstudy.running.forecast_cost import Noise, Timing
 
 _MOST_BRANCHES = 24
 _MOST_SEEDS = 200
+_ALONE = 0.9
+"""A probe that was running for less of the time than this was not alone; what reading the clock costs is far less."""
 _PIPE = 120  # columns where the output is no terminal
 
 
@@ -27,29 +31,31 @@ _PIPE = 120  # columns where the output is no terminal
 def plan(
     study: StudyAndOverrides = None,
     probe: Annotated[
-        bool, typer.Option("--probe", help="Time a few updates on the device to forecast device-hours.")
+        bool, typer.Option("--probe", help="Time a few updates on the device to forecast device-hours and bytes.")
     ] = False,
     as_json: Json = False,
 ) -> None:
     """Forecast trials, shared epochs, device-hours, money and the smallest detectable difference; trains nothing."""
     from lrstudy.memo.memo import Memo
     from lrstudy.planning import study_lock
-    from lrstudy.running import forecast, forecast_cost
+    from lrstudy.running import forecast, forecast_cost, probe_cost
     from lrstudy.study import Study
     from lrstudy.study_folder.journal import Journal
 
     ours = Study.from_yaml(*split(study))
     made, notes = ours.plan()
-    expected = forecast.forecast(made, Journal(ours.folder / "journal"), Memo(ours.storage / "memo"))
+    memo = Memo(ours.storage / "memo")
+    expected = forecast.forecast(made, Journal(ours.folder / "journal"), memo)
     timing: Timing | None
     if probe:
-        timing = forecast_cost.probe(made, expected.asked_work or expected.work)
+        timing = probe_cost.probe(made, expected.asked_work or expected.work, _tell)
     else:
         timing = forecast_cost.recorded_timing(made, ours.storage, expected.records)
     facts = {
         "name": ours.file.name,
         **expected.to_json(),
         "cost": _cost(made, expected, timing, study_lock.price(made)),
+        "states": _states(made, expected, timing, memo),
         "detectable": _detectable(made, forecast_cost.noise(made, ours.storage)),
         "notes": list(notes),
     }
@@ -58,6 +64,25 @@ def plan(
     else:
         console = Console(highlight=False)
         _show(console if console.is_terminal else Console(highlight=False, width=_PIPE), facts)
+
+
+def _tell(text: str) -> None:
+    """Show on stderr what a probe does, as it may take a minute."""
+    print(f"probe: {text} ...", file=sys.stderr, flush=True)
+
+
+def _states(made: Plan, expected: Forecast, timing: Timing | None, memo: Memo) -> dict[str, Any]:
+    """How many states the study may store while it runs, how many of them it needs afterwards, and their bytes, if known."""
+    from lrstudy.running.forecast_cost import recorded_state_bytes
+
+    measured = timing.state_bytes if timing else None
+    size, study = measured or recorded_state_bytes(memo, expected.records), made.study
+    most = expected.total.to_train
+    needed = len(made.arms.keys() - made.retired) * study.confirm.top * study.confirm.seeds
+    return {
+        "bytes_per_state": size, "most": most, "most_bytes": size and size * most,
+        "needed": needed, "needed_bytes": size and size * needed, "keep_gb": study.storage.keep_gb,
+    }  # fmt: skip
 
 
 def _cost(made: Plan, expected: Forecast, timing: Timing | None, price: dict[str, Any] | None) -> dict[str, Any]:
@@ -71,6 +96,8 @@ def _cost(made: Plan, expected: Forecast, timing: Timing | None, price: dict[str
     return facts | {
         "source": timing.source,
         "timed": timing.count,
+        "running": timing.running,
+        "has_neighbours": timing.has_neighbours,
         "seconds_per_update": {str(batch): s for batch, s in sorted(timing.per_update_s.items())},
         "seconds_per_evaluation": timing.evaluation_s,
         "device_hours": seconds * workload.device_share / 3600,
@@ -111,7 +138,13 @@ def _show(console: Console, facts: dict[str, Any]) -> None:
         f"{facts['name']}: {counted(total['trials'], 'trial')} of {counted(facts['epochs_per_trial'], 'epoch')}"
     )
     console.print(_arms(facts))
-    for text in (*_sharing(facts), *_costs(facts["cost"], total), *_difference(facts["detectable"])):
+    lines = (
+        *_sharing(facts),
+        *_costs(facts["cost"], total),
+        *_bytes(facts["states"]),
+        *_difference(facts["detectable"]),
+    )
+    for text in lines:
         console.print(text, soft_wrap=True, markup=False)
     for warning in facts["warnings"]:
         console.print(f"[yellow]warning:[/] {warning.replace('[', chr(92) + '[')}", soft_wrap=True)
@@ -172,7 +205,7 @@ def _costs(cost: dict[str, Any], total: dict[str, int]) -> Iterator[str]:
         return
     timed = {
         "recorded": f"from {counted(cost.get('timed', 0), 'recorded epoch')} of this workload on this kind of device",
-        "measured": f"from a probe of {counted(cost.get('timed', 0), 'batch size')}, alone on the device",
+        "measured": f"from a probe of {counted(cost.get('timed', 0), 'batch size')}",
     }[cost["source"]]
     money = ""
     if cost["money"] is not None:
@@ -182,8 +215,41 @@ def _costs(cost: dict[str, Any], total: dict[str, int]) -> Iterator[str]:
         f"on {counted(cost['slots'], 'slot')}, {timed}; without sharing and recall {_hours(cost['device_hours_without_sharing'], cost['unit'])}. "
         "Start-up and the test part are not in it."
     )
+    if cost["running"] < _ALONE:
+        yield (
+            f"warning: the probe was not alone: it waited {1 - cost['running']:.0%} of its time for other programs or the disk. "
+            "That does not count, but shared caches do; beside the same programs the study takes longer."
+        )
+    if cost["has_neighbours"]:
+        yield "warning: the probe was not alone: another program has memory of the GPU, and may have slowed it."
     if cost["limit_hours"] is not None and cost["device_hours"] > cost["limit_hours"]:
         yield f"warning: limits.gpu_hours ({cost['limit_hours']:g}) will stop the study before that."
+
+
+def _bytes(states: dict[str, Any]) -> Iterator[str]:
+    """What the states may take while the study runs, and what of them stays."""
+    if not states["bytes_per_state"]:
+        return
+    cap = states["keep_gb"]
+    after = "all of them stay (storage.keep_gb: all)"
+    if cap != "all":
+        after = (
+            f"afterwards {_size(states['needed_bytes'])} stay for {counted(states['needed'], 'confirmed trial')}, and others up to "
+            f"{cap:g} GB in all (storage.keep_gb)"
+        )
+    yield (
+        f"States: {_size(states['bytes_per_state'])} each, at most {_size(states['most_bytes'])} while the study runs "
+        f"({counted(states['most'], 'epoch')}); {after}."
+    )
+
+
+def _size(num_bytes: float) -> str:
+    """``86 MB``, ``1.3 GB``."""
+    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if num_bytes >= factor:
+            value = num_bytes / factor
+            return f"{value:.1f} {unit}" if value < 10 else f"{value:,.0f} {unit}"
+    return f"{num_bytes} bytes"
 
 
 def _hours(hours: float, unit: str) -> str:

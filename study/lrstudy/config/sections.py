@@ -277,11 +277,14 @@ class PriceConfig(ConfigSection):
     currency: Text = "USD"
 
 
+_KEPT = "a number of at least 0, or all"
+
+
 class StorageConfig(ConfigSection):
-    """Where the memo and the study's folder lie."""
+    """Where the memo and the study's folder lie, and how much the states of its studies may take beyond what is needed."""
 
     path: Text = "runs"
-    keep_gb: Positive | None = None
+    keep_gb: Annotated[Annotated[float, Field(ge=0)] | Literal["all"], Field(description=_KEPT)] = 1.0
 
 
 def _arms_as_map(value: object) -> object:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from lrstudy.data.container import num_cores
 from lrstudy.data.sources.base import Encoded
 from lrstudy.data.spec import ImageSpec
 
@@ -80,7 +80,7 @@ def decoded(images: Iterator[Named], spec: ImageSpec, channels: int | None = Non
     if first.width * first.height < _THREADS_FROM_PIXELS:
         yield from chain.from_iterable(map(task, batches))
         return
-    num_threads = min(8, os.cpu_count() or 1)
+    num_threads = min(8, num_cores())
     waiting: deque[Future[list[Decoded]]] = deque()
     with ThreadPoolExecutor(num_threads) as pool:
         for batch in batches:

@@ -13,13 +13,13 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-import psutil
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from lrstudy.data.container import memory_bytes
 
 Bounds = Sequence[tuple[int, int]]
 """First and one-past-last position of each batch."""
@@ -143,16 +143,6 @@ def fits(num_bytes: int, device: torch.device, device_share: float) -> bool:
     if device.type != "cuda":
         return True
     return num_bytes <= torch.cuda.get_device_properties(device).total_memory * device_share * _RESIDENT_FRACTION
-
-
-def memory_bytes() -> int:
-    """How much memory this process may use, in bytes: that of the machine, or the container's limit if it is lower."""
-    limits = [psutil.virtual_memory().total]
-    for name in ("memory.max", "memory/memory.limit_in_bytes"):  # of cgroups 2 and 1
-        path = Path("/sys/fs/cgroup") / name
-        if path.exists() and (text := path.read_text().strip()).isdigit():
-            limits.append(int(text))
-    return min(limits)
 
 
 def _copied(images: NDArray[np.uint8], index: NDArray[np.int64], device: torch.device) -> Tensor:

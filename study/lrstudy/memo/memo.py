@@ -214,6 +214,10 @@ class Memo:
         anchor = self._objects.get(f"anchors/{record.lineage}")
         return {digest for digest in (record.state, anchor.decode(errors="replace") if anchor else None) if digest}
 
+    def state_sizes(self) -> dict[str, int]:
+        """The size of every stored state in bytes, by its digest."""
+        return {state.name: state.size_bytes for state in self._objects.listing("states")}
+
     def evict(self, keep: Iterable[str], limit_bytes: int) -> int:
         """Delete the oldest states until the rest takes at most `limit_bytes`.
 

@@ -8,6 +8,7 @@ because results would not be comparable.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -62,10 +63,11 @@ def reconcile(plan: Plan, lock: Mapping[str, Any], folder: Path) -> tuple[Plan, 
     Returns the plan, in which changed arms have new names and earlier arms are retired, and notes for the user. Raises
     InputError if something has changed that must not.
     """
+    notes = list(_unpriced(plan))
     if not lock:
-        return plan, ()
+        return plan, tuple(notes)
     _refuse_changed_identity(plan, lock["identity"], folder)
-    notes = list(_notes(plan, lock))
+    notes += _notes(plan, lock)
     known: dict[str, dict[str, Any]] = lock["arms"]
     arms: dict[str, Arm] = {}
     for name, arm in plan.arms.items():
@@ -156,11 +158,44 @@ def price(plan: Plan) -> dict[str, Any] | None:
     prices, workload = plan.study.price, plan.workload
     per_hour: float | None = prices.cpu_core_hour
     if workload.device == "cuda":
-        model = str(workload.numerics.get("device_model", ""))
-        by_model = prices.gpu_hour if isinstance(prices.gpu_hour, dict) else {}
-        flat = None if isinstance(prices.gpu_hour, dict) else prices.gpu_hour
-        per_hour = next((value for name, value in by_model.items() if name.lower() in model.lower()), flat)
+        by_model = prices.gpu_hour
+        per_hour = _of_model(by_model, _device_model(workload)) if isinstance(by_model, dict) else by_model
     return None if per_hour is None else {"device_hour": per_hour, "currency": prices.currency}
+
+
+def _of_model(prices: Mapping[str, float], model: str) -> float | None:
+    """The price of a GPU by its model's name: of all names whose words it has, in their order, the longest one's.
+
+    Words are letters and digits, in capitals or not, the maker aside: `A100-80GB` fits NVIDIA A100-SXM4-80GB, as `A100`
+    does, and `A10` does not.
+    """
+    words = _words(model)
+    fitting = [name for name in prices if _words(name) and _is_within(_words(name), words)]
+    longest = max(fitting, key=lambda name: (len(_words(name)), len(name)), default=None)
+    return None if longest is None else prices[longest]
+
+
+def _words(name: str) -> list[str]:
+    return [word for word in re.findall(r"[a-z0-9]+", name.lower()) if word != "nvidia"]
+
+
+def _is_within(few: Sequence[str], many: Sequence[str]) -> bool:
+    """Whether all the words of `few` are in `many`, in the same order."""
+    rest = iter(many)
+    return all(word in rest for word in few)
+
+
+def _device_model(workload: Workload) -> str:
+    return str(workload.numerics.get("device_model", ""))
+
+
+def _unpriced(plan: Plan) -> Iterator[str]:
+    """A note, if the study states prices of GPUs by model and none fits the one it runs on."""
+    prices, workload = plan.study.price.gpu_hour, plan.workload
+    if workload.device == "cuda" and isinstance(prices, dict) and price(plan) is None:
+        yield (
+            f"price.gpu_hour has no price of {_device_model(workload)} (it has {', '.join(prices)}): no money is shown."
+        )
 
 
 def _arm(arm: Arm, is_retired: bool) -> dict[str, Any]:

@@ -6,6 +6,7 @@ starts every pending trial anyway.
 
 from __future__ import annotations
 
+import time
 import types
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -53,6 +54,7 @@ class AdmissionSearcher(Searcher):
         self._ids: dict[str, str] = {}
         self._deaths: Counter[str] = Counter()
         self._is_calibrated = False
+        self._calibrates_since: float | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
@@ -65,8 +67,8 @@ class AdmissionSearcher(Searcher):
         if trial is None:
             return self._calibration() if self._admission.is_over else None
         self._ids[trial_id] = trial.trial_id
-        memo = self._admission.memo.location
-        return {"assignment": Assignment(trial.spec, trial.arm, self._workload, memo, self._folder)}
+        memo, handed_at = self._admission.memo.location, self._slots.hand_out(trial.trial_id)
+        return {"assignment": Assignment(trial.spec, trial.arm, self._workload, memo, self._folder, handed_at)}
 
     def _calibration(self) -> dict[str, Any] | str:
         """The assignment to measure the costs that are not known of the confirmed trials' updates, once; then FINISHED."""
@@ -76,8 +78,17 @@ class AdmissionSearcher(Searcher):
             with self._stopping_when_storage_fails():
                 kinds = self._admission.unpriced()
         if not kinds:
+            self._close_slots()
             return Searcher.FINISHED
-        return {"assignment": CalibrationAssignment(tuple(kinds), self._workload, self._admission.memo.location)}
+        memo, handed_at = self._admission.memo.location, self._slots.hand_out("")
+        self._calibrates_since = handed_at
+        return {"assignment": CalibrationAssignment(tuple(kinds), self._workload, memo, handed_at)}
+
+    def _close_slots(self) -> None:
+        """Nothing more is handed out: from now on the run gives its devices back, unless the calibration is under way."""
+        if self._calibrates_since is None:
+            with self._stopping_when_storage_fails():
+                self._slots.close(time.monotonic())
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Take the epochs of a report that is not the last."""
@@ -107,7 +118,11 @@ class AdmissionSearcher(Searcher):
             if result:
                 self._slots.observe(result)
             else:
-                self._slots.notice_deaths()
+                self._slots.notice_deaths("")
+            if self._calibrates_since is not None:  # the others had nothing to do meanwhile
+                self._admission.journal.write("idle", start=self._calibrates_since, end=time.monotonic())
+        self._calibrates_since = None
+        self._close_slots()
         if reason := result["error"] if result else "its worker died":
             self._admission.notes.append(
                 f"what updates cost alone on the device could not be measured ({reason}); the report takes the medians of what "
@@ -123,7 +138,7 @@ class AdmissionSearcher(Searcher):
     def _worker_died(self, name: str) -> None:
         """Return the trial to admission. Tune's own retry omits trials whose worker dies before it has begun them."""
         with self._stopping_when_storage_fails():
-            self._slots.notice_deaths()
+            self._slots.notice_deaths(name)
         self._deaths[name] += 1
         with self._stopping_when_storage_fails():
             if self._deaths[name] <= MAX_WORKER_DEATHS:

@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
 from ray.tune import Trainable
 
 from lrstudy.errors import StorageError
@@ -20,7 +19,7 @@ from lrstudy.memo.memo import Memo
 from lrstudy.running import calibration
 from lrstudy.running.calibration import UpdateKind
 from lrstudy.study_folder import predictions
-from lrstudy.study_folder.ledger import Category, Span
+from lrstudy.study_folder.ledger import Category, Span, joined
 from lrstudy.trial.spec import TrialSpec
 from lrstudy.trial.walk import TrialEpoch, Walk
 from lrstudy.workload.workload import Workload
@@ -31,13 +30,14 @@ REPORT_EVERY_S = 0.5
 
 @dataclass(frozen=True)
 class Assignment:
-    """A trial for a worker. An object, so that Tune neither flattens nor prints it."""
+    """A trial for a worker, handed out at `handed_at` (monotonic clock). An object, so that Tune neither flattens nor prints it."""
 
     spec: TrialSpec
     arm: str
     workload: Workload
     memo: str
     folder: str
+    handed_at: float
 
     def __repr__(self) -> str:
         return self.spec.trial_id
@@ -50,6 +50,7 @@ class CalibrationAssignment:
     kinds: tuple[UpdateKind, ...]
     workload: Workload
     memo: str
+    handed_at: float
 
     def __repr__(self) -> str:
         return "calibration"
@@ -58,16 +59,16 @@ class CalibrationAssignment:
 class TuneTrial(Trainable):
     """Walks the trial of its assignment, or calibrates.
 
-    A result has the `records` of some epochs, the `spans` of the worker's time, and `worker`, `host` and `process`, which
-    say whose they are. The last one also has `status`, `error` and `test`, or `fatal` if the storage failed and the whole
-    study must stop.
+    A result has the `records` of some epochs, the `spans` of the worker's time until `at` (monotonic clock), and `worker`,
+    `host` and `process`, which say whose they are. The last one also has `status`, `error` and `test`, or `fatal` if the
+    storage failed and the whole study must stop.
     """
 
     def setup(self, config: dict[str, Any]) -> None:
         """Begin the first trial of this process; torch is imported here, as part of the set-up."""
         self._worker = uuid.uuid4().hex[:12]
         self._spans: list[Span] = []
-        self._last = time.monotonic() - (time.time() - psutil.Process().create_time())
+        self._last = config["assignment"].handed_at  # before that, its time is the driver's set-up
 
         import torch._dynamo  # noqa: F401  # else the first optimizer imports it: seconds that no trial should pay
 
@@ -87,6 +88,7 @@ class TuneTrial(Trainable):
 
     def step(self) -> dict[str, Any]:
         """Walk some epochs of the trial and report them, or its end; or do the whole calibration."""
+        self._add_span("waiting")
         if isinstance(self._assignment, CalibrationAssignment):
             return self._calibrate(self._assignment)
         steps: list[TrialEpoch] = []
@@ -182,13 +184,15 @@ class TuneTrial(Trainable):
         """A report to the driver; `end` is empty while the trial goes on."""
         if steps:
             self._previous = steps[-1]
-        spans = self._spans + [span for step in steps for span in step.spans]
+        rest = self._walk.take_spans() if isinstance(self._assignment, Assignment) else ()
+        spans = joined([*self._spans, *(span for step in steps for span in step.spans), *rest])
         self._spans, self._last = [], time.monotonic()
         return {
             "trial": self._trial_id,
             "worker": self._worker,
             "host": platform.node(),
             "process": os.getpid(),
+            "at": self._last,
             "records": [asdict(step.record) for step in steps],
             "spans": [[span.start, span.duration_s, span.category, span.trial_id] for span in spans],
             "done": bool(end),

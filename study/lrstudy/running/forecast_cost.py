@@ -8,13 +8,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any, Literal
 
 import numpy as np
 
+from lrstudy.memo.memo import Memo
 from lrstudy.memo.records import Record
 from lrstudy.planning import study_lock
 from lrstudy.planning.plan import Plan
@@ -22,7 +23,7 @@ from lrstudy.running.forecast import Work
 
 _ROOT_FAMILY = ("data", "split", "preprocessing", "model", "augment")
 """What two studies must have in common for their epochs to take as long, besides the numerics."""
-_MOST_PROBED = 6
+_MOST_LOOKED_AT = 100
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,9 @@ class Timing:
     """Seconds of one trial: per update by batch size, per epoch beyond its updates, and per evaluation.
 
     `source` says whether these are medians over recorded epochs or come from a probe; `count` is the number of epochs,
-    or of batch sizes that were probed.
+    or of batch sizes that were probed. A probe also knows in which fraction of the time it was running (`running`, 1 if it
+    was alone; on a CPU only that time counts), whether another program had memory of the GPU (`has_neighbours`), and the
+    size of a state in bytes.
     """
 
     per_update_s: Mapping[int, float]
@@ -38,6 +41,9 @@ class Timing:
     source: Literal["recorded", "measured"]
     count: int
     epoch_s: float = 0.0
+    running: float = 1.0
+    has_neighbours: bool = False
+    state_bytes: int | None = None
 
     def update_s(self, batch_size: int) -> float:
         """Seconds per update: as timed, or interpolated between the nearest batch sizes that were.
@@ -88,30 +94,11 @@ def recorded_timing(plan: Plan, storage: Path, records: Sequence[Record]) -> Tim
     return Timing({batch: median(times) for batch, times in by_batch.items()}, evaluation, "recorded", len(rows))
 
 
-def probe(plan: Plan, work: Work) -> Timing:
-    """Time a few updates of the batch sizes of `work` on the study's device and data, after a warm-up of each.
-
-    At most six batch sizes are timed, those of most epochs. Imports torch; takes a few seconds.
-    """
-    from lrstudy.training.timing import time_updates
-    from lrstudy.training.trainer import Trainer
-
-    trainer = Trainer(plan.workload)
-    trainer.start(seed=0)
-    sizes: dict[int, int] = {}
-    for (batch, updates), count in work.items():
-        sizes[batch] = sizes.get(batch, 0) + updates * count
-    arm = next(iter(plan.arms.values()))
-    recipe = replace(plan.run(arm, arm.space.default()).recipe, norm_batch=None, micro_batch=None)
-    most = sorted(sizes, key=lambda size: -sizes[size])[:_MOST_PROBED]
-    timed = {batch: time_updates(trainer, batch, recipe) for batch in most}
-    return Timing(
-        {batch: times.update_s for batch, times in timed.items()},
-        median(times.evaluation_s for times in timed.values()),
-        "measured",
-        len(timed),
-        median(times.epoch_s for times in timed.values()),
-    )
+def recorded_state_bytes(memo: Memo, records: Sequence[Record]) -> int | None:
+    """The size in bytes of the largest stored state after the last few of these epochs; None if none is stored."""
+    sizes = memo.state_sizes()
+    digests = {digest for record in records[-_MOST_LOOKED_AT:] for digest in memo.digests_of(record)}
+    return max((sizes[digest] for digest in digests if digest in sizes), default=None)
 
 
 def noise(plan: Plan, storage: Path) -> Noise:

@@ -8,7 +8,6 @@ import math
 import platform
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from collections.abc import Set as AbstractSet
 from dataclasses import asdict
 from functools import cache
 from importlib.metadata import version
@@ -126,7 +125,8 @@ class TableWriter:
 def ledger_lines(journal: Iterable[Mapping[str, Any]], now: float) -> list[dict[str, Any]]:
     """The ledger of all runs, from the journal's lines; times count from the start of each run's slots.
 
-    A run that was killed ends at its last heartbeat, as the run after it found it.
+    A run that was killed ends at its last heartbeat, as the run after it found it. Of a run in progress, and of one that
+    an earlier version left, more is `unaccounted`: it measured less, or has not reported it yet.
     """
     runs: dict[int, list[Mapping[str, Any]]] = {}
     ends: dict[int, float] = {}
@@ -145,14 +145,18 @@ def ledger_lines(journal: Iterable[Mapping[str, Any]], now: float) -> list[dict[
             continue  # everything was recalled: no device was allocated
         start, end = slots["start"], ends.get(run, now)
         idle = [(line["start"], line["end"]) for line in lines if line["kind"] == "idle"]
-        done = next((line["at"] for line in lines if line["kind"] == "done"), end)
-        died = {line["worker"] for line in lines if line["kind"] == "died"}
+        over = [line["at"] for kind in ("teardown", "done") for line in lines if line["kind"] == kind]
+        died = {line["worker"]: line.get("heard") for line in lines if line["kind"] == "died"}
         of_slot: list[list[Mapping[str, Any]]] = [[] for _ in range(slots["count"])]
+        by_driver: list[list[Span]] = [[] for _ in range(slots["count"])]
         for line in lines:
             if line["kind"] == "spans":
                 of_slot[line["slot"]].append(line)
+            elif line["kind"] == "slot":
+                by_driver[line["slot"]].append(Span(line["start"], line["end"] - line["start"], line["category"]))
         for slot, measured in enumerate(of_slot):
-            for span in slot_lines(_workers(measured, died, run in killed), start, end, idle, done):
+            workers = _workers(measured, died, run in killed)
+            for span in slot_lines(workers, by_driver[slot], start, end, idle, next(iter(over), None)):
                 rows.append(
                     {
                         "run": run, "host": slots["host"], "device": f"{slots['device']}:{slot}", "share": slots["share"],
@@ -163,15 +167,20 @@ def ledger_lines(journal: Iterable[Mapping[str, Any]], now: float) -> list[dict[
     return rows
 
 
-def _workers(lines: list[Mapping[str, Any]], died: AbstractSet[str], run_was_killed: bool) -> list[Worker]:
+def _workers(lines: list[Mapping[str, Any]], died: Mapping[str, float | None], run_was_killed: bool) -> list[Worker]:
     """The workers of one slot in order. All but the last one died; that one too if `died` says so, or with its driver."""
     spans: dict[str, list[Span]] = {}
+    heard: dict[str, float | None] = {}
     for line in lines:
         spans.setdefault(line["worker"], []).extend(Span(*span) for span in line["spans"])
+        heard[line["worker"]] = line.get("at")
     names = list(spans)
     if not names and run_was_killed:
         return [Worker((), died=True)]  # whoever sat here never reported: what it did is lost with the driver
-    return [Worker(spans[name], died=name != names[-1] or name in died or run_was_killed) for name in names]
+    return [
+        Worker(spans[name], name != names[-1] or name in died or run_was_killed, died.get(name) or heard[name])
+        for name in names
+    ]
 
 
 def _spent(lines: Iterable[Mapping[str, Any]]) -> dict[str, float]:

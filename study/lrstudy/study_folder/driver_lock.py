@@ -138,6 +138,12 @@ class DriverLock:
         return json.dumps(content).encode()
 
 
+def is_held(folder: Path) -> bool:
+    """Whether a living driver runs the study in `folder`, as far as its lock tells; a lock that is torn may be one's."""
+    holder = _read(folder / "driver.lock")
+    return holder is not None and (not holder or _is_alive(holder))
+
+
 def _read(path: Path) -> dict[str, Any] | None:
     """The content of a lock file: None if there is none, an empty map if it is torn."""
     try:

@@ -1,9 +1,9 @@
 """The ledger: where every allocated device-second of a run went.
 
-A slot is what one trial runs on. It exists from the start of a run to its end, on one monotonic clock,
-and every second of it belongs to one span. Workers measure their own time as contiguous spans; the
-driver measures when it had nothing to hand out (`idle`). No category is a remainder: what nobody
-measured is `unaccounted`, and a report shows it.
+A slot is what one trial runs on. It exists from the start of a run to its end, on one monotonic clock, and every second
+of it belongs to one span. Whoever spends time measures it: a worker its own, the driver what a slot without a worker or
+a worker without a trial cost, when it had nothing to hand out (`idle`), and how it ended. No category is a remainder:
+what nobody measured is `unaccounted`, and a report shows it.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from typing import Literal, NamedTuple, get_args
 
 Category = Literal[
     "setup", "data", "train", "evaluate", "range_test", "features", "state",
-    "recompute", "calibrate", "waiting", "between", "idle", "lost", "teardown",
+    "recompute", "calibrate", "waiting", "between", "idle", "lost", "teardown", "unaccounted",
 ]  # fmt: skip
 CATEGORIES: tuple[Category, ...] = get_args(Category)
-_BOOT: tuple[Category, ...] = ("setup", "data")
-"""What a worker does before its first trial."""
+_BOOT: tuple[Category, ...] = ("setup", "data", "between")
+"""What a worker does before its first work: it starts, looks up what is recorded, and opens the data."""
 NEGLIGIBLE_S = 1e-3
 """A shorter gap between spans is a worker's own bookkeeping, which counts to the span that follows."""
 
@@ -46,85 +46,123 @@ class Span(NamedTuple):
 class Worker:
     """What one worker process measured, as far as the driver knows.
 
-    `spans` are contiguous from the start of the process. `died`: it ended before the run asked it to.
+    `died`: it ended before the run asked it to. `heard` is until when the driver knows of it, on the same clock: its last
+    report, or its death if it had no trial then. None: its last span, for the journals of earlier versions.
     """
 
     spans: Sequence[Span]
     died: bool = False
+    heard: float | None = None
 
 
 def slot_lines(
-    workers: Iterable[Worker], start: float, end: float, idle: Sequence[tuple[float, float]], done: float
+    workers: Iterable[Worker],
+    driver: Iterable[Span],
+    start: float,
+    end: float,
+    idle: Iterable[tuple[float, float]],
+    done: float | None = None,
 ) -> list[Span]:
     """The lines of one slot: they fill `start` to `end` without gap or overlap.
 
-    A span is clipped to the run and to the spans before it: of two that overlap, the one that starts first counts. A
-    gap is `setup` before the first span, then `waiting`, and `teardown` after `done`. From a worker's death to its
-    successor's first work all time is `lost`, the boot (`setup` and `data`) included; so is what follows the last
-    death. In gaps that are neither `lost` nor `teardown`, and in `between`, the time when the driver had nothing to
-    hand out is `idle`.
+    A span is clipped to the run and to the spans before it: of two that overlap, the one that starts first counts. What
+    workers measured counts before what the driver did. From a worker's death to its successor's first work all time is
+    `lost`, the boot included; so is what follows the last death, until `done`. Within `between`, and
+    within the driver's `setup`, the time when there was nothing to hand out is `idle`. Gaps are `unaccounted`.
 
     Args:
         workers: The slot's workers, in order of time.
+        driver: What the driver measured of the slot while it had no worker, or a worker without a trial.
         start: When the run began, in seconds on one monotonic clock, as are all other times.
         end: When the run ended.
         idle: When the driver had nothing to hand out: (start, end), in any order and possibly overlapping.
-        done: When the last trial ended.
+        done: When the run began to give its devices back (`teardown`); None if it did not.
 
     Returns:
         Spans of positive duration, in order.
     """
     lines: list[Span] = []
-    idle, at = _merged(idle), start
-    gap: Category = "setup"  # what a gap before the next span would be
-    for worker in workers:
-        for begin, finish, span in _clipped(worker.spans, at, end):
-            if begin > at:
-                lines += _gap(at, begin, gap, idle)
-            is_lost = gap == "lost" and span.category in _BOOT
-            category = "lost" if is_lost else span.category
-            if category == "between":
-                lines += _gap(begin, finish, category, idle, span.trial_id)
-            else:
-                lines.append(Span(begin, finish - begin, category, span.trial_id))
-            at, gap = finish, "lost" if is_lost else "waiting"
-        if worker.died:
-            gap = "lost"
-        elif gap == "lost" and worker.spans:  # it has booted, and nothing was handed to it
-            gap = "waiting" if lines else "setup"
-    last = max(at, min(done, end))
-    lines += _gap(at, last, gap, idle)
-    lines.append(Span(last, end - last, "lost" if gap == "lost" else "teardown"))
+    until = end if done is None else max(start, min(done, end))
+    intervals = _merged(idle)
+    without_worker = [*driver, Span(until, end - until, "teardown")]
+    at = start
+    for span in _clipped(_of_workers(workers, start, until), start, end):
+        lines += _gap(at, span.start, without_worker, intervals)
+        lines += _less_idle(span, intervals) if span.category == "between" else [span]
+        at = span.end
+    lines += _gap(at, end, without_worker, intervals)
     return [line for line in lines if line.duration_s > 0]
 
 
-def _clipped(spans: Iterable[Span], start: float, end: float) -> Iterator[tuple[float, float, Span]]:
-    """Yield (start, end, span) in order of time; spans of which clipping leaves nothing are skipped."""
+def joined(spans: Iterable[Span]) -> list[Span]:
+    """Spans in order of time, those of one category and trial that follow each other joined: fewer lines, the same time."""
+    lines: list[Span] = []
+    for span in sorted(spans):
+        last = lines[-1] if lines else span
+        is_alike = (last.category, last.trial_id) == (span.category, span.trial_id)
+        if lines and is_alike and span.start - last.end < NEGLIGIBLE_S:
+            lines[-1] = last._replace(duration_s=max(last.end, span.end) - last.start)
+        else:
+            lines.append(span)
+    return lines
+
+
+def _of_workers(workers: Iterable[Worker], start: float, until: float) -> Iterator[Span]:
+    """What the workers of a slot measured, and what was `lost` with those that died."""
+    lost_since: float | None = None
+    at = start
+    for worker in workers:
+        for span in sorted(worker.spans):
+            if lost_since is not None:
+                yield Span(lost_since, span.start - lost_since, "lost")
+                is_booting = span.category in _BOOT
+                span = span._replace(category="lost") if is_booting else span
+                lost_since = span.end if is_booting else None
+            yield span
+            at = max(at, span.end)
+        if not worker.died:
+            lost_since = None  # it has booted, and nothing was handed to it
+        elif lost_since is None:
+            lost_since = at if worker.heard is None else worker.heard
+    if lost_since is not None:
+        yield Span(lost_since, until - lost_since, "lost")
+
+
+def _clipped(spans: Iterable[Span], start: float, end: float) -> Iterator[Span]:
+    """The spans in order of time, without overlap and within `start` to `end`; those of which nothing is left are skipped."""
     at = start
     for span in sorted(spans):
         begin = span.start if span.start - at >= NEGLIGIBLE_S else at
         finish = min(span.end, end)
         if finish > begin:
-            yield begin, finish, span
+            yield Span(begin, finish - begin, span.category, span.trial_id)
             at = finish
 
 
-def _gap(
-    start: float, end: float, category: Category, idle: Sequence[tuple[float, float]], trial_id: str = ""
-) -> list[Span]:
-    """The time from `start` to `end`, when nothing was run: `idle` within those disjoint intervals, else `category`.
+def _gap(start: float, end: float, driver: Sequence[Span], idle: Sequence[tuple[float, float]]) -> Iterator[Span]:
+    """The time from `start` to `end`, of which no worker told. Some of the spans may be empty."""
+    if end <= start:
+        return
+    at = start
+    for span in _clipped(driver, start, end):
+        yield Span(at, span.start - at, "unaccounted")
+        yield from _less_idle(span, idle) if span.category in ("between", "setup") else [span]
+        at = span.end
+    yield Span(at, end - at, "unaccounted")
 
-    What is `lost` is lost as a whole. Some of the spans may be empty.
-    """
-    lines, at = [], start
-    first = bisect_right(idle, start, key=lambda interval: interval[1]) if category != "lost" else len(idle)
+
+def _less_idle(span: Span, idle: Sequence[tuple[float, float]]) -> Iterator[Span]:
+    """A span, `idle` within those disjoint intervals. Some of the parts may be empty."""
+    at = span.start
+    first = bisect_right(idle, at, key=lambda interval: interval[1])
     for low, high in itertools.islice(idle, first, None):
-        if low >= end:
+        if low >= span.end:
             break
-        low, high = max(low, at), min(high, end)
-        lines += [Span(at, low - at, category, trial_id), Span(low, high - low, "idle")]
+        low, high = max(low, at), min(high, span.end)
+        yield Span(at, low - at, span.category, span.trial_id)
+        yield Span(low, high - low, "idle")
         at = high
-    return [*lines, Span(at, end - at, category, trial_id)]
+    yield Span(at, span.end - at, span.category, span.trial_id)
 
 
 def _merged(intervals: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:

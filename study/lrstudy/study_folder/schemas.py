@@ -179,11 +179,12 @@ _LEDGER = TableDescription(
         Column("start", _FLOAT, "s", "since the devices were allocated to the run (monotonic clock)"),
         Column("duration_s", _FLOAT, "s", "wall time; times `share` it is device-seconds"),
         Column("category", _TEXT, "",
-               "`setup` (a worker starts, or compiles), `data` (it opens the data), `train`, `evaluate`, `state` "
-               "(stored or loaded), `recompute` (a recorded epoch trained again, as its state is not stored), "
-               "`calibrate`, `between` (a worker between two trials), `waiting` (between reports, while there was work), "
-               "`idle` (the driver had nothing to hand out), `lost` (with a worker that died, until its successor was "
-               "ready) or `teardown`"),
+               "`setup` (the driver gets ready, a worker starts, or compiles), `data` (it opens the data), `train`, "
+               "`evaluate`, `state` (stored or loaded), `recompute` (a recorded epoch trained again, as its state is not "
+               "stored), `calibrate`, `between` (a worker between two trials or after its last one, or looking up what is "
+               "recorded), `waiting` (for the driver, between a report and the trial's next step), `idle` (the driver had "
+               "nothing to hand out), `lost` (with a worker that died or was stopped in its work, until its successor was "
+               "ready), `teardown`, or `unaccounted`: nobody measured it, or it is not reported yet"),
         Column("trial_id", _TEXT, "", "the trial that the time was for; empty where it was for none"),
     ),
 )  # fmt: skip

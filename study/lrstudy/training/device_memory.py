@@ -83,3 +83,11 @@ def shortage(message: str, held_bytes: int | None, limit_bytes: int | None, devi
 
 def _gib(num_bytes: float) -> str:
     return f"{num_bytes / 2**30:.2f} GiB"
+
+
+def has_neighbours(device: torch.device) -> bool:
+    """Whether another program has memory of this GPU; False on a CPU."""
+    if device.type != "cuda":
+        return False
+    free, total = torch.cuda.mem_get_info(device)
+    return bool(total - free - torch.cuda.memory_reserved(device) > _CONTEXT_BYTES)

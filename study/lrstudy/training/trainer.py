@@ -36,12 +36,13 @@ class Trained:
 class Trainer:
     """Trains one workload in this process; the data is opened on construction.
 
-    Raises RuntimeError if this process would compute with other numerics than those in the names of the study's states,
-    or reads other data than the driver did.
+    `clock` gives the seconds that it times epochs with. Raises RuntimeError if this process would compute with other
+    numerics than those in the names of the study's states, or reads other data than the driver did.
     """
 
-    def __init__(self, workload: Workload) -> None:
+    def __init__(self, workload: Workload, clock: Callable[[], float] = time.monotonic) -> None:
         _require_same_numerics(workload)
+        self._clock = clock
         numerics.configure(workload.device, workload.threads, workload.numerics_spec)
         host_memory.keep_freed()
         self.workload = workload
@@ -143,7 +144,7 @@ class Trainer:
     def _now(self) -> float:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
-        return time.monotonic()
+        return self._clock()
 
 
 def _require_same_numerics(workload: Workload) -> None:

@@ -11,6 +11,7 @@ import math
 import platform
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from lrstudy.lineage import extend
@@ -77,24 +78,27 @@ class Walk:
         try:
             yield from self._advance()
         finally:
-            self._writer.close()
+            with self._measured("state"):
+                self._writer.close()
 
     def bring_to_end(self) -> tuple[TrainerLike, tuple[Span, ...]]:
         """Make the trainer hold the state after the last epoch; returns it and where the time went."""
-        return self._trainer_at(len(self._records)), self._take_spans()
+        return self._trainer_at(len(self._records)), self.take_spans()
 
     def _advance(self) -> Iterator[TrialEpoch]:
-        policy, run = self.spec.build_policy(), self.spec.run
+        with self._measured("between"):
+            policy, run = self.spec.build_policy(), self.spec.run
         history: list[Mapping[str, float]] = []
         for epoch in range(run.num_epochs):
-            settings = policy.settings(epoch, history, run)
-            self._settings.append(settings)
-            self._names.append(extend(self._names[epoch], settings))
-            recalled = self.memo.find(self._names[-1])
+            with self._measured("between"):
+                settings = policy.settings(epoch, history, run)
+                self._settings.append(settings)
+                self._names.append(extend(self._names[epoch], settings))
+                recalled = self.memo.find(self._names[-1])
             record = self._train(epoch) if recalled is None else recalled
             self._records.append(record)
             history.append(record.metrics)
-            yield TrialEpoch(settings, record, recalled is not None, self._take_spans())
+            yield TrialEpoch(settings, record, recalled is not None, self.take_spans())
             if record.diverged:
                 return
 
@@ -111,9 +115,8 @@ class Walk:
 
     def _get_trainer(self) -> TrainerLike:
         if self._trainer is None:
-            begin = time.monotonic()
-            self._trainer = self._make_trainer()
-            self._span(begin, "data")
+            with self._measured("data"):
+                self._trainer = self._make_trainer()
         return self._trainer
 
     def _restore_deepest(self, trainer: TrainerLike, depth: int) -> int:
@@ -142,10 +145,10 @@ class Walk:
 
     def _recompute(self, trainer: TrainerLike, epoch: int, is_target: bool) -> None:
         """Retrain a recorded epoch whose state is not stored."""
-        begin, record, settings = time.monotonic(), self._records[epoch], self._settings[epoch]
-        trainer.make_ready(settings)
-        trained = trainer.train(settings, self.spec.root.seed, epoch)
-        self._span(begin, "recompute")
+        record, settings = self._records[epoch], self._settings[epoch]
+        with self._measured("recompute"):
+            trainer.make_ready(settings)
+            trained = trainer.train(settings, self.spec.root.seed, epoch)
         if self._is_exact and not record.diverged:
             _require_same_losses(trained, record)
         self._writer.trained(trained.train_s)
@@ -176,7 +179,11 @@ class Walk:
         if time.monotonic() - begin > _NOTICEABLE_S:
             self._span(begin, "setup")
         begin = time.monotonic()
-        trained = trainer.train(settings, self.spec.root.seed, epoch)
+        try:
+            trained = trainer.train(settings, self.spec.root.seed, epoch)
+        except Exception:
+            self._span(begin, "train")
+            raise
         self._spans.append(Span(begin, trained.train_s, "train", self.spec.trial_id))
         self._span(begin + trained.train_s, "evaluate")
         return trained
@@ -222,11 +229,20 @@ class Walk:
         """Whether training an epoch twice gives the same numbers."""
         return self.spec.root.numerics.get("device") == "cpu"
 
+    @contextmanager
+    def _measured(self, category: Category) -> Iterator[None]:
+        """Note the time within this context, however it ends."""
+        begin = time.monotonic()
+        try:
+            yield
+        finally:
+            self._span(begin, category)
+
     def _span(self, begin: float, category: Category) -> None:
         self._spans.append(Span(begin, time.monotonic() - begin, category, self.spec.trial_id))
 
-    def _take_spans(self) -> tuple[Span, ...]:
-        """The spans since the last call."""
+    def take_spans(self) -> tuple[Span, ...]:
+        """What was measured since the last call, and since the last epoch was handed over."""
         spans, self._spans = tuple(self._spans), []
         return spans
 

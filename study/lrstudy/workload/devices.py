@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lrstudy.config.sections import ResourcesConfig
+from lrstudy.data.container import num_cores
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,8 @@ class Resources:
 
     @property
     def num_slots(self) -> int:
-        """How many trials this machine can run at once; at least 1."""
-        cores = len(os.sched_getaffinity(0)) // self.threads
+        """How many trials this machine can run at once, or the container if it has a quota of cores; at least 1."""
+        cores = num_cores() // self.threads
         if self.device == "cuda":
             return max(1, min(num_gpus() * int(1 / self.device_share + 1e-9), cores))
         return max(1, cores)

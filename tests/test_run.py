@@ -1,0 +1,59 @@
+"""Limits of a study, which all of its runs together must keep."""
+
+from __future__ import annotations
+
+import pytest
+
+from lrstudy.memo.memo import Memo
+from lrstudy.run import _Limits, _within_limits
+from lrstudy.running.admission import Admission
+from lrstudy.study_folder.journal import Journal
+from study_files import plan_of
+
+
+@pytest.fixture
+def limited(tmp_path):
+    """A function that gives admission to the third run of a study: 40 s and, killed after 30 s, 70 s in all on 2 half devices."""
+
+    def make(*limits: str) -> Admission:
+        journal = Journal(tmp_path / "journal")
+        slots = {"count": 2, "share": 0.5, "device": "cuda", "host": "h"}
+        journal.open_run()
+        journal.write("slots", start=1000.0, **slots)
+        journal.write("end", at=1040.0)
+        journal.open_run()
+        journal.write("slots", start=20.0, **slots)
+        journal.open_run()  # of another boot: its clock begins anew
+        journal.write("killed", of=2, at=50.0)
+        return Admission(plan_of(*limits), Memo(tmp_path / "memo"), journal)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("limit", "reason"),
+    [
+        ("limits.wall=70s", "limits.wall (70s) is reached, all runs of the study together"),
+        ("limits.wall=71s", ""),
+        ("limits.gpu_hours=0.0194", "limits.gpu_hours (0.0194) is reached"),
+        ("limits.gpu_hours=0.0195", ""),
+    ],
+)
+def test_limits_hold_for_all_runs_together(limited, limit, reason):
+    """Each run had the whole limits.wall: a study that was killed at night and run again every morning never stopped."""
+    admission = limited(limit)
+    _Limits(admission.plan.study, admission.journal).enforce(admission)
+    assert admission.stopped == reason
+
+
+def test_a_run_after_the_limit_hands_out_nothing(limited):
+    admission = limited("limits.wall=10s")
+    first = admission.next()
+    assert _within_limits(admission, first) is None
+    assert first.status == "waiting"
+    assert admission.stopped
+    assert admission.is_over
+    assert admission.next() is None
+    free = limited("limits.wall=10h")
+    first = free.next()
+    assert _within_limits(free, first) is first
