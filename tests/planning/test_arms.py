@@ -132,7 +132,7 @@ def test_a_common_parameter_that_an_arm_overrides_is_spread_over_the_arms_own_ra
         ("{clr: {optimizer: sdg}}", "arms.clr.optimizer: expected sgd, adam, adamw or rmsprop; got 'sdg'. Did you mean 'sgd'?"),
         ("{clr: {mode: triangle}}", "arms.clr.mode: expected triangular, triangular2, exp_range or modified_triangular2; got 'triangle'. Did"),
         ("{clr: {step_size: 3 epochs}}", "arms.clr.step_size: expected a duration above 0, like 4, '25%' or '2000u';"),
-        ("{clr: {base_ratio: '0.1'}}", "arms.clr.base_ratio: expected a number above 0 and at most 1; got '0.1'."),
+        ("{clr: {base_ratio: '0.1'}}", "arms.clr.base_ratio: expected a number in [0, 1]; got '0.1'."),
         ("{clr: {lr: -1}}", "arms.clr.lr: expected a finite number above 0; got -1."),
         ("{clr: {weight_decay: 1}}", "arms.clr.weight_decay: expected a number in [0, 1); got 1."),
         ("{clr: {nesterov: 1}}", "arms.clr.nesterov: expected true or false; got 1."),
@@ -157,7 +157,7 @@ def test_a_common_parameter_that_an_arm_overrides_is_spread_over_the_arms_own_ra
         ),
         ("{clr: {nesterov: true, momentum: 0}}", "arms.clr.nesterov: expected a momentum above 0 with it; got 0."),
         ("{sgdr: {t_mult: {choice: [2, 0]}}}", "arms.sgdr.t_mult: expected a whole number of at least 1; got 0."),
-        ("{sgdr: {min_ratio: {uniform: [0, 1]}}}", "arms.sgdr.min_ratio: expected a number in [0, 1); got 1.0."),
+        ("{sgdr: {min_ratio: {uniform: [0, 2]}}}", "arms.sgdr.min_ratio: expected a number in [0, 1]; got 2.0."),
     ],
 )  # fmt: skip
 def test_a_fault_of_an_arm_says_where_and_what(arms, told):

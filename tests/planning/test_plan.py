@@ -158,6 +158,10 @@ def test_a_batch_that_reaches_the_whole_training_part_is_told():
         "arms.step: from epoch 1 the batch is the whole training part, 80 examples; what does not fit is taken from the rate."
     ]
     assert not [note for note in notes(plan_of()) if note.startswith("arms.")]
+    kept = plan_of("arms.step={policy: batch_increase, milestones: [1, 2], factor: 5, cap_mode: keep}")
+    assert [note for note in notes(kept) if note.startswith("arms.")] == [
+        "arms.step: from epoch 1 the batch is the whole training part, 80 examples."
+    ]
 
 
 # --- sizes and seeds --------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from lrstudy.annotations import description, reader
 from lrstudy.errors import Fault
-from lrstudy.policies.parameters import Count, Floor, LearningRate, unfit, unfit_by
+from lrstudy.policies.parameters import BelowOne, Count, LearningRate, unfit, unfit_by
 from lrstudy.search.parameter import Configuration, Value
 from lrstudy.settings import OPTIMIZER_CONSTANTS, Optimizer, Tail
 
@@ -50,8 +50,8 @@ _COMMON = (
         "the peak rate; floors, ends and the rates of sections are ratios of it", is_optional=False,
     ),
     CommonParameter("batch_size", Count, 32, "examples of an update", is_optional=False),
-    CommonParameter("momentum", Floor, 0.9, "momentum; Adam's and AdamW's beta1", is_optional=False),
-    CommonParameter("weight_decay", Floor, 5e-4, "L2 penalty, decoupled with AdamW", is_optional=False),
+    CommonParameter("momentum", BelowOne, 0.9, "momentum; Adam's and AdamW's beta1", is_optional=False),
+    CommonParameter("weight_decay", BelowOne, 5e-4, "L2 penalty, decoupled with AdamW", is_optional=False),
     CommonParameter("optimizer", Optimizer, "sgd", "which optimizer, as torch has it"),
     CommonParameter("nesterov", bool, False, "Nesterov's momentum; with `sgd` only"),
     CommonParameter(
@@ -62,9 +62,9 @@ _COMMON = (
         "clip_norm", Annotated[_Positive | None, Field(description="a number above 0, or null for none")], None,
         "largest norm of the gradient, over all parameters; null: not clipped",
     ),
-    CommonParameter("beta2", Floor | None, None, "with `adam` and `adamw`; null: 0.999"),
+    CommonParameter("beta2", BelowOne | None, None, "with `adam` and `adamw`; null: 0.999"),
     CommonParameter("eps", _Positive | None, None, "with `adam`, `adamw` and `rmsprop`; null: 1e-8"),
-    CommonParameter("alpha", Floor | None, None, "with `rmsprop`; null: 0.99"),
+    CommonParameter("alpha", BelowOne | None, None, "with `rmsprop`; null: 0.99"),
     CommonParameter(
         "norm_batch",
         Annotated[

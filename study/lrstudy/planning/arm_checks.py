@@ -74,10 +74,8 @@ def _notes(plan: Plan, arm: Arm) -> Iterator[str]:
     sizes = [policy.settings(epoch, (), run).batch_size for epoch in range(run.num_epochs)]
     if sizes[0] < max(sizes) == run.num_examples:
         first = sizes.index(run.num_examples)
-        yield (
-            f"arms.{arm.name}: from epoch {first} the batch is the whole training part, {run.num_examples} examples; what does not fit "
-            "is taken from the rate."
-        )
+        rest = "" if getattr(policy, "cap_mode", None) == "keep" else "; what does not fit is taken from the rate"
+        yield f"arms.{arm.name}: from epoch {first} the batch is the whole training part, {run.num_examples} examples{rest}."
 
 
 def _of_values(plan: Plan, arm: Arm, configuration: Configuration) -> Iterator[Fault]:
