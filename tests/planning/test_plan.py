@@ -164,6 +164,16 @@ def test_a_batch_that_reaches_the_whole_training_part_is_told():
     ]
 
 
+def test_a_momentum_that_an_arm_does_not_take_over_is_told():
+    plan = plan_of("common.momentum=0.8", "arms.step.optimizer=rmsprop_keras")
+    assert [note for note in notes(plan) if note.startswith("arms.")] == [
+        "arms.step: its momentum is 0, as rmsprop_keras has it by default, and not that of common (0.8). Give the arm a momentum "
+        "if it should have one."
+    ]
+    given = plan_of("common.momentum=0.8", "arms.step.optimizer=rmsprop_keras", "arms.step.momentum=0.5")
+    assert not [note for note in notes(given) if note.startswith("arms.")]
+
+
 # --- sizes and seeds --------------------------------------------------------------------------------
 
 
