@@ -9,6 +9,7 @@ from lrstudy import user_code
 from lrstudy.config.common import COMMON
 from lrstudy.errors import Fault, InputError, faults_of
 from lrstudy.planning.arms import Arm, common_definition, one_at_a_time, origin
+from lrstudy.planning.caveats import caveats
 from lrstudy.planning.plan import Plan
 from lrstudy.policies import build, contract, resolve
 from lrstudy.policies.base import Policy, durations_of
@@ -66,8 +67,9 @@ def _faults(plan: Plan, arm: Arm) -> Iterator[Fault]:
 
 
 def _notes(plan: Plan, arm: Arm) -> Iterator[str]:
-    """Notes on an arm's momentum, and on a batch that grows to the whole training set."""
+    """Notes on an arm's momentum, on its policy, and on a batch that grows to the whole training set."""
     yield from _of_momentum(plan, arm)
+    yield from (f"arms.{arm.name}: {caveat}" for caveat in caveats(plan, arm))
     configuration = arm.space.default()
     policy, run = build(arm.policy, arm.parameters(configuration)), plan.run(arm, configuration)
     if policy.reactive:
