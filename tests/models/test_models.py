@@ -116,7 +116,9 @@ def test_other_backbones_are_cut_between_blocks_near_the_middle():
     assert {name.split(".")[0] for name in second} == {"stage3"}
     assert head == ("head.weight", "head.bias")
     first, second, _ = build_model("mobilenet_v3_small", 3, 3, 32, 0).sections
-    blocks = [{int(name.split(".")[1]) for name in section if name.startswith("features")} for section in (first, second)]
+    blocks = [
+        {int(name.split(".")[1]) for name in section if name.startswith("features")} for section in (first, second)
+    ]
     assert max(blocks[0]) + 1 == min(blocks[1])
     assert abs(len(first) - len(second)) < 10
 
