@@ -129,6 +129,14 @@ def test_a_momentum_that_is_given_with_an_rmsprop_is_its_own():
     assert momenta("common: {momentum: 0.8}\narms: {constant: {optimizer: rmsprop, momentum: 0.7}}") == [0.7]
 
 
+def test_a_policy_that_lowers_the_momentum_needs_one_to_lower():
+    arm = "{optimizer: rmsprop, momentum_low: 0.85"
+    assert one(f"arms: {{one_cycle: {arm}}}}}") == (
+        "arms.one_cycle.momentum_low: expected at most the momentum (0); got 0.85."
+    )
+    assert momenta(f"arms: {{one_cycle: {arm}, momentum: 0.95}}}}") == [0.95]
+
+
 BOTH = "{choice: [sgd, rmsprop]}"
 
 
