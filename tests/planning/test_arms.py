@@ -154,6 +154,7 @@ def test_a_choice_of_sgd_and_rmsprop_needs_a_momentum(body, where):
         "got nothing beside a choice of both."
     )
     assert momenta(f"common: {{optimizer: {BOTH}, momentum: 0.9}}\narms: [constant]") == [0.9]
+    assert len(faults(f"arms: {{clr: {{optimizer: {BOTH}, stepsize: 3}}}}")) == 2, "both faults at once"
 
 
 def test_where_the_momentum_is_inactive_each_optimizer_has_its_own():

@@ -178,7 +178,10 @@ def _arm(name: str, body: Mapping[str, Any], common: Mapping[str, Any], base: Pa
     faults = [Fault(f"{where}.{key}", "unknown key", valid=tuple(valid), name=key) for key in body if key not in valid]
     merged = {**common, **(default_space(policy) if policy in registry() else {}), **body}
     if "optimizer" in body and "momentum" not in body:
-        merged["momentum"] = _momentum(where, body["optimizer"], common, is_momentum_given)
+        try:
+            merged["momentum"] = _momentum(where, body["optimizer"], common, is_momentum_given)
+        except InputError as error:
+            faults += error.faults
     # The order of `valid`, so that it does not matter in which order a study file lists parameters.
     specs = {key: merged[key] for key in valid[:-1] if key in merged and not is_left_out(key, merged[key])}
     space = _space(where, specs, faults)
