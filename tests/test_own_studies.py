@@ -311,7 +311,7 @@ def test_an_old_arm_is_rebuilt_from_the_source_that_was_kept(tmp_path: Path) -> 
         ),
         (
             "common.alpha=0.9",
-            "common.alpha: expected it only with an optimizer that has it (rmsprop); got optimizer sgd.",
+            "common.alpha: expected it only with an optimizer that has it (rmsprop, rmsprop_keras); got optimizer sgd.",
         ),
         (
             "arms.constant={micro_batch: 0}",

@@ -203,5 +203,6 @@ def test_constants_that_are_left_out_are_torchs_and_named_so() -> None:
     """Whether a study file writes a default out or not, it is the same training."""
     assert Recipe(optimizer="adam") == Recipe(optimizer="adam", beta2=0.999, eps=1e-8)
     assert Recipe(optimizer="rmsprop") == Recipe(optimizer="rmsprop", alpha=0.99, eps=1e-8)
+    assert Recipe(optimizer="rmsprop_keras") == Recipe(optimizer="rmsprop_keras", alpha=0.9, eps=1e-7)
     assert Recipe(optimizer="sgd").beta2 is None
     assert Recipe(optimizer="adam").alpha is None

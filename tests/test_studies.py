@@ -35,8 +35,8 @@ def test_a_default_space_searches_parameters_of_its_policy_alone_and_every_value
         assert build(policy, arm.parameters(configuration)).name == policy
 
 
-def test_the_quickstart_compares_the_five_families_on_equal_budgets():
+def test_the_quickstart_compares_the_families_and_their_baselines_on_equal_budgets():
     study = plan.read((search_spaces() / "studies" / "quickstart.yaml").read_text(encoding="utf-8"))
-    assert list(study.arms) == ["constant", "step", "batch_increase", "clr", "sgdr_dlr"]
+    assert list(study.arms) == ["constant", "step", "cosine", "batch_increase", "clr", "sgdr", "sgdr_dlr"]
     assert not any(study.arms.values()), "nothing but default spaces"
     assert study.workload.data == "digits"

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 FloatArray = NDArray[np.float64]
-Optimizer = Literal["sgd", "adam", "adamw", "rmsprop"]
+Optimizer = Literal["sgd", "adam", "adamw", "rmsprop", "rmsprop_keras"]
 Tail = Literal["keep", "drop"]
 DIGITS = 9
 _POWERS = np.array([float(f"1e{k}") for k in range(-300, 301)])
@@ -55,7 +55,7 @@ class Recipe:
     """The part of an epoch's settings that most policies leave as the study gave it.
 
     Attributes:
-        beta2, eps, alpha: Constants of the optimizer: torch's defaults where they are None, and None where the
+        beta2, eps, alpha: Constants of the optimizer: its own defaults where they are None, and None where the
             optimizer has no such constant. Adam's beta1 is the `momentum` of the settings.
         class_weights: One weight per class, or None for equal ones.
         clip_norm: The largest norm of the gradient, or None.
@@ -103,8 +103,9 @@ OPTIMIZER_CONSTANTS: dict[str, dict[str, float]] = {
     "adam": {"beta2": 0.999, "eps": 1e-8},
     "adamw": {"beta2": 0.999, "eps": 1e-8},
     "rmsprop": {"alpha": 0.99, "eps": 1e-8},
+    "rmsprop_keras": {"alpha": 0.9, "eps": 1e-7},
 }
-"""The constants that each optimizer has, with torch's defaults."""
+"""The constants that each optimizer has, with torch's or Keras' defaults; Keras calls alpha rho."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -78,9 +78,9 @@ def test_a_fault_of_ours_is_one_paragraph_with_the_way_to_more(capsys, monkeypat
 def test_validate_of_the_quickstart_says_what_will_be_run(capsys, tmp_path):
     assert _main(["validate", f"storage.path={tmp_path}", "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
-    assert facts["trials"] == 105
+    assert facts["trials"] == 7 * (2 * 8 + 5)
     assert facts["examples"] == {"train": 200, "validation": 100, "test": 898}
-    assert list(facts["arms"]) == ["constant", "step", "batch_increase", "clr", "sgdr_dlr"]
+    assert list(facts["arms"]) == ["constant", "step", "cosine", "batch_increase", "clr", "sgdr", "sgdr_dlr"]
 
 
 def test_help_is_fast_because_nothing_heavy_is_imported():

@@ -55,11 +55,15 @@ def test_a_configuration_lacks_what_is_optional_and_left_at_its_default():
         ({"weight_decay": 1}, ["weight_decay: expected a number in [0, 1); got 1."]),
         (
             {"optimizer": "adan"},
-            ["optimizer: expected sgd, adam, adamw or rmsprop; got 'adan'. Did you mean 'adam' or 'adamw'?"],
+            [
+                "optimizer: expected sgd, adam, adamw, rmsprop or rmsprop_keras; got 'adan'. Did you mean 'adam' or 'adamw'?"
+            ],
         ),
         (
             {"optimizer": "adan", "beta2": 0.9},
-            ["optimizer: expected sgd, adam, adamw or rmsprop; got 'adan'. Did you mean 'adam' or 'adamw'?"],
+            [
+                "optimizer: expected sgd, adam, adamw, rmsprop or rmsprop_keras; got 'adan'. Did you mean 'adam' or 'adamw'?"
+            ],
         ),
         ({"beta2": 0.9}, ["beta2: expected it only with an optimizer that has it (adam, adamw); got optimizer sgd."]),
         (

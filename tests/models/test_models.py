@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torchvision.models import get_model
 
 from lrstudy.errors import InputError, NotYetError
-from lrstudy.models.build import build_model, sections
+from lrstudy.models.build import LeNet, build_model, last_layer, sections
 from lrstudy.models.catalogue import FAMILIES, NUM_SECTIONS, describe
 
 FAST = [
@@ -115,9 +116,37 @@ def test_other_backbones_are_cut_between_blocks_near_the_middle():
     assert {name.split(".")[0] for name in second} == {"stage3"}
     assert head == ("head.weight", "head.bias")
     first, second, _ = build_model("mobilenet_v3_small", 3, 3, 32, 0).sections
-    blocks = [{int(name.split(".")[1]) for name in section} for section in (first, second)]
+    blocks = [
+        {int(name.split(".")[1]) for name in section if name.startswith("features")} for section in (first, second)
+    ]
     assert max(blocks[0]) + 1 == min(blocks[1])
     assert abs(len(first) - len(second)) < 10
+
+
+HEADS = {
+    "lenet": "classifier.5", "alexnet": "classifier.6", "vgg11": "classifier.6", "mobilenet_v3_small": "classifier.3",
+    "squeezenet1_1": "classifier.1", "mobilenet_v2": "classifier.1", "efficientnet_b0": "classifier.1", "mnasnet0_5": "classifier.1",
+    "convnext_tiny": "classifier.2", "googlenet": "fc", "inception_v3": "fc", "shufflenet_v2_x0_5": "fc",
+    "swin_t": "head", "vit_b_16": "heads.head", "densenet121": "classifier",
+}  # fmt: skip
+REVISED = ("lenet", "alexnet", "vgg", "mobilenet_v3", "convnext", "maxvit")
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_the_head_is_the_layer_that_makes_the_logits(name):
+    """That of AlexNet was a classifier of three layers, 54.6 of its 57 million parameters; hidden layers are no head."""
+    with torch.device("meta"):
+        if name == "lenet":
+            module = LeNet(3, 32, 7)
+        else:
+            arguments = {"aux_logits": False, "init_weights": False} if name in ("googlenet", "inception_v3") else {}
+            module = get_model(name, weights=None, num_classes=7, **arguments)
+    parts = sections(module, last_layer(module))
+    assert parts[2] == (f"{HEADS[name]}.weight", f"{HEADS[name]}.bias")
+    assert all(parts)
+    is_revised = parts != sections(module)
+    assert is_revised == name.startswith(REVISED), "other heads than before"
+    assert describe(name, 7, 3, 224)["version"] == 1 + is_revised, "and names of their own, while those of others stay"
 
 
 def test_small_images_get_a_stem_that_keeps_their_size():

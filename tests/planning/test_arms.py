@@ -5,7 +5,7 @@ import pytest
 from lrstudy.config import StudyFile, load
 from lrstudy.errors import InputError
 from lrstudy.planning.arms import at_cohort_points, cohort, common_definition, from_definition, origin, resolve
-from lrstudy.policies import registry
+from lrstudy.policies import build, registry
 from lrstudy.settings import Recipe
 
 HEAD = "lrstudy: 1\nname: x\n"
@@ -96,6 +96,77 @@ def test_where_a_parameter_is_said():
     assert origin(given, "clr", "mode") == "arms.clr.mode"
 
 
+# --- the momentum of an RMSprop ---------------------------------------------------------------------
+
+
+def momenta(body: str) -> list[float]:
+    """The momentum that the policies of all arms are built with, which is that of the definitions."""
+    arms = resolve(study(body)).values()
+    built = [build(arm.policy, arm.parameters(arm.space.default())).momentum for arm in arms]
+    assert built == [arm.definition["momentum"] for arm in arms]
+    return built
+
+
+RMSPROPS = ("rmsprop", "rmsprop_keras")
+
+
+@pytest.mark.parametrize("optimizer", RMSPROPS)
+def test_the_default_momentum_does_not_reach_an_rmsprop(optimizer):
+    """It was 0.9, SGD's, where torch and Keras have 0."""
+    assert momenta(f"common: {{optimizer: {optimizer}}}\narms: {{constant: , clr: {{optimizer: sgd}}}}") == [0.0, 0.9]
+    assert momenta(f"arms: {{constant: , clr: {{optimizer: {optimizer}}}}}") == [0.9, 0.0]
+
+
+@pytest.mark.parametrize("optimizer", RMSPROPS)
+def test_a_momentum_that_was_given_for_sgd_does_not_reach_an_rmsprop(optimizer):
+    arms = f"arms: {{constant: , a: {{policy: clr, optimizer: {optimizer}}}, b: {{policy: clr, optimizer: adam}}}}"
+    assert momenta(f"common: {{momentum: 0.8}}\n{arms}") == [0.8, 0.0, 0.8]
+
+
+def test_a_momentum_that_is_given_with_an_rmsprop_is_its_own():
+    assert momenta("common: {optimizer: rmsprop, momentum: 0.8}\narms: [constant]") == [0.8]
+    assert momenta("common: {optimizer: rmsprop, momentum: 0.8}\narms: {constant: {optimizer: rmsprop_keras}}") == [0.8]
+    assert momenta("common: {momentum: 0.8}\narms: {constant: {optimizer: rmsprop, momentum: 0.7}}") == [0.7]
+
+
+def test_a_policy_that_lowers_the_momentum_needs_one_to_lower():
+    arm = "{optimizer: rmsprop, momentum_low: 0.85"
+    assert one(f"arms: {{one_cycle: {arm}}}}}") == (
+        "arms.one_cycle.momentum_low: expected at most the momentum (0); got 0.85."
+    )
+    assert momenta(f"arms: {{one_cycle: {arm}, momentum: 0.95}}}}") == [0.95]
+
+
+BOTH = "{choice: [sgd, rmsprop]}"
+
+
+@pytest.mark.parametrize(
+    ("body", "where"),
+    [
+        (f"common: {{optimizer: {BOTH}}}\narms: [constant, clr]", "common"),
+        (f"common: {{momentum: 0.9}}\narms: {{clr: {{optimizer: {BOTH}}}}}", "arms.clr"),
+        (f"arms: {{clr: {{optimizer: {BOTH}}}}}", "arms.clr"),
+    ],
+)
+def test_a_choice_of_sgd_and_rmsprop_needs_a_momentum(body, where):
+    assert one(body) == (
+        f"{where}.momentum: expected one, or one for each with `when`, as RMSprop has 0 by default and the others 0.9; "
+        "got nothing beside a choice of both."
+    )
+    assert momenta(f"common: {{optimizer: {BOTH}, momentum: 0.9}}\narms: [constant]") == [0.9]
+    assert len(faults(f"arms: {{clr: {{optimizer: {BOTH}, stepsize: 3}}}}")) == 2, "both faults at once"
+
+
+def test_where_the_momentum_is_inactive_each_optimizer_has_its_own():
+    arm = resolve(
+        study(f"common: {{optimizer: {BOTH}, momentum: {{choice: [0.9, 0.8], when: {{optimizer: sgd}}}}}}\narms: [clr]")
+    )["clr"]
+    inactive = arm.space.complete({"optimizer": "rmsprop"})
+    assert "momentum" not in inactive
+    assert arm.parameters(inactive)["momentum"] == 0.0
+    assert arm.parameters(arm.space.complete({"optimizer": "sgd"}))["momentum"] == 0.9
+
+
 # --- the cohort -------------------------------------------------------------------------------------
 
 
@@ -129,10 +200,10 @@ def test_a_common_parameter_that_an_arm_overrides_is_spread_over_the_arms_own_ra
         ("{late: {policy: 3}}", "arms.late.policy: expected the name of a policy; got 3. Valid: adabatch,"),
         ("{late: {policy: }}", "arms.late.policy: expected the name of a policy; got nothing. Valid: adabatch,"),
         ("{clr: {stepsize: 3}}", "arms.clr.stepsize: unknown key. Did you mean 'step_size'? Valid: lr, batch_size,"),
-        ("{clr: {optimizer: sdg}}", "arms.clr.optimizer: expected sgd, adam, adamw or rmsprop; got 'sdg'. Did you mean 'sgd'?"),
+        ("{clr: {optimizer: sdg}}", "arms.clr.optimizer: expected sgd, adam, adamw, rmsprop or rmsprop_keras; got 'sdg'. Did you mean 'sgd'?"),
         ("{clr: {mode: triangle}}", "arms.clr.mode: expected triangular, triangular2, exp_range or modified_triangular2; got 'triangle'. Did"),
         ("{clr: {step_size: 3 epochs}}", "arms.clr.step_size: expected a duration above 0, like 4, '25%' or '2000u';"),
-        ("{clr: {base_ratio: '0.1'}}", "arms.clr.base_ratio: expected a number above 0 and at most 1; got '0.1'."),
+        ("{clr: {base_ratio: '0.1'}}", "arms.clr.base_ratio: expected a number in [0, 1]; got '0.1'."),
         ("{clr: {lr: -1}}", "arms.clr.lr: expected a finite number above 0; got -1."),
         ("{clr: {weight_decay: 1}}", "arms.clr.weight_decay: expected a number in [0, 1); got 1."),
         ("{clr: {nesterov: 1}}", "arms.clr.nesterov: expected true or false; got 1."),
@@ -157,7 +228,7 @@ def test_a_common_parameter_that_an_arm_overrides_is_spread_over_the_arms_own_ra
         ),
         ("{clr: {nesterov: true, momentum: 0}}", "arms.clr.nesterov: expected a momentum above 0 with it; got 0."),
         ("{sgdr: {t_mult: {choice: [2, 0]}}}", "arms.sgdr.t_mult: expected a whole number of at least 1; got 0."),
-        ("{sgdr: {min_ratio: {uniform: [0, 1]}}}", "arms.sgdr.min_ratio: expected a number in [0, 1); got 1.0."),
+        ("{sgdr: {min_ratio: {uniform: [0, 2]}}}", "arms.sgdr.min_ratio: expected a number in [0, 1]; got 2.0."),
     ],
 )  # fmt: skip
 def test_a_fault_of_an_arm_says_where_and_what(arms, told):

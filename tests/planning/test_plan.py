@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -7,7 +8,9 @@ import pytest
 from lrstudy.config import load
 from lrstudy.errors import InputError
 from lrstudy.planning import plan as plan_module
+from lrstudy.planning import study_lock
 from lrstudy.planning.arm_checks import notes
+from lrstudy.planning.caveats import DIFFERENTIAL
 from lrstudy.planning.plan import CONFIRM_SEED, default_cohort, default_outstanding, make_plan, with_store_points
 from study_files import SMALL, plan_of
 
@@ -158,6 +161,33 @@ def test_a_batch_that_reaches_the_whole_training_part_is_told():
         "arms.step: from epoch 1 the batch is the whole training part, 80 examples; what does not fit is taken from the rate."
     ]
     assert not [note for note in notes(plan_of()) if note.startswith("arms.")]
+    kept = plan_of("arms.step={policy: batch_increase, milestones: [1, 2], factor: 5, cap_mode: keep}")
+    assert [note for note in notes(kept) if note.startswith("arms.")] == [
+        "arms.step: from epoch 1 the batch is the whole training part, 80 examples."
+    ]
+
+
+def test_a_momentum_that_an_arm_does_not_take_over_is_told():
+    plan = plan_of("common.momentum=0.8", "arms.step.optimizer=rmsprop_keras")
+    assert [note for note in notes(plan) if note.startswith("arms.")] == [
+        "arms.step: its momentum is 0, as rmsprop_keras has it by default, and not that of common (0.8). Give the arm a momentum "
+        "if it should have one."
+    ]
+    given = plan_of("common.momentum=0.8", "arms.step.optimizer=rmsprop_keras", "arms.step.momentum=0.5")
+    assert not [note for note in notes(given) if note.startswith("arms.")]
+
+
+def test_differential_rates_on_random_weights_are_told_and_stand_in_the_lock():
+    plan = plan_of("arms.dlr={policy: sgdr_dlr}", "arms.even={policy: sgdr_dlr, section_ratios: [1, 1, 1]}")
+    assert [note for note in notes(plan) if note.startswith("arms.")] == [f"arms.dlr: {DIFFERENTIAL}"]
+    lock = json.loads(study_lock.render(plan, (), is_complete=False, versions={}))
+    told = {name: arm["caveats"] for name, arm in lock["arms"].items() if arm["caveats"]}
+    assert told == {"dlr": [DIFFERENTIAL]}
+
+
+def test_a_policy_without_a_published_definition_is_told_before_it_is_trained():
+    plan = plan_of("arms.clr={mode: modified_triangular2}")
+    assert [note for note in notes(plan) if note.startswith("arms.clr: UNVERIFIED: no published definition")]
 
 
 # --- sizes and seeds --------------------------------------------------------------------------------

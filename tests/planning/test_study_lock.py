@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lrstudy.errors import InputError
-from lrstudy.planning import study_lock
+from lrstudy.planning import arm_checks, study_lock
 from lrstudy.planning.plan import Plan
 from lrstudy.planning.study_lock import read, reconcile
 from study_files import NUMERICS, SMALL, lock_of, plan_of
@@ -172,6 +172,24 @@ def test_a_changed_arm_goes_on_as_at_2_and_changes_again_to_at_3():
     back, _, _ = rerun(lock, "arms.clr.base_ratio=0.2")
     assert list(back.arms)[2] == "clr@2"
     assert back.retired == {"clr", "clr@3"}
+
+
+def test_an_rmsprop_that_was_recorded_with_the_momentum_of_sgd_is_kept_and_runs_anew_without():
+    """Earlier versions handed the common default of 0.9 to an arm that gave no momentum, and recorded that."""
+    lock = lock_of(plan_of("arms.step={optimizer: rmsprop, momentum: 0.9}"))
+    plan, after, notes = rerun(lock, "arms.step.optimizer=rmsprop")
+    assert notes == ("arms.step has changed since the last run: it runs as step@2, and what ran before is kept.",)
+    assert plan.retired == {"step"}
+    assert {name: arm["definition"]["momentum"] for name, arm in after["arms"].items()} == {
+        "constant": 0.9, "step@2": 0.0, "clr": 0.9, "step": 0.9,
+    }  # fmt: skip
+    told = [note for note in arm_checks.notes(plan) if note.startswith("arms.")]
+    assert told == [
+        "arms.step@2: its momentum is 0, as rmsprop has it by default, and not that of common (0.9). Give the arm a momentum "
+        "if it should have one."
+    ]
+    same, _, _ = rerun(lock, "arms.step={optimizer: rmsprop, momentum: 0.9}")
+    assert not same.retired
 
 
 def test_going_back_to_the_old_definition_takes_up_the_old_name():

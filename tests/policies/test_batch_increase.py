@@ -30,6 +30,33 @@ def test_a_batch_may_reach_the_cap_exactly(mode: str) -> None:
     assert policy.rate_and_batch(2, run) == (pytest.approx(0.02), 100)
 
 
+def test_a_cap_may_leave_the_rate_alone() -> None:
+    """Worked by hand: 8, 40, then 200 and 1000 are cut to 96."""
+    policy = BatchIncrease(lr=0.1, batch_size=8, milestones=(1, 2, 3), factor=5, cap=96, cap_mode="keep")
+    made = [policy.rate_and_batch(epoch, Run(num_examples=1000, num_epochs=4)) for epoch in range(4)]
+    assert made == [(0.1, 8), (0.1, 40), (0.1, 96), (0.1, 96)]
+    above = BatchIncrease(lr=0.1, batch_size=64, milestones=(1,), factor=2, cap=48, cap_mode="keep")
+    assert above.rate_and_batch(1, Run(num_examples=100, num_epochs=2)) == (0.1, 64)
+
+
+def test_yacalis_and_le_double_up_to_the_training_set_at_one_rate() -> None:
+    """Their stops give B = min(2 B, N) and Adam's rate stays 1e-3; here every epoch after the first is a stop."""
+    parameters = {"lr": 1e-3, "batch_size": 4, "cap_mode": "keep", "patience": 1, "semantics": "keras"}
+    policy = build("batch_plateau", parameters)
+    made = [policy.settings(epoch, [{"val_loss": 1.0}] * epoch, Run(100, 9)) for epoch in range(9)]
+    assert [m.batch_size for m in made] == [4, 4, 8, 16, 32, 64, 100, 100, 100]
+    assert {float(m.lr[0, 0]) for m in made} == {1e-3}
+
+
+def test_hybrid_goes_on_to_lower_the_rate_where_the_cap_leaves_it_alone() -> None:
+    policy = build(
+        "batch_hybrid",
+        {"lr": 0.1, "batch_size": 32, "milestones": [1, 2], "factor": 5, "cap": 64, "cap_mode": "keep"},
+    )
+    made = [policy.settings(epoch, (), Run(1000, 3)) for epoch in range(3)]
+    assert [(m.batch_size, float(m.lr[0, 0])) for m in made] == [(32, 0.1), (64, 0.1), (64, 0.02)]
+
+
 def test_a_batch_that_starts_above_the_cap_stays() -> None:
     policy = BatchIncrease(lr=0.1, batch_size=64, milestones=(1,), factor=2, cap=48)
     assert policy.rate_and_batch(1, Run(num_examples=100, num_epochs=2)) == (0.05, 64)

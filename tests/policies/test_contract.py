@@ -190,22 +190,22 @@ def test_any_values_give_pure_positive_rates_below_the_peak(
     milestones = st.lists(st.one_of(duration, st.just(0)), max_size=4)
     ratio = st.floats(0.01, 1.0)
     own = {
-        "step": {"milestones": milestones, "gamma": ratio},
+        "step": {"milestones": milestones, "gamma": ratio, "min_ratio": st.floats(0, 1)},
         "batch_increase": {
             "milestones": milestones,
             "factor": st.integers(2, 6),
             "cap": st.none() | st.integers(1, 500),
-            "cap_mode": st.sampled_from(["residual", "switch"]),
+            "cap_mode": st.sampled_from(["residual", "switch", "keep"]),
         },
         "clr": {
             "mode": st.sampled_from(["triangular", "triangular2", "modified_triangular2"]),
             "step_size": duration,
-            "base_ratio": ratio,
+            "base_ratio": st.floats(0, 1),
         },
         "sgdr": {
             "t0": duration,
             "t_mult": st.integers(1, 4),
-            "min_ratio": st.floats(0, 0.99),
+            "min_ratio": st.floats(0, 1),
             "slow_start": st.booleans(),
         },
         "constant": {},
@@ -221,15 +221,16 @@ def test_any_values_give_pure_positive_rates_below_the_peak(
         "linear_decay": {"over": duration, "end_ratio": ratio},
         "batch_hybrid": {"milestones": milestones, "factor": st.integers(2, 6), "batch_steps": st.integers(1, 3)},
         "adabatch": {"every": duration, "gamma": ratio, "resize": st.integers(2, 4)},
-        "cosine": {"warmup": share.filter(lambda text: text != "100%"), "min_ratio": st.floats(0, 0.99)},
+        "cosine": {"warmup": share.filter(lambda text: text != "100%"), "min_ratio": st.floats(0, 1)},
         "linear": {"warmup": share.filter(lambda text: text != "100%")},
         "wsd": {
             "cooldown": st.integers(1, 60).map(lambda n: f"{n}%"),
             "warmup": st.just("40%"),
             "shape": st.sampled_from(["linear", "1-sqrt"]),
+            "min_ratio": st.floats(0, 1),
         },
         "one_cycle": {
-            "peak_at": st.floats(0.05, 0.5),
+            "peak_at": st.floats(0, 0.5),
             "anneal": st.sampled_from(["cos", "linear"]),
             "three_phase": st.booleans(),
         },

@@ -34,7 +34,7 @@ def test_all_faults_are_reported_together_with_the_nearest_names() -> None:
         "mode: expected triangular, triangular2, exp_range or modified_triangular2; got 'triangluar'. "
         "Did you mean 'triangular' or 'triangular2'?",
         "step_size: expected a duration above 0, like 4, '25%' or '2000u'; got 0.",
-        "base_ratio: expected a number above 0 and at most 1; got True.",
+        "base_ratio: expected a number in [0, 1]; got True.",
     ]
 
 
@@ -63,7 +63,7 @@ def test_all_faults_are_reported_together_with_the_nearest_names() -> None:
             {"boundaries": [1]},
             "boundaries: expected the beginning of every stage but the first (2); got (1,).",
         ),
-        ("clr", {"base_ratio": 1.5}, "base_ratio: expected a number above 0 and at most 1; got 1.5."),
+        ("clr", {"base_ratio": 1.5}, "base_ratio: expected a number in [0, 1]; got 1.5."),
     ],
 )
 def test_contradictory_and_inactive_parameters_are_refused(
@@ -126,7 +126,7 @@ def test_an_unknown_policy_is_answered_with_the_nearest() -> None:
         ("clr", "step_size", {"a": 1}, "a duration above 0, like 4, '25%' or '2000u'"),
         ("clr", "step_size", "0%", "a duration above 0, like 4, '25%' or '2000u'"),
         ("sgdr", "t_mult", 0, "a whole number of at least 1"),
-        ("sgdr", "min_ratio", 1.0, "a number in [0, 1)"),
+        ("sgdr", "min_ratio", 1.1, "a number in [0, 1]"),
         ("sgdr_dlr", "section_ratios", [0.1, "1"], "a list of which each is a number above 0 and at most 1 or null"),
         ("sgdr_dlr", "section_ratios", [0, 1], "a list of which each is a number above 0 and at most 1 or null"),
     ],

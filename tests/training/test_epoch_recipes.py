@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 
 import numpy as np
 import pytest
@@ -55,22 +56,47 @@ def weights(state: State) -> torch.Tensor:
     return torch.cat([p.detach().reshape(-1).clone() for p in state.model.parameters()])
 
 
+class KerasRMSpropAsWritten:
+    """Keras 3's RMSprop.update_step, one parameter after the other; the L2 penalty is part of its gradient."""
+
+    def __init__(self, parameters: Iterable[torch.Tensor]) -> None:
+        self.parameters = list(parameters)
+        self.velocities = [torch.zeros_like(p) for p in self.parameters]
+        self.momenta = [torch.zeros_like(p) for p in self.parameters]
+
+    def zero_grad(self) -> None:
+        for parameter in self.parameters:
+            parameter.grad = None
+
+    @torch.no_grad()
+    def step(self) -> None:
+        lr, rho, momentum, epsilon = 0.01, 0.95, 0.8, 1e-6
+        for k, variable in enumerate(self.parameters):
+            gradient = variable.grad + 0.01 * variable
+            self.velocities[k] = rho * self.velocities[k] + (1 - rho) * gradient**2
+            increment = lr * gradient / torch.sqrt(self.velocities[k] + epsilon)
+            self.momenta[k] = momentum * self.momenta[k] + increment
+            variable -= self.momenta[k]
+
+
 OPTIMIZERS = {
     "sgd": lambda p: torch.optim.SGD(p, 0.01, momentum=0.8, weight_decay=0.01, nesterov=True),
     "adam": lambda p: torch.optim.Adam(p, 0.01, betas=(0.8, 0.99), eps=1e-6, weight_decay=0.01),
     "adamw": lambda p: torch.optim.AdamW(p, 0.01, betas=(0.8, 0.99), eps=1e-6, weight_decay=0.01),
     "rmsprop": lambda p: torch.optim.RMSprop(p, 0.01, alpha=0.95, eps=1e-6, momentum=0.8, weight_decay=0.01),
+    "rmsprop_keras": KerasRMSpropAsWritten,
 }
 CONSTANTS = {
     "sgd": {"nesterov": True},
     "adam": {"beta2": 0.99, "eps": 1e-6},
     "adamw": {"beta2": 0.99, "eps": 1e-6},
     "rmsprop": {"alpha": 0.95, "eps": 1e-6},
+    "rmsprop_keras": {"alpha": 0.95, "eps": 1e-6},
 }
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_optimizers_are_torchs(name: str) -> None:
+def test_optimizers_are_torchs_and_keras(name: str) -> None:
     ours, theirs, data = network(), network(), part()
     applied = settings(batch=N, lr=0.01, momentum=0.8, optimizer=name, weight_decay=0.01, **CONSTANTS[name])
     optimizer = OPTIMIZERS[name](theirs.model.parameters())

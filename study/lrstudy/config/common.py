@@ -14,7 +14,7 @@ from pydantic import Field
 
 from lrstudy.annotations import description, reader
 from lrstudy.errors import Fault
-from lrstudy.policies.parameters import Count, Floor, LearningRate, unfit, unfit_by
+from lrstudy.policies.parameters import BelowOne, Count, LearningRate, unfit, unfit_by
 from lrstudy.search.parameter import Configuration, Value
 from lrstudy.settings import OPTIMIZER_CONSTANTS, Optimizer, Tail
 
@@ -50,9 +50,12 @@ _COMMON = (
         "the peak rate; floors, ends and the rates of sections are ratios of it", is_optional=False,
     ),
     CommonParameter("batch_size", Count, 32, "examples of an update", is_optional=False),
-    CommonParameter("momentum", Floor, 0.9, "momentum; Adam's and AdamW's beta1", is_optional=False),
-    CommonParameter("weight_decay", Floor, 5e-4, "L2 penalty, decoupled with AdamW", is_optional=False),
-    CommonParameter("optimizer", Optimizer, "sgd", "which optimizer, as torch has it"),
+    CommonParameter(
+        "momentum", BelowOne, 0.9,
+        "momentum; Adam's and AdamW's beta1; 0 with `rmsprop` and `rmsprop_keras` unless it is written beside them", is_optional=False,
+    ),
+    CommonParameter("weight_decay", BelowOne, 5e-4, "L2 penalty, decoupled with AdamW", is_optional=False),
+    CommonParameter("optimizer", Optimizer, "sgd", "which optimizer, as torch has it; `rmsprop_keras` as Keras 3 has it"),
     CommonParameter("nesterov", bool, False, "Nesterov's momentum; with `sgd` only"),
     CommonParameter(
         "tail", Tail, "keep", "`keep` the last, smaller batch of an epoch, or `drop` it; a tail of one example joins the batch before it",
@@ -62,9 +65,9 @@ _COMMON = (
         "clip_norm", Annotated[_Positive | None, Field(description="a number above 0, or null for none")], None,
         "largest norm of the gradient, over all parameters; null: not clipped",
     ),
-    CommonParameter("beta2", Floor | None, None, "with `adam` and `adamw`; null: 0.999"),
-    CommonParameter("eps", _Positive | None, None, "with `adam`, `adamw` and `rmsprop`; null: 1e-8"),
-    CommonParameter("alpha", Floor | None, None, "with `rmsprop`; null: 0.99"),
+    CommonParameter("beta2", BelowOne | None, None, "with `adam` and `adamw`; null: 0.999"),
+    CommonParameter("eps", _Positive | None, None, "with all but `sgd`; null: 1e-8, with `rmsprop_keras` 1e-7"),
+    CommonParameter("alpha", BelowOne | None, None, "with `rmsprop` and `rmsprop_keras`, Keras' rho; null: 0.99 and 0.9"),
     CommonParameter(
         "norm_batch",
         Annotated[
@@ -81,8 +84,14 @@ _COMMON = (
     ),
 )  # fmt: skip
 COMMON: Mapping[str, CommonParameter] = {parameter.name: parameter for parameter in _COMMON}
+_WITHOUT_MOMENTUM = ("rmsprop", "rmsprop_keras")
 OF_POLICIES = ("lr", "batch_size", "momentum")
 """The common parameters that every policy has; the others belong to the recipe."""
+
+
+def default_momentum(optimizer: object) -> float:
+    """The momentum of an optimizer for which none was given: 0 with RMSprop, as in torch and Keras, which SGD's would upset."""
+    return 0.0 if optimizer in _WITHOUT_MOMENTUM else float(COMMON["momentum"].default)  # type: ignore[arg-type]
 
 
 def documentation() -> str:

@@ -73,17 +73,22 @@ def build_model(
             module = LeNet(channels, size, num_classes)
         else:
             module = _torchvision(name, num_classes, channels, size, str(description["stem"]))
-    return Model(module, sections(module), description)
+    return Model(module, sections(module, last_layer(module)), description)
 
 
-def sections(module: nn.Module) -> tuple[Names, Names, Names]:
-    """The three sections of a network: the backbone in two, and the head, its last child with parameters.
+def sections(module: nn.Module, head: str | None = None) -> tuple[Names, Names, Names]:
+    """The three sections of a network: the backbone in two, and the head.
 
     The backbone of a ResNet is cut after layer2 and that of a DenseNet after denseblock2, as in fastai's splitters; any
     other one at the boundary between blocks that is nearest to half of its parameter tensors. If fewer than three parts
     of the network have parameters, the first sections are empty.
+
+    Args:
+        module: The network.
+        head: The module that makes the logits; by default the last child that has parameters. In torchvision's networks
+            that may be far more: 96% of AlexNet's parameters lie in a classifier of three layers.
     """
-    head = [child for child, part in module.named_children() if any(True for _ in part.parameters())][-1]
+    head = head or _with_parameters(module.named_children())[-1]
     backbone = [name for name, _ in module.named_parameters() if not _within(name, [head])]
     if hasattr(module, "layer4"):
         early: Names = _RESNET_CUT
@@ -155,7 +160,7 @@ def _user_sections(module: nn.Module, name: str) -> tuple[Names, ...]:
                 )
             )
         return parts
-    children = [child for child, part in module.named_children() if any(True for _ in part.parameters())]
+    children = _with_parameters(module.named_children())
     backbone = [parameter for parameter in names if children and not _within(parameter, children[-1:])]
     return sections(module) if len(backbone) > 1 else ((), (), tuple(names))
 
@@ -257,6 +262,16 @@ def _take_grey(convolution: nn.Conv2d) -> None:
 
 def _first_convolution(module: nn.Module) -> nn.Conv2d:
     return next(part for part in module.modules() if isinstance(part, nn.Conv2d))
+
+
+def last_layer(module: nn.Module) -> str:
+    """The name of the last module that has parameters of its own."""
+    return [name for name, part in module.named_modules() if any(True for _ in part.parameters(recurse=False))][-1]
+
+
+def _with_parameters(modules: Iterable[tuple[str, nn.Module]]) -> list[str]:
+    """The names of the modules that have parameters."""
+    return [name for name, module in modules if any(True for _ in module.parameters())]
 
 
 def _within(name: str, modules: Iterable[str]) -> bool:

@@ -9,7 +9,10 @@ from lrstudy.errors import Fault, InputError, not_yet, unknown
 from lrstudy.user_code import is_reference
 
 BUILDER = 1
-"""Version of models/build.py: raised whenever the same description builds another network or other sections."""
+"""Version of models/build.py: raised whenever the same description builds another network or other sections.
+
+Where only some families change, their `revision` is raised instead, and the names of the others stay.
+"""
 
 NUM_SECTIONS = 3
 """Every model has this many sections (groups of parameters), from input to head."""
@@ -30,12 +33,14 @@ class Family:
             stride 1 and removes the pooling after it; `stride1` sets the stride of the first convolution to 1.
         min_size: The smallest image size that works, in pixels.
         multiple: Image sizes must be multiples of this, in pixels.
+        revision: How often these models alone have changed under a `BUILDER`; raised as that is.
     """
 
     names: tuple[str, ...]
     stem: Stem = "original"
     min_size: int = 8
     multiple: int = 1
+    revision: int = 0
 
 
 _REGNET_FLOPS = ("400mf", "800mf", "1_6gf", "3_2gf", "8gf", "16gf", "32gf")
@@ -45,12 +50,13 @@ WITHOUT_BATCHNORM = ("lenet", "alexnet", "squeezenet", "convnext", "swin", "vit_
 
 FAMILIES = (
     Family(("small_cnn",)),
-    Family(("lenet",), min_size=16),
+    Family(("lenet",), min_size=16, revision=1),
     Family(("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"), "3x3"),
     Family(("resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d"), "3x3"),
     Family(("wide_resnet50_2", "wide_resnet101_2"), "3x3"),
     Family(("densenet121", "densenet161", "densenet169", "densenet201"), "3x3"),
-    Family(("mobilenet_v2", "mobilenet_v3_large", "mobilenet_v3_small"), "stride1"),
+    Family(("mobilenet_v2",), "stride1"),
+    Family(("mobilenet_v3_large", "mobilenet_v3_small"), "stride1", revision=1),
     Family(tuple(f"efficientnet_b{k}" for k in range(8)), "stride1"),
     Family(("efficientnet_v2_s", "efficientnet_v2_m", "efficientnet_v2_l"), "stride1"),
     Family(tuple(f"mnasnet{width}" for width in ("0_5", "0_75", "1_0", "1_3")), "stride1"),
@@ -60,14 +66,14 @@ FAMILIES = (
     Family(("squeezenet1_0", "squeezenet1_1"), "stride1", min_size=14),
     Family(("googlenet",), "stride1"),
     Family(("inception_v3",), min_size=75),
-    Family(("alexnet",), min_size=63),
-    Family(tuple(f"vgg{depth}{norm}" for depth in (11, 13, 16, 19) for norm in ("", "_bn")), min_size=32),
-    Family(("convnext_tiny", "convnext_small", "convnext_base", "convnext_large"), min_size=32),
+    Family(("alexnet",), min_size=63, revision=1),
+    Family(tuple(f"vgg{depth}{norm}" for depth in (11, 13, 16, 19) for norm in ("", "_bn")), min_size=32, revision=1),
+    Family(("convnext_tiny", "convnext_small", "convnext_base", "convnext_large"), min_size=32, revision=1),
     Family(("swin_t", "swin_s", "swin_b", "swin_v2_t", "swin_v2_s", "swin_v2_b")),
     Family(("vit_b_16", "vit_l_16"), min_size=16, multiple=16),
     Family(("vit_b_32", "vit_l_32"), min_size=32, multiple=32),
     Family(("vit_h_14",), min_size=14, multiple=14),
-    Family(("maxvit_t",), min_size=224, multiple=224),
+    Family(("maxvit_t",), min_size=224, multiple=224, revision=1),
 )
 """Our own models and torchvision's. A model that only a newer torchvision has is built unchanged."""
 
@@ -107,7 +113,7 @@ def describe(name: str, num_classes: int, channels: int, size: int) -> dict[str,
         "channels": channels,
         "size": size,
         "stem": family.stem if size <= SMALL_IMAGE else "original",
-        "version": BUILDER,
+        "version": BUILDER + family.revision,
     }
 
 

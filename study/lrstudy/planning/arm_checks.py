@@ -8,7 +8,8 @@ from itertools import pairwise
 from lrstudy import user_code
 from lrstudy.config.common import COMMON
 from lrstudy.errors import Fault, InputError, faults_of
-from lrstudy.planning.arms import Arm, one_at_a_time, origin
+from lrstudy.planning.arms import Arm, common_definition, one_at_a_time, origin
+from lrstudy.planning.caveats import caveats
 from lrstudy.planning.plan import Plan
 from lrstudy.policies import build, contract, resolve
 from lrstudy.policies.base import Policy, durations_of
@@ -66,7 +67,9 @@ def _faults(plan: Plan, arm: Arm) -> Iterator[Fault]:
 
 
 def _notes(plan: Plan, arm: Arm) -> Iterator[str]:
-    """A note if the batch of an arm grows to the whole training set, which cannot be seen in the study file."""
+    """Notes on an arm's momentum, on its policy, and on a batch that grows to the whole training set."""
+    yield from _of_momentum(plan, arm)
+    yield from (f"arms.{arm.name}: {caveat}" for caveat in caveats(plan, arm))
     configuration = arm.space.default()
     policy, run = build(arm.policy, arm.parameters(configuration)), plan.run(arm, configuration)
     if policy.reactive:
@@ -74,9 +77,18 @@ def _notes(plan: Plan, arm: Arm) -> Iterator[str]:
     sizes = [policy.settings(epoch, (), run).batch_size for epoch in range(run.num_epochs)]
     if sizes[0] < max(sizes) == run.num_examples:
         first = sizes.index(run.num_examples)
+        rest = "" if getattr(policy, "cap_mode", None) == "keep" else "; what does not fit is taken from the rate"
+        yield f"arms.{arm.name}: from epoch {first} the batch is the whole training part, {run.num_examples} examples{rest}."
+
+
+def _of_momentum(plan: Plan, arm: Arm) -> Iterator[str]:
+    """A note if the momentum that the study file gives is not an arm's, whose RMSprop it was not given for."""
+    written = plan.study.arms.get(arm.name.partition("@")[0], {})
+    given, own = common_definition(plan.study)["momentum"], arm.definition["momentum"]
+    if "optimizer" in written and "momentum" not in written and given != own:
         yield (
-            f"arms.{arm.name}: from epoch {first} the batch is the whole training part, {run.num_examples} examples; what does not fit "
-            "is taken from the rate."
+            f"arms.{arm.name}: its momentum is {own:g}, as {arm.optimizer} has it by default, and not that of common "
+            f"({given}). Give the arm a momentum if it should have one."
         )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from lrstudy import policies, user_code
 from lrstudy.config import StudyFile
-from lrstudy.config.common import COMMON, INITIAL, OF_POLICIES, is_left_out, recipe_faults
+from lrstudy.config.common import COMMON, INITIAL, OF_POLICIES, default_momentum, is_left_out, recipe_faults
 from lrstudy.config.sections import shown
 from lrstudy.errors import Fault, InputError, faults_of, unknown
 from lrstudy.policies import build, registry
@@ -47,10 +47,16 @@ class Arm:
     space: Space
     definition: Mapping[str, Any]
 
+    @property
+    def optimizer(self) -> str:
+        """The optimizer of the default configuration."""
+        return str(self.space.default().get("optimizer", COMMON["optimizer"].default))
+
     def parameters(self, configuration: Configuration) -> dict[str, Value]:
-        """The part of a configuration that consists of the policy's parameters."""
+        """The part of a configuration that consists of the policy's parameters, with a momentum in any case."""
         names = parameter_names(policies.resolve(self.policy))
-        return {name: value for name, value in configuration.items() if name in names}
+        momentum = default_momentum(configuration.get("optimizer"))  # for where it is inactive
+        return {"momentum": momentum} | {name: value for name, value in configuration.items() if name in names}
 
     def recipe(self, configuration: Configuration, base: Recipe) -> Recipe:
         """The recipe of a configuration: `base` with the configuration's weight decay and other recipe parameters."""
@@ -66,14 +72,16 @@ def resolve(study: StudyFile, base: Path = _HERE) -> dict[str, Arm]:
 
     Raises InputError with every fault of the common parameters and of all arms.
     """
-    common = common_definition(study)
+    common, is_momentum_given = common_definition(study), _is_momentum_given(study)
     faults = _common_faults(common)
+    if not is_momentum_given:
+        faults += faults_of(lambda: _own_momentum("common", study.common.optimizer))
     at_fault = {fault.where.split(".")[1] for fault in faults}  # replaced by their defaults to check the arms
     sound = {name: COMMON[name].default if name in at_fault else spec for name, spec in common.items()}
     arms: dict[str, Arm] = {}
     for name, body in study.arms.items():
         try:
-            arms[name] = _arm(name, body, sound, base)
+            arms[name] = _arm(name, body, sound, base, is_momentum_given)
         except InputError as error:
             faults += error.faults
     if faults:
@@ -114,6 +122,8 @@ def from_definition(name: str, definition: Mapping[str, Any], sources: Path = _H
 def common_definition(study: StudyFile) -> dict[str, Any]:
     """The common parameters as the study file gives them, without optional ones that are at their default."""
     specs = {name: getattr(study.common, name) for name in COMMON}
+    if not _is_momentum_given(study):
+        specs["momentum"] = max(_own_momenta(specs["optimizer"]))
     return {name: spec for name, spec in specs.items() if not is_left_out(name, spec)}
 
 
@@ -151,14 +161,27 @@ def _common_faults(common: Mapping[str, Any]) -> list[Fault]:
     return faults + [fault.within("common") for fault in of_values]
 
 
-def _arm(name: str, body: Mapping[str, Any], common: Mapping[str, Any], base: Path) -> Arm:
-    """An arm from its `body` in the study file and the common parameters. Raises InputError with every fault."""
+def _arm(name: str, body: Mapping[str, Any], common: Mapping[str, Any], base: Path, is_momentum_given: bool) -> Arm:
+    """An arm from its `body` in the study file and the common parameters. Raises InputError with every fault.
+
+    Args:
+        name: The arm's name.
+        body: What the study file says about the arm.
+        common: The common parameters.
+        base: The folder that references to users' policies are relative to.
+        is_momentum_given: Whether the study file says what the common momentum is.
+    """
     where = f"arms.{name}"
     written = _policy(where, name, body)
     policy, source = _with_source(where, written, base)
     valid = list(dict.fromkeys([*COMMON, *parameter_names(policies.resolve(policy)), "policy"]))
     faults = [Fault(f"{where}.{key}", "unknown key", valid=tuple(valid), name=key) for key in body if key not in valid]
     merged = {**common, **(default_space(policy) if policy in registry() else {}), **body}
+    if "optimizer" in body and "momentum" not in body:
+        try:
+            merged["momentum"] = _momentum(where, body["optimizer"], common, is_momentum_given)
+        except InputError as error:
+            faults += error.faults
     # The order of `valid`, so that it does not matter in which order a study file lists parameters.
     specs = {key: merged[key] for key in valid[:-1] if key in merged and not is_left_out(key, merged[key])}
     space = _space(where, specs, faults)
@@ -168,6 +191,41 @@ def _arm(name: str, body: Mapping[str, Any], common: Mapping[str, Any], base: Pa
     if faults:
         raise InputError(faults)
     return arm
+
+
+def _is_momentum_given(study: StudyFile) -> bool:
+    return "momentum" in study.common.model_fields_set
+
+
+def _momentum(where: str, optimizer: object, common: Mapping[str, Any], is_momentum_given: bool) -> Any:
+    """The momentum of an arm that has an optimizer of its own and no momentum: the common one, or the optimizer's own.
+
+    A momentum that was not given, or was given for other optimizers than RMSprop, is not handed to an RMSprop. Raises
+    InputError if the arm searches optimizers that have different ones.
+    """
+    own = _own_momenta(optimizer)
+    of_common = _own_momenta(common.get("optimizer", COMMON["optimizer"].default))
+    if is_momentum_given and (own <= of_common or 0.0 not in own):
+        return common["momentum"]
+    return _own_momentum(where, optimizer)
+
+
+def _own_momentum(where: str, optimizer: object) -> float:
+    """The momentum of an optimizer for which none was given. Raises InputError if a space has some that differ in it."""
+    momenta = _own_momenta(optimizer)
+    if len(momenta) > 1:
+        expected = "one, or one for each with `when`, as RMSprop has 0 by default and the others 0.9"
+        raise InputError(Fault(f"{where}.momentum", expected=expected, got="nothing beside a choice of both"))
+    return momenta.pop()
+
+
+def _own_momenta(optimizer: object) -> set[float]:
+    """The default momenta of an optimizer or of those that a space has. One that cannot be read is a fault elsewhere."""
+    try:
+        names = parse_parameter("optimizer", optimizer, "optimizer").values
+    except InputError:
+        names = ()
+    return {default_momentum(name) for name in names or (None,)}
 
 
 def _space(where: str, specs: Mapping[str, Any], faults: Sequence[Fault]) -> Space:

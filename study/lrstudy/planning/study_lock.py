@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from lrstudy.errors import Fault, InputError
-from lrstudy.planning.arms import Arm, from_definition, one_at_a_time
+from lrstudy.planning.arms import Arm, from_definition
+from lrstudy.planning.caveats import caveats
 from lrstudy.planning.plan import Plan
-from lrstudy.policies import build
 from lrstudy.settings import canonical_json
 from lrstudy.workload.workload import Workload
 
@@ -113,7 +113,7 @@ def render(
         "margin": study.compare.margin,
         "target": study.target.model_dump(),
         "searchers": plan.methods,
-        "arms": {name: _arm(arm, is_retired=name in plan.retired) for name, arm in plan.arms.items()},
+        "arms": {name: _arm(plan, arm) for name, arm in plan.arms.items()},
         "trials_per_arm": study.search.trials,
         "cohort": plan.cohort_size,
         "outstanding": plan.outstanding,
@@ -198,14 +198,14 @@ def _unpriced(plan: Plan) -> Iterator[str]:
         )
 
 
-def _arm(arm: Arm, is_retired: bool) -> dict[str, Any]:
+def _arm(plan: Plan, arm: Arm) -> dict[str, Any]:
     """What the lock says about an arm."""
     return {
         "policy": arm.definition["policy"],
         "parameters": [p.name for p in arm.space.searched],
         "definition": dict(arm.definition),
-        "retired": is_retired,
-        "caveats": list(_caveats(arm)),
+        "retired": arm.name in plan.retired,
+        "caveats": list(caveats(plan, arm)),
     }
 
 
@@ -220,14 +220,6 @@ def _data(workload: Workload) -> dict[str, Any]:
         "test": test,
         "statistics": workload.statistics.to_json(),
     }
-
-
-def _caveats(arm: Arm) -> Iterator[str]:
-    """The caveats of an arm's policy over all values that its parameters may take, each once."""
-    caveats: dict[str, None] = {}
-    for configuration in one_at_a_time(arm.space):
-        caveats.update(dict.fromkeys(build(arm.policy, arm.parameters(configuration)).caveats()))
-    yield from caveats
 
 
 def _is_begun_by_us(name: str) -> bool:

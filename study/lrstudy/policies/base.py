@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from lrstudy.errors import InputError
 from lrstudy.policies.attach import OptimizerLike, Schedule, attach
 from lrstudy.policies.durations import Duration, in_epochs
-from lrstudy.policies.parameters import Count, Floor, LearningRate, checked, hints, is_of_durations, unfit
+from lrstudy.policies.parameters import BelowOne, Count, LearningRate, checked, hints, is_of_durations, unfit
 from lrstudy.policies.run import History, Run
 from lrstudy.settings import FloatArray, Settings, Tail
 
@@ -47,7 +47,7 @@ class Policy(ABC):
 
     lr: LearningRate
     batch_size: Count
-    momentum: Floor = 0.9
+    momentum: BelowOne = 0.9
 
     def __post_init__(self) -> None:
         values, faults = checked(type(self), {f.name: getattr(self, f.name) for f in fields(self)})

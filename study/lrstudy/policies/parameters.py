@@ -17,8 +17,10 @@ LearningRate = Annotated[float, Field(gt=0, description="a finite number above 0
 Count = Annotated[int, Field(ge=1, description="a whole number of at least 1")]
 Ratio = Annotated[float, Field(gt=0, le=1, description="a number above 0 and at most 1")]
 """A fraction of the peak rate."""
-Floor = Annotated[float, Field(ge=0, lt=1, description="a number in [0, 1)")]
-"""A fraction of the peak rate that is below 1 and may be 0. Momentum has the same range."""
+Floor = Annotated[float, Field(ge=0, le=1, description="a number in [0, 1]")]
+"""A fraction of the peak rate that may be 0; with 1 the rate stays at the peak."""
+BelowOne = Annotated[float, Field(ge=0, lt=1, description="a number in [0, 1)")]
+"""A momentum, or another share that may be 0 but never the whole."""
 Factor = Annotated[int, Field(ge=2, description="a whole number of at least 2")]
 """What a batch size is multiplied by."""
 PositiveDuration = Annotated[

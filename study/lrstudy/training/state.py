@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from lrstudy.data.batches import MEMORY_FORMATS
 from lrstudy.models.build import Model
 from lrstudy.settings import Recipe
+from lrstudy.training.keras_rmsprop import KerasRMSprop
 from lrstudy.workload.numerics import PLAIN, NumericsSpec
 
 _MAX_COMPILED_SHAPES = 10_000
@@ -24,6 +25,7 @@ _OPTIMIZERS: dict[str, Any] = {
     "adam": torch.optim.Adam,
     "adamw": torch.optim.AdamW,
     "rmsprop": torch.optim.RMSprop,
+    "rmsprop_keras": KerasRMSprop,
 }
 
 
@@ -96,7 +98,7 @@ class State:
         for group in optimizer.param_groups:
             group["weight_decay"] = recipe.weight_decay
             group |= {"nesterov": recipe.nesterov} if self.kind == "sgd" else {"eps": recipe.eps}
-            group |= {"alpha": recipe.alpha} if self.kind == "rmsprop" else {}
+            group |= {} if recipe.alpha is None else {"alpha": recipe.alpha}
         return optimizer
 
     def capture(self) -> bytes:
@@ -154,8 +156,8 @@ class State:
     def _make_optimizer(self, kind: str) -> torch.optim.Optimizer:
         parameters = dict(self.model.named_parameters())
         groups = [{"params": [parameters[name] for name in section]} for section in self.sections]
-        options: dict[str, Any] = {"lr": 0.0} | ({"momentum": 0.9} if kind in ("sgd", "rmsprop") else {})
-        options |= {"fused": True} if self.numerics_spec.fused and kind != "rmsprop" else {}
+        options: dict[str, Any] = {"lr": 0.0} | ({} if kind in ("adam", "adamw") else {"momentum": 0.9})
+        options |= {"fused": True} if self.numerics_spec.fused and not kind.startswith("rmsprop") else {}
         optimizer: torch.optim.Optimizer = _OPTIMIZERS[kind](groups, **options)
         if self.scaler is not None and kind == "sgd":
             # Fused, a first update that is skipped for an overflow would leave a momentum buffer that was never written.

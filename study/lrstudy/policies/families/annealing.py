@@ -11,7 +11,7 @@ import numpy as np
 from lrstudy.annotations import Rule
 from lrstudy.policies.base import RatePolicy, require_absent
 from lrstudy.policies.durations import Duration, in_epochs
-from lrstudy.policies.parameters import Floor, PositiveDuration, Ratio, require
+from lrstudy.policies.parameters import BelowOne, Floor, PositiveDuration, Ratio, require
 from lrstudy.policies.run import Run
 from lrstudy.settings import FloatArray
 
@@ -93,21 +93,24 @@ class Linear(AnnealingPolicy):
 
 @dataclass(frozen=True, kw_only=True)
 class Wsd(AnnealingPolicy):
-    """Warm-up, stable, decay: a constant rate that falls to 0 over the last part of the budget.
+    """Warm-up, stable, decay: a constant rate that falls to `min_ratio` * lr over the last part of the budget.
 
     Hu et al. 2024 (arXiv 2404.06395) and Haegele et al. 2024 (arXiv 2405.18392), whose code rounds the cooldown down
-    to whole updates: at its update j of n the rate is lr * (1 - u) or lr * (1 - sqrt(u)), u = j / n. Runs with other
-    budgets or shapes are the same training until the earliest cooldown begins.
+    to whole updates: at its update j of n the rate is lr * (1 - u) or lr * (1 - sqrt(u)), u = j / n, scaled to lie
+    between lr and the floor. Runs with other budgets, shapes or floors are the same training until the earliest cooldown
+    begins.
 
     Attributes:
         cooldown: How long the rate falls, at the end of the budget.
         shape: ``linear`` for 1 - u, ``1-sqrt`` for 1 - sqrt(u).
+        min_ratio: The floor as a fraction of lr, which the update after the last would reach.
     """
 
     name = "wsd"
 
     cooldown: PositiveDuration = "20%"
     shape: Literal["linear", "1-sqrt"] = "linear"
+    min_ratio: Floor = 0.0
 
     def rates(self, epoch: int, run: Run) -> FloatArray:
         """The rate at each update. Raises InputError if warm-up and cooldown together exceed the budget."""
@@ -119,7 +122,8 @@ class Wsd(AnnealingPolicy):
         begin = updates * run.num_epochs - length
         done = np.arange(epoch * updates, (epoch + 1) * updates) - begin
         u = np.maximum(done, 0) / max(1, length)
-        return super().rates(epoch, run) * (1 - (u if self.shape == "linear" else np.sqrt(u)))
+        falling = u if self.shape == "linear" else np.sqrt(u)
+        return super().rates(epoch, run) * (1 - (1 - self.min_ratio) * falling)
 
     def factor(self, done: FloatArray, length: float) -> FloatArray:
         """1: the stable part, which `rates` multiplies by the cooldown."""
@@ -135,7 +139,8 @@ class OneCycle(RatePolicy):
     unless `momentum_low` is given.
 
     Attributes:
-        peak_at: Where the peak is, as a fraction of the budget's updates.
+        peak_at: Where the peak is, as a fraction of the budget's updates. 0: at the first update, so that the rate only
+            falls; 1: at the last, so that it only rises.
         initial_ratio: The first rate as a fraction of lr.
         final_ratio: The last rate as a fraction of lr.
         anneal: The form of each phase: half a cosine or a line.
@@ -147,12 +152,12 @@ class OneCycle(RatePolicy):
     name = "one_cycle"
     horizon_free = False
 
-    peak_at: Annotated[float, Rule("a number above 0 and below 1", lambda value: 0 < value < 1)] = 0.3
+    peak_at: Floor = 0.3
     initial_ratio: Ratio = 1 / 25
     final_ratio: Floor = 1 / 250_000
     anneal: Literal["cos", "linear"] = "cos"
     three_phase: bool = False
-    momentum_low: Floor | None = None
+    momentum_low: BelowOne | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()

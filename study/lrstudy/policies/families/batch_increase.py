@@ -19,13 +19,11 @@ from lrstudy.policies.parameters import Count, Factor, PositiveDuration, Ratio, 
 from lrstudy.policies.run import History, Run
 from lrstudy.settings import Settings
 
-CapMode = Literal["residual", "switch"]
+CapMode = Literal["residual", "switch", "keep"]
 
 
 def grown(lr: float, batch_size: int, factor: int, limit: int, cap_mode: CapMode = "residual") -> tuple[float, int]:
-    """Rate and batch size after the noise has been lowered by `factor`.
-
-    The batch grows if it may; otherwise the rate falls.
+    """Rate and batch size after the noise has been lowered by `factor`, or as far as `cap_mode` lets it be.
 
     Args:
         lr: The rate before.
@@ -33,15 +31,16 @@ def grown(lr: float, batch_size: int, factor: int, limit: int, cap_mode: CapMode
         factor: What lr / B is divided by.
         limit: The largest batch size. A batch above it stays as it is.
         cap_mode: What happens if the whole factor does not fit below `limit`. ``residual`` grows the batch up to the
-            limit and applies the rest to the rate; ``switch`` keeps the batch and divides the rate.
+            limit and applies the rest to the rate; ``switch`` keeps the batch and divides the rate; ``keep`` grows the
+            batch up to the limit and leaves the rate alone, as Yacalis and Le do, so that the noise stays higher.
 
     Returns:
-        The rate, unrounded, and the batch size; lr / B is lower by exactly the factor.
+        The rate, unrounded, and the batch size; lr / B is lower by exactly the factor, except with ``keep``.
     """
     larger = factor * batch_size
     if larger > limit:
         larger = batch_size if cap_mode == "switch" else max(batch_size, limit)
-    return lr * (larger / (batch_size * factor)), larger
+    return lr if cap_mode == "keep" else lr * (larger / (batch_size * factor)), larger
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +93,7 @@ class GrowingPolicy(Policy):
 
 @dataclass(frozen=True, kw_only=True)
 class BatchIncrease(GrowingPolicy):
-    """At each milestone the noise is lowered by `factor`: by a larger batch while it may grow, then by a lower rate.
+    """At each milestone the noise is lowered by `factor`: by a larger batch while it may grow, then as `cap_mode` says.
 
     The batch never exceeds `cap` examples or the training set; the paper caps it at about a tenth of the training set.
     `factor` is a whole number, so that every batch is an exact multiple. Milestones act as in step decay, and step

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from lrstudy.annotations import Rule
 from lrstudy.policies.base import RatePolicy, Ticks, phase, require_absent
 from lrstudy.policies.families.cycles import CyclicalPolicy
-from lrstudy.policies.parameters import Floor, PositiveDuration, Ratio, require
+from lrstudy.policies.parameters import BelowOne, Floor, PositiveDuration, Ratio, require
 from lrstudy.policies.run import Run
 from lrstudy.settings import FloatArray
 
@@ -42,7 +42,7 @@ class Clr(CyclicalPolicy):
     """base + (lr - base) * height, where base = `base_ratio` * lr and the height goes from 0 to 1 and back in a cycle.
 
     A run that is not a whole number of cycles ends at a high rate, and its accuracy shows that: make the budget a multiple
-    of the cycle. A base ratio of 1 is the constant rate.
+    of the cycle. A base ratio of 1 is the constant rate; torch also takes a base of 0.
 
     Attributes:
         mode: How cycles change. ``triangular``: not at all. ``triangular2``: each is half as high as the one before.
@@ -66,12 +66,12 @@ class Clr(CyclicalPolicy):
     mode: Mode = "triangular2"
     step_size: PositiveDuration = "12.5%"
     step_down: PositiveDuration | None = None
-    base_ratio: Ratio = 0.1
+    base_ratio: Floor = 0.1
     gamma: Ratio | None = None
     exp_bounds: Literal["amplitude", "both"] | None = None
     rho: Ratio | None = None
     sigma: Ratio | None = None
-    momentum_low: Floor | None = None
+    momentum_low: BelowOne | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -151,7 +151,7 @@ class ClrStaged(RatePolicy):
     name = "clr_staged"
 
     mode: Literal["triangular", "triangular2"] = "triangular2"
-    base_ratio: Ratio = 0.2
+    base_ratio: Floor = 0.2
     stage_ratios: Annotated[tuple[Ratio, ...], Rule("a list of shares of lr, one per stage", bool)] = (1.0, 0.1, 0.01)
     step_sizes: tuple[PositiveDuration, ...] = ("8%", "4%", "2%")
     boundaries: tuple[PositiveDuration, ...] = ("64%", "88%")

@@ -12,7 +12,7 @@ import numpy as np
 from lrstudy.annotations import Rule
 from lrstudy.errors import Fault, InputError
 from lrstudy.policies.base import Policy
-from lrstudy.policies.parameters import Floor
+from lrstudy.policies.parameters import BelowOne, Floor
 from lrstudy.policies.run import History, Run
 from lrstudy.settings import Settings
 
@@ -102,13 +102,13 @@ class Plateau(PlateauPolicy):
     """A rate that is lowered whenever the rule acts (torch: ReduceLROnPlateau).
 
     Attributes:
-        factor: What the rate is multiplied by.
+        factor: What the rate is multiplied by, below 1 as torch and Keras ask; 0: it falls to the floor at once.
         min_ratio: The lowest rate as a fraction of lr.
     """
 
     name = "plateau"
 
-    factor: Annotated[float, Rule("a number above 0 and below 1", lambda value: 0 < value < 1)] = 0.1
+    factor: BelowOne = 0.1
     min_ratio: Floor = 0.0
 
     def settings(self, epoch: int, history: History, run: Run) -> Settings:

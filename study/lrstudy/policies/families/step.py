@@ -1,4 +1,4 @@
-"""Rates that fall at fixed times: in steps, exponentially, or along a line to a floor."""
+"""Rates that fall at fixed times: in steps, exponentially, or along a line; none of them below a floor."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from lrstudy.policies.base import RatePolicy, Ticks
 from lrstudy.policies.durations import Duration, count_passed, to_whole_epoch
-from lrstudy.policies.parameters import PositiveDuration, Ratio
+from lrstudy.policies.parameters import Floor, PositiveDuration, Ratio
 from lrstudy.policies.run import Run
 from lrstudy.settings import FloatArray
 
@@ -25,52 +25,59 @@ class Step(RatePolicy):
             first update of epoch m: 0 at once, one at or beyond the budget never. One that is listed twice multiplies
             the rate by gamma^2.
         gamma: What the rate is multiplied by.
+        min_ratio: The lowest rate as a fraction of lr.
     """
 
     name = "step"
 
     milestones: tuple[Duration, ...] = ("50%", "75%")
     gamma: Ratio = 0.1
+    min_ratio: Floor = 0.0
 
     def rates(self, epoch: int, run: Run) -> FloatArray:
         """The same rate for the whole epoch."""
         updates = self.initial_updates(run)
         passed = count_passed(self.milestones, epoch, run.num_epochs, updates)
-        return np.full(updates, self.lr * self.gamma**passed)
+        return np.full(updates, self.lr * max(self.gamma**passed, self.min_ratio))
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepEvery(RatePolicy):
-    """lr * gamma^floor(epoch / every); torch: StepLR stepped after each epoch. `every` is rounded to whole epochs."""
+    """lr * gamma^floor(epoch / every), at least `min_ratio` * lr; torch: StepLR stepped after each epoch.
+
+    `every` is rounded to whole epochs.
+    """
 
     name = "step_every"
 
     every: PositiveDuration = "25%"
     gamma: Ratio = 0.5
+    min_ratio: Floor = 0.0
 
     def rates(self, epoch: int, run: Run) -> FloatArray:
         """The same rate for the whole epoch."""
         updates = self.initial_updates(run)
         every = max(1, to_whole_epoch(self.every, run.num_epochs, updates))
-        return np.full(updates, self.lr * self.gamma ** (epoch // every))
+        return np.full(updates, self.lr * max(self.gamma ** (epoch // every), self.min_ratio))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Exponential(RatePolicy):
-    """lr * gamma^t, where t counts epochs (torch: ExponentialLR) or updates (Caffe's lr_policy ``exp``)."""
+    """lr * gamma^t, at least `min_ratio` * lr; t counts epochs (torch: ExponentialLR) or updates (Caffe's ``exp``)."""
 
     name = "exponential"
 
     gamma: Ratio = 0.9
     per: Literal["epoch", "update"] = "epoch"
+    min_ratio: Floor = 0.0
 
     def rates(self, epoch: int, run: Run) -> FloatArray:
         """The same rate for the whole epoch, or one that falls with every update."""
         updates = self.initial_updates(run)
         if self.per == "epoch":
-            return np.full(updates, self.lr * self.gamma**epoch)
-        falling: FloatArray = self.lr * self.gamma ** np.arange(epoch * updates, (epoch + 1) * updates, dtype=float)
-        return falling
+            return np.full(updates, self.lr * max(self.gamma**epoch, self.min_ratio))
+        falling = self.gamma ** np.arange(epoch * updates, (epoch + 1) * updates, dtype=float)
+        return self.lr * np.maximum(falling, self.min_ratio)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +91,7 @@ class LinearDecay(RatePolicy):
     name = "linear_decay"
 
     over: PositiveDuration = "50%"
-    end_ratio: Ratio = 1 / 7
+    end_ratio: Floor = 1 / 7
 
     def rates(self, epoch: int, run: Run) -> FloatArray:
         """The rate at each update."""

@@ -1,0 +1,39 @@
+"""What a report must say about an arm, and what a user should know before it is trained."""
+
+from __future__ import annotations
+
+from lrstudy.errors import InputError
+from lrstudy.planning.arms import Arm, one_at_a_time
+from lrstudy.planning.plan import Plan
+from lrstudy.policies import build
+from lrstudy.policies.base import Policy
+from lrstudy.policies.run import Run
+
+DIFFERENTIAL = (
+    "differential rates are meant for pre-trained weights; with random ones, as here, the layers near the input hardly leave "
+    "where they began."
+)
+
+
+def caveats(plan: Plan, arm: Arm) -> tuple[str, ...]:
+    """The caveats of an arm over all values that its parameters may take, a sentence each and each once.
+
+    They are those of its policy, and that of differential rates where the weights are random.
+    """
+    found: dict[str, None] = {}
+    is_random = plan.study.workload.weights == "random"
+    for configuration in one_at_a_time(arm.space):
+        policy = build(arm.policy, arm.parameters(configuration))
+        found |= dict.fromkeys(policy.caveats())
+        if is_random and _is_differential(policy, plan.run(arm, configuration)):
+            found[DIFFERENTIAL] = None
+    return tuple(found)
+
+
+def _is_differential(policy: Policy, run: Run) -> bool:
+    """Whether the sections have different rates in the first epoch. A policy that refuses the run is a fault elsewhere."""
+    try:
+        lr = policy.settings(0, (), run).lr
+    except InputError:
+        return False
+    return bool((lr != lr[:, :1]).any())
