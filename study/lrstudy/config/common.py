@@ -91,7 +91,7 @@ OF_POLICIES = ("lr", "batch_size", "momentum")
 
 def default_momentum(optimizer: object) -> float:
     """The momentum of an optimizer for which none was given: 0 with RMSprop, as in torch and Keras, which SGD's would upset."""
-    return 0.0 if optimizer in _WITHOUT_MOMENTUM else float(COMMON["momentum"].default)  # type: ignore[arg-type]
+    return 0.0 if optimizer in _WITHOUT_MOMENTUM else float(COMMON["momentum"].default)
 
 
 def documentation() -> str:

@@ -266,7 +266,10 @@ def _first_convolution(module: nn.Module) -> nn.Conv2d:
 
 def last_layer(module: nn.Module) -> str:
     """The name of the last module that has parameters of its own."""
-    return [name for name, part in module.named_modules() if any(True for _ in part.parameters(recurse=False))][-1]
+    own: list[str] = [
+        name for name, part in module.named_modules() if any(True for _ in part.parameters(recurse=False))
+    ]
+    return own[-1]
 
 
 def _with_parameters(modules: Iterable[tuple[str, nn.Module]]) -> list[str]:

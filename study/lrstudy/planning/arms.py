@@ -75,7 +75,7 @@ def resolve(study: StudyFile, base: Path = _HERE) -> dict[str, Arm]:
     common, is_momentum_given = common_definition(study), _is_momentum_given(study)
     faults = _common_faults(common)
     if not is_momentum_given:
-        faults += faults_of(lambda: _own_momentum("common", study.common.optimizer))
+        faults += faults_of(lambda: _own_momentum("common", _optimizer(common)))
     at_fault = {fault.where.split(".")[1] for fault in faults}  # replaced by their defaults to check the arms
     sound = {name: COMMON[name].default if name in at_fault else spec for name, spec in common.items()}
     arms: dict[str, Arm] = {}
@@ -194,7 +194,13 @@ def _arm(name: str, body: Mapping[str, Any], common: Mapping[str, Any], base: Pa
 
 
 def _is_momentum_given(study: StudyFile) -> bool:
-    return "momentum" in study.common.model_fields_set
+    common: Any = study.common  # a model that is made from COMMON, which mypy cannot follow
+    return "momentum" in common.model_fields_set
+
+
+def _optimizer(common: Mapping[str, Any]) -> object:
+    """The common optimizer or its space."""
+    return common.get("optimizer", COMMON["optimizer"].default)
 
 
 def _momentum(where: str, optimizer: object, common: Mapping[str, Any], is_momentum_given: bool) -> Any:
@@ -204,7 +210,7 @@ def _momentum(where: str, optimizer: object, common: Mapping[str, Any], is_momen
     InputError if the arm searches optimizers that have different ones.
     """
     own = _own_momenta(optimizer)
-    of_common = _own_momenta(common.get("optimizer", COMMON["optimizer"].default))
+    of_common = _own_momenta(_optimizer(common))
     if is_momentum_given and (own <= of_common or 0.0 not in own):
         return common["momentum"]
     return _own_momentum(where, optimizer)

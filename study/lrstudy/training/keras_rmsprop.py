@@ -39,12 +39,12 @@ class KerasRMSprop(torch.optim.Optimizer):
         """Update some parameters of a group, in as few kernels as the device allows."""
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         if group["weight_decay"]:
-            gradients = torch._foreach_add(gradients, parameters, alpha=group["weight_decay"])
+            gradients = list(torch._foreach_add(gradients, parameters, alpha=group["weight_decay"]))
         squares = self._held("square_avg", parameters)
         torch._foreach_mul_(squares, group["alpha"])
         torch._foreach_addcmul_(squares, gradients, gradients, value=1 - group["alpha"])
         roots = torch._foreach_sqrt(torch._foreach_add(squares, group["eps"]))
-        steps = torch._foreach_div(torch._foreach_mul(gradients, group["lr"]), roots)
+        steps = list(torch._foreach_div(torch._foreach_mul(gradients, group["lr"]), roots))
         if group["momentum"] or "momentum_buffer" in self.state[parameters[0]]:
             gathered = self._held("momentum_buffer", parameters)
             torch._foreach_mul_(gathered, group["momentum"])
