@@ -69,7 +69,7 @@ def _verdicts(analysis: Analysis) -> PageSection:
     lock, metric = study.lock, metric_name(study)
     decimals = formats.decimals_for(formats.half_width(row["test_low"], row["test_high"]) for row in rows)
     training = formats.time_unit(lock.unit, [row["training_device_s"] for row in rows])
-    tuning = formats.time_unit(lock.unit, [row["tuning_standalone_device_s"] for row in rows])
+    tuning = formats.time_unit(lock.unit, [row["tuning_device_s"] for row in rows])
     cells = []
     for row in rows:
         test = formats.interval(row["test_low"], row["test_high"], decimals)
@@ -85,7 +85,7 @@ def _verdicts(analysis: Analysis) -> PageSection:
                 Cell(row["verdict"], row["note"] or "", kind=row["verdict"]),
                 Cell(training(row["training_device_s"])),
                 Cell(ratio(row["cost_ratio"])),
-                Cell(tuning(row["tuning_standalone_device_s"]), f"{tuning(row['tuning_spent_device_s'])} spent"),
+                Cell(tuning(row["tuning_device_s"]), f"{tuning(row['tuning_paid_device_s'])} spent"),
             ]
         )
     columns = [

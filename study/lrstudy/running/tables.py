@@ -71,11 +71,11 @@ class TableWriter:
         self._cost_s = self._finished - begin
 
     def write_calibration(self) -> None:
-        """Write what the confirmed trials' updates cost alone on the device, as far as it is known. Raises StorageError."""
+        """Write what the trials' updates cost alone on the device, as far as it is known. Raises StorageError."""
         admission = self._admission
-        kinds = calibration.kinds_of(admission.trials.values())
-        costs = [calibration.update_cost(admission.memo, admission.plan.workload, kind) for kind in kinds]
-        rows = [asdict(cost) | {"update_kind": cost.kind.digest, **_kind_columns(cost.kind)} for cost in costs if cost]
+        kinds = admission.kinds.used(admission.trials.values())
+        costs = calibration.prices(admission.memo, admission.plan.workload, kinds)
+        rows = [asdict(cost) | {"update_kind": cost.kind.digest, **_kind_columns(cost.kind)} for cost in costs]
         self._write("calibration", pa.Table.from_pylist(rows, schema=CALIBRATION))
 
     def _epochs_of(self, trial: Trial) -> pa.Table:
@@ -97,7 +97,7 @@ class TableWriter:
         for settings in _settings_of(trial, self._settings):
             if settings.digest not in self._settings:
                 self._settings[settings.digest] = settings
-                new.append(_settings_row(settings))
+                new.append(_settings_row(settings, self._admission.plan.workload.counts[0]))
             applied.append(settings)
         if new:
             self._settings_tables.append(pa.Table.from_pylist(new, schema=SETTINGS))
@@ -299,7 +299,8 @@ def _epochs_schema(metrics: Iterable[str]) -> pa.Schema:
 _FROM_RECORD = [name for name in EPOCHS.names if name in Record.__dataclass_fields__]
 
 
-def _settings_row(settings: Settings) -> dict[str, Any]:
+def _settings_row(settings: Settings, num_examples: int) -> dict[str, Any]:
+    tail = UpdateKind.of_tail(settings, num_examples)
     return {
         "settings": settings.digest,
         "batch_size": settings.batch_size,
@@ -309,6 +310,7 @@ def _settings_row(settings: Settings) -> dict[str, Any]:
         "momentum": settings.momentum.reshape(-1),
         "recipe": json.dumps(asdict(settings.recipe), sort_keys=True),
         "update_kind": UpdateKind.of(settings).digest,
+        "tail_kind": None if tail is None else tail.digest,
     }
 
 

@@ -139,7 +139,7 @@ _SETTINGS = TableDescription(
     "settings",
     "distinct settings of an epoch",
     (
-        Column("settings", _TEXT, "", "digest of all the following but `update_kind`"),
+        Column("settings", _TEXT, "", "digest of all the following but `update_kind` and `tail_kind`"),
         Column("batch_size", _INT32, "examples", "examples of an update"),
         Column("updates", _INT32, "updates", "updates of the epoch"),
         Column("sections", _INT32, "", "parameter groups of the model, input to head"),
@@ -149,12 +149,14 @@ _SETTINGS = TableDescription(
                "JSON: optimizer and its constants, weight decay, loss, class weights, augmentation and whatever else "
                "shapes an update"),
         Column("update_kind", _TEXT, "", "what its updates cost: a row of calibration.parquet, once that is measured"),
+        Column("tail_kind", _TEXT, "",
+               "likewise of the epoch's last update, if its size is not `batch_size`; null if it is"),
     ),
 )  # fmt: skip
 
 _CALIBRATION = TableDescription(
     "calibration",
-    "kind of update that confirm trials used, if it was measured",
+    "kind of update that trials used, once its cost is known",
     (
         Column("update_kind", _TEXT, "", "digest of the following two"),
         Column("batch_size", _INT32, "examples", "examples of an update"),
@@ -164,6 +166,9 @@ _CALIBRATION = TableDescription(
         Column("device_s_per_update", _FLOAT, _DEVICE_S, "cost of an update, alone on the device"),
         Column("device_s_per_epoch", _FLOAT, _DEVICE_S, "cost of an epoch beyond its updates"),
         Column("device_s_per_evaluation", _FLOAT, _DEVICE_S, "cost of an evaluation of the validation part"),
+        Column("source", _TEXT, "",
+               "`measured`, or, of what only tuning trials used, `interpolated` between measured batch sizes of the "
+               "same recipe"),
     ),
 )  # fmt: skip
 
