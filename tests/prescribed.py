@@ -267,7 +267,10 @@ class _Worker:
         data, parts = load(plan.workload.data, Path(plan.workload.cache))
         labels = data.labels[parts.test]
         scores = logits(trial, labels, len(plan.workload.classes))
-        predictions.write(folder / "predictions", trial.trial_id, trial.arm, parts.test, labels, scores)
+        predictions.write(
+            folder / "predictions", trial.trial_id, trial.arm, parts.test, labels, scores, data.groups_of(parts.test),
+            plan.workload.classes, data.sources_of(parts.test),
+        )  # fmt: skip
         value = self._training.test_value(trial, last.metrics[f"val_{names[0]}"])
         return {
             "spans": [*spans, (begin, EVALUATION_S, "evaluate", trial.trial_id)],

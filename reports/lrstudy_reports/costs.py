@@ -121,7 +121,9 @@ def _lost(study: StudyTables) -> pd.Series[float]:
     the last one that the slot worked on.
     """
     arm_of = study.trials.drop_duplicates("trial_id").set_index("trial_id")["arm"]
-    ledger = study.ledger.sort_values(["run", "host", "device", "start"], kind="stable")
+    concerned = study.ledger["category"].isin(["lost", "recompute"])
+    runs = study.ledger["run"].isin(set(study.ledger.loc[concerned, "run"]))
+    ledger = study.ledger[runs].sort_values(["run", "host", "device", "start"], kind="stable")
     is_lost = ledger["category"] == "lost"
     worked_on = ledger["trial_id"].where(~is_lost & ledger["trial_id"].isin(arm_of.index))
     before = worked_on.groupby([ledger["run"], ledger["host"], ledger["device"]], dropna=False).ffill()

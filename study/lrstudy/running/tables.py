@@ -13,6 +13,7 @@ from dataclasses import asdict
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pyarrow as pa
@@ -25,6 +26,7 @@ from lrstudy.running import calibration
 from lrstudy.running.admission import Admission
 from lrstudy.running.calibration import UpdateKind
 from lrstudy.running.protocol import Trial
+from lrstudy.running.split_table import split_table
 from lrstudy.settings import Settings
 from lrstudy.study_folder.ledger import Span, Worker, slot_lines
 from lrstudy.study_folder.replace_file import replacing
@@ -67,6 +69,8 @@ class TableWriter:
         self._write("settings", met.sort_by("settings"))  # else in the order met, another one in every run
         self._write("ledger", pa.Table.from_pylist(lines, schema=LEDGER))
         self._write_predictions({trial.trial_id for trial in shown if trial.test})
+        if not (self._folder / "split.parquet").exists():
+            self._write("split", split_table(self._admission.plan.workload), self._classes)
         self._finished = time.monotonic()
         self._cost_s = self._finished - begin
 
@@ -107,15 +111,22 @@ class TableWriter:
         if ended != self._predicted:
             paths = sorted((self._folder / "predictions").glob("*.parquet"))
             parts = [pq.read_table(path) for path in paths if path.stem in ended]
-            self._write("predictions", pa.concat_tables([PREDICTIONS.empty_table(), *parts]))
+            # Parts that an earlier version wrote lack columns.
+            whole = pa.concat_tables([PREDICTIONS.empty_table(), *parts], promote_options="default")
+            self._write("predictions", whole, self._classes)
             self._predicted = ended
 
-    def _write(self, name: str, table: pa.Table) -> None:
-        """Replace one table atomically."""
+    @property
+    def _classes(self) -> dict[str, str]:
+        """What the metadata of a table with labels says of them."""
+        return {"lrstudy_classes": json.dumps(list(self._admission.plan.workload.classes))}
+
+    def _write(self, name: str, table: pa.Table, metadata: Mapping[str, str] = MappingProxyType({})) -> None:
+        """Replace one table atomically; `metadata` is added to what all tables have."""
         path = self._folder / f"{name}.parquet"
         try:
             with replacing(path, has_one_writer=True) as fresh:
-                pq.write_table(table.replace_schema_metadata(_metadata()), fresh, compression="zstd")
+                pq.write_table(table.replace_schema_metadata({**_metadata(), **metadata}), fresh, compression="zstd")
         except OSError as error:
             raise StorageError(
                 f"storage.path: cannot write {path}: {error}. What was recorded before is safe; free space or fix "
@@ -208,7 +219,7 @@ def _trial_row(trial: Trial, admission: Admission, spent: Mapping[str, float]) -
     known = [(value, epoch) for epoch, value in enumerate(values) if value is not None]
     best = max(known, key=lambda item: (item[0], -item[1]), default=(None, None))
     last = trial.records[-1] if trial.records else None
-    test = trial.test or {}
+    test, recipe = trial.test or {}, trial.spec.run.recipe
     row = {
         "trial_id": trial.trial_id,
         "arm": trial.arm,
@@ -236,6 +247,9 @@ def _trial_row(trial: Trial, admission: Admission, spent: Mapping[str, float]) -
         "recalled_epochs": sum(trial.recalled),
         "started_at": trial.started_at,
         "ended_at": trial.ended_at,
+        "optimizer": recipe.optimizer,
+        "augmentation": recipe.augment,
+        "class_weights": recipe.class_weights,
     }
     return row | {f"test_{name}": value for name, value in test.items() if name != "loss"} | _parameters(trial)
 

@@ -1,4 +1,4 @@
-"""The columns of a study's tables: trials, epochs, settings, ledger, calibration, predictions; docs/tables.md has them.
+"""The columns of a study's tables: trials, epochs, settings, ledger, calibration, predictions, split; docs/tables.md has them.
 
 Columns may be added; their meaning never changes. Files hold names and types; units and meanings stand here alone.
 """
@@ -42,6 +42,11 @@ class TableDescription:
 
 _TEXT, _FLAG, _INT32, _INT64, _FLOAT = pa.string(), pa.bool_(), pa.int32(), pa.int64(), pa.float64()
 _DEVICE_S = "device-seconds"
+_LABEL_NAME = "name of its class; names joined by `|` where an example may have several"
+_SOURCE = (
+    "its file, or its row in the source; null where the data was decoded by a version that did not keep it, until it is "
+    "decoded anew"
+)
 
 _TRIALS = TableDescription(
     "trials",
@@ -84,6 +89,10 @@ _TRIALS = TableDescription(
         Column("started_at", _FLOAT, "s, Unix time",
                "when it was last handed to a worker; of one that is wholly recalled, when that was found"),
         Column("ended_at", _FLOAT, "s, Unix time", "when it ended; null while it runs"),
+        Column("optimizer", _TEXT, "", "the optimizer; its constants are in settings.parquet (`recipe`)"),
+        Column("augmentation", _TEXT, "",
+               "`none`, `flip`, `crop_flip`, a list of transforms as JSON, or `mine.py:augment`, a function of the user's"),
+        Column("class_weights", pa.list_(_FLOAT), "", "weight of each class in the loss; null without weights"),
     ),
     (
         Column("p_<name>", _FLOAT, "the parameter's",
@@ -206,8 +215,26 @@ _PREDICTIONS = TableDescription(
                "several"),
         Column("labels", pa.list_(pa.int8()), "", "0 or 1 for each class where an example has several; else null"),
         Column("scores", pa.list_(pa.float32()), "", "logits, one per class"),
+        Column("probabilities", pa.list_(pa.float32()), "",
+               "softmax of the logits; of each label by itself (logistic function) where an example may have several"),
+        Column("source", _TEXT, "", _SOURCE),
+        Column("label_name", _TEXT, "", _LABEL_NAME),
     ),
 )  # fmt: skip
 
-TABLES = (_TRIALS, _EPOCHS, _SETTINGS, _LEDGER, _CALIBRATION, _PREDICTIONS)
-TRIALS, EPOCHS, SETTINGS, LEDGER, CALIBRATION, PREDICTIONS = (table.schema for table in TABLES)
+_SPLIT = TableDescription(
+    "split",
+    "example that the study uses",
+    (
+        Column("example", _INT64, "", "position of the example in the data set, from 0"),
+        Column("part", _TEXT, "", "`train`, `validation` or `test`"),
+        Column("group", _TEXT, "", "its group, as in predictions.parquet"),
+        Column("label", _INT32, "", "number of its class, likewise"),
+        Column("labels", pa.list_(pa.int8()), "", "likewise"),
+        Column("label_name", _TEXT, "", _LABEL_NAME),
+        Column("source", _TEXT, "", _SOURCE),
+    ),
+)  # fmt: skip
+
+TABLES = (_TRIALS, _EPOCHS, _SETTINGS, _LEDGER, _CALIBRATION, _PREDICTIONS, _SPLIT)
+TRIALS, EPOCHS, SETTINGS, LEDGER, CALIBRATION, PREDICTIONS, SPLIT = (table.schema for table in TABLES)
