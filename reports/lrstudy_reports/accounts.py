@@ -90,7 +90,7 @@ def _shared_by_search(searches: pd.DataFrame) -> Table:
         ]
         for row in searches.to_dict("records")
     ]
-    caption = "Tuning epochs by search, each as if it had been alone: that several share the cohort is not counted"
+    caption = "Tuning epochs by search, each by itself"
     return Table(caption, ["Search", "Asked for", "Distinct", "Shared"], cells, frozenset({1, 2, 3}))
 
 

@@ -113,9 +113,9 @@ def prices(memo: Memo, workload: Workload, kinds: Iterable[UpdateKind]) -> list[
     """The costs of `kinds`: as measured, else between measured ones of their recipe; others are left out."""
     wanted = list(kinds)
     measured = [cost for kind in wanted if (cost := update_cost(memo, workload, kind)) is not None]
-    known = {cost.kind for cost in measured}
-    between = (_between(kind, [cost for cost in measured if cost.kind.recipe == kind.recipe]) for kind in wanted)
-    return measured + [cost for cost in between if cost is not None and cost.kind not in known]
+    missing = [kind for kind in wanted if kind not in {cost.kind for cost in measured}]
+    between = (_between(kind, [cost for cost in measured if cost.kind.recipe == kind.recipe]) for kind in missing)
+    return measured + [cost for cost in between if cost is not None]
 
 
 def update_cost(memo: Memo, workload: Workload, kind: UpdateKind) -> UpdateCost | None:
@@ -153,13 +153,11 @@ def _kinds_in(settings: Settings, num_examples: int) -> tuple[UpdateKind, ...]:
 
 def _spread(kinds: Sequence[UpdateKind]) -> list[UpdateKind]:
     """At most MOST_SIZES of the kinds of one recipe, in order of size: the ends, and others at even ratios between."""
+    if len(kinds) <= MOST_SIZES:
+        return list(kinds)
     sizes = np.log([kind.batch_size for kind in kinds])
     wanted = np.linspace(sizes[0], sizes[-1], MOST_SIZES)
-    return (
-        [kinds[k] for k in {int(np.abs(sizes - size).argmin()) for size in wanted}]
-        if len(kinds) > MOST_SIZES
-        else list(kinds)
-    )
+    return [kinds[k] for k in sorted({int(np.abs(sizes - size).argmin()) for size in wanted})]
 
 
 def _between(kind: UpdateKind, measured: Sequence[UpdateCost]) -> UpdateCost | None:

@@ -56,7 +56,7 @@ class Examples:
         if not self.classes:
             return [None] * len(self.index)
         if self.is_multilabel:
-            return ["|".join(self.classes[k] for k in np.flatnonzero(row)) for row in self.labels]
+            return ["|".join(self.classes[k] for k in np.flatnonzero(row).tolist()) for row in self.labels]
         return [self.classes[k] for k in self.labels.tolist()]
 
 

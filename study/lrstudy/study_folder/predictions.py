@@ -70,6 +70,8 @@ def _probabilities(logits: NDArray[np.float32], is_multilabel: bool) -> NDArray[
     """Of each class, float32 of shape (examples, classes): they sum to 1, or are of each label by itself."""
     exact = logits.astype(np.float64)
     if is_multilabel:
-        return (0.5 * (1 + np.tanh(exact / 2))).astype(np.float32)  # the logistic function, which never overflows so
+        return np.asarray(
+            0.5 * (1 + np.tanh(exact / 2)), dtype=np.float32
+        )  # the logistic function, which never overflows so
     powers = np.exp(exact - exact.max(axis=1, keepdims=True))
-    return (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True), dtype=np.float32)
