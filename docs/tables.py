@@ -22,7 +22,8 @@ A study's folder, `<storage.path>/<name>/`, holds
 |---|---|
 | `study.yaml`, `study.lock.json` | the last run's study file, and what it came to: arms, classes, splits, numerics, versions |
 | `trials`, `epochs`, `settings`, `ledger`, `calibration` and `predictions.parquet` | tables that a run writes |
-| `arms.parquet`, `report/` | what a report makes of them: a row per arm; the page, its figures, its tables as CSV |
+| `accuracy_per_gpu_hour.parquet` | what a report makes of them: test value and cost of each arm and confirm trial, to be put together with those of other studies |
+| `arms.parquet`, `curves.parquet`, `report/` | likewise: verdicts; learning curves over calibrated cost; the page, its figures, its tables as CSV |
 | `journal/`, `predictions/`, `source/` | what a run needs to go on: decisions, predictions by trial, source of own policies |
 | `driver.lock` | there while a run is under way: one driver at a time writes into the folder |
 
@@ -30,7 +31,7 @@ Every table is replaced as a whole, every few seconds, so whoever reads it at an
 one. The tables are views: deleting them loses nothing, as the next run writes them from journal and memo.
 
 Columns may be added; the meaning of one that is there never changes. The metadata of each file names the version of its
-columns: `lrstudy_schema`, beside versions of packages, in those of a run, `lrstudy_reports.schema` in `arms.parquet`.
+columns: `lrstudy_schema`, beside versions of packages, in those of a run, `lrstudy_reports.schema` in those of a report.
 
 - *Time.* Columns in Unix time say so. All others are durations, measured by a clock that nobody sets.
 - *Device-seconds* are wall time times the devices occupied: GPUs (half of one counts half), or CPU cores without a GPU.
@@ -44,12 +45,16 @@ _NAMES = {pa.float64(): "float64", pa.float32(): "float32"}
 def render() -> str:
     """The text of tables.md."""
     parts = [_INTRODUCTION]
-    parts += [_section(f"{table.name}.parquet", table) for table in (*engine.TABLES, reports.ARMS)]
+    parts += [_section(f"{table.name}.parquet", table) for table in (*engine.TABLES, *reports.PARQUET_TABLES)]
     parts.append(
         "## report/tables/\n\nWhat the figures and tables of the page show, as CSV; a file is "
-        "left out if there is nothing to show. `arms.csv` is `arms.parquet`.\n"
+        "left out if there is nothing to show. `arms.csv` is `arms.parquet`, `curves.csv` is `curves.parquet`.\n"
     )
-    parts += [_section(f"{table.name}.csv", table, level=3) for table in reports.CSV_TABLES if table != reports.ARMS]
+    parts += [
+        _section(f"{table.name}.csv", table, level=3)
+        for table in reports.CSV_TABLES
+        if table not in reports.PARQUET_TABLES
+    ]
     return "\n".join(parts)
 
 

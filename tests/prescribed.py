@@ -37,7 +37,8 @@ from study_files import plan_of
 
 SLOTS = 2
 BOOT_S, SETUP_S, DATA_S, BETWEEN_S, LOST_S = 1.0, 1.5, 0.3, 0.02, 0.4
-UPDATE_S = {32: 0.012, 64: 0.019}
+UPDATE_S = {size: 0.005 + 0.007 * size / 32 for size in range(1, 1025)}
+"""Seconds of an update, by its number of examples: 0.012 for 32, 0.019 for 64."""
 EPOCH_S, EVALUATION_S, STATE_S = 0.001, 0.03, 0.004
 
 Choice = Callable[[Trial], bool]
@@ -122,7 +123,9 @@ class Training:
     def seconds(self, settings: Settings, trial: Trial, epoch: int) -> tuple[float, float]:
         """Of training an epoch and of its evaluation: those of a device that is alone, with noise of 6 and 10%."""
         key = (*_training(trial), epoch)
-        train_s = EPOCH_S + settings.num_updates * UPDATE_S[settings.batch_size]
+        num_full = settings.num_updates - 1
+        last = trial.spec.run.num_examples - num_full * settings.batch_size
+        train_s = EPOCH_S + num_full * UPDATE_S[settings.batch_size] + UPDATE_S[last]
         slower, slower_evaluation = np.exp(0.06 * _noise("train", *key)), np.exp(0.1 * _noise("evaluate", *key))
         return train_s * float(slower), EVALUATION_S * float(slower_evaluation)
 
@@ -264,7 +267,10 @@ class _Worker:
         data, parts = load(plan.workload.data, Path(plan.workload.cache))
         labels = data.labels[parts.test]
         scores = logits(trial, labels, len(plan.workload.classes))
-        predictions.write(folder / "predictions", trial.trial_id, trial.arm, parts.test, labels, scores)
+        predictions.write(
+            folder / "predictions", trial.trial_id, trial.arm, parts.test, labels, scores, data.groups_of(parts.test),
+            plan.workload.classes, data.sources_of(parts.test),
+        )  # fmt: skip
         value = self._training.test_value(trial, last.metrics[f"val_{names[0]}"])
         return {
             "spans": [*spans, (begin, EVALUATION_S, "evaluate", trial.trial_id)],

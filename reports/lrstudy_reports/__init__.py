@@ -13,7 +13,7 @@ __all__ = ["answer", "build", "summary"]
 
 
 def build(path: str | Path) -> Path:
-    """Write `arms.parquet` and `report/` of the study folder `path`; return the path of `index.html`.
+    """Write the tables and the page of a report into the study folder `path`; return the path of `index.html`.
 
     May be called at any time during a run: an unfinished study gives an interim report. Files are replaced
     atomically, and the same tables always give the same bytes. Raises ValueError if `path` holds no study or

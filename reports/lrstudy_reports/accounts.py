@@ -47,24 +47,51 @@ def what_was_shared(analysis: Analysis) -> PageSection:
     shared = analysis.sharing
     if not shared.asked:
         return PageSection("sharing", "What was shared")
-    unit = formats.time_unit(analysis.study.lock.unit, [shared.asked_device_s])
-    factor = f", {shared.asked / shared.trained:.2f} for each one trained" if shared.trained else ""
+    unit = formats.time_unit(analysis.study.lock.unit, [shared.asked_device_s, shared.total_device_s])
+    searchers, several = analysis.study.searchers(), len(shared.searches) > 1
+    search = f"One search ({searchers[0]})" if several else "Tuning"
     text = (
-        f"Trials asked for {formats.count(shared.asked, 'epoch')}{factor}. Stand-alone they cost "
-        f"{unit(shared.asked_device_s)} {unit.label}; "
-        f"those trained here took {unit(shared.trained_device_s)}."
+        f"{search} and the confirm trials asked for {formats.count(shared.asked, 'epoch')}, "
+        f"{shared.distinct:,} of them distinct: {shared.asked / shared.distinct:.2f} for each one to train. Stand-alone they "
+        f"cost {unit(shared.asked_device_s)} {unit.label}; all that the study trained took {unit(shared.total_device_s)}, "
+        f"{formats.count(shared.total, 'epoch')}."
     )
     if shared.earlier:
         text += f" {formats.count(shared.earlier, 'distinct epoch')} had been trained by earlier studies."
-    repeated = shared.trained - (shared.distinct - shared.earlier)
-    if repeated:
-        text += f" {formats.count(repeated, 'epoch')} were trained more than once."
+    if shared.repeated:
+        text += f" {formats.count(shared.repeated, 'epoch')} were trained more than once."
+    tables = [_shared_by_arm(analysis)]
+    if several:
+        tables.append(_shared_by_search(shared.searches))
+    return PageSection("sharing", "What was shared", text=[text], drawings=analysis.drawn("sharing"), tables=tables)
+
+
+def _shared_by_arm(analysis: Analysis) -> Table:
     cells = [
-        [analysis.arm(str(arm)), *(Cell(f"{row[name]:,.0f}") for name in ("asked", "distinct", "trained"))]
-        for arm, row in shared.arms.iterrows()
+        [
+            analysis.arm(str(arm)),
+            *(Cell(f"{row[name]:,.0f}") for name in ("search_asked", "search_distinct", "trained")),
+        ]
+        for arm, row in analysis.sharing.arms.iterrows()
     ]
-    table = Table("Epochs by arm", ["Arm", "Asked for", "Distinct", "Trained here"], cells, frozenset({1, 2, 3}))
-    return PageSection("sharing", "What was shared", text=[text], drawings=analysis.drawn("sharing"), tables=[table])
+    columns = ["Arm", "Asked for", "Distinct", "Trained by its trials, of all searches"]
+    return Table("Epochs by arm", columns, cells, frozenset({1, 2, 3}))
+
+
+def _shared_by_search(searches: pd.DataFrame) -> Table:
+    """Each search by itself: what it asked for, and what it would have trained had there been no other."""
+    repeats = searches["repeat"].max() > 0
+    cells = [
+        [
+            Cell(f"{row['searcher']}, search {row['repeat'] + 1}" if repeats else str(row["searcher"])),
+            Cell(f"{row['asked']:,}"),
+            Cell(f"{row['distinct']:,}"),
+            Cell(f"{row['asked'] / max(row['distinct'], 1):.2f}×"),
+        ]
+        for row in searches.to_dict("records")
+    ]
+    caption = "Tuning epochs by search, each by itself"
+    return Table(caption, ["Search", "Asked for", "Distinct", "Shared"], cells, frozenset({1, 2, 3}))
 
 
 def ledger(analysis: Analysis) -> PageSection:

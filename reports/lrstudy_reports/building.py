@@ -6,6 +6,7 @@ import io
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -14,13 +15,14 @@ from matplotlib.figure import Figure
 
 from lrstudy_reports import figures, traces
 from lrstudy_reports.accounts import troubled
+from lrstudy_reports.accuracy_per_gpu_hour import accuracy_per_gpu_hour
 from lrstudy_reports.analysis import Analysis
 from lrstudy_reports.classes import by_class
 from lrstudy_reports.comparison import Comparison, compare
 from lrstudy_reports.costs import Closing, Sharing, close_ledger, sharing
 from lrstudy_reports.curves import mean_curves
 from lrstudy_reports.page import Drawing, render
-from lrstudy_reports.schemas import ARMS, CONFIRMED, SCHEMA_VERSION
+from lrstudy_reports.schemas import ACCURACY, ARMS, CONFIRMED, CURVES, SCHEMA_VERSION, TableDescription
 from lrstudy_reports.sections import compose
 from lrstudy_reports.style import Look, looks, settings, svg
 from lrstudy_reports.tables import StudyTables, load
@@ -29,7 +31,7 @@ from lrstudy_reports.wording import FIGURES
 
 
 def build_report(folder: Path) -> Path:
-    """Write arms.parquet and report/ of the study in `folder`; return the path of index.html.
+    """Write the report's tables and report/ of the study in `folder`; return the path of index.html.
 
     index.html is self-contained and is replaced last. Files of an earlier report that this one does not
     have are removed.
@@ -38,7 +40,7 @@ def build_report(folder: Path) -> Path:
     comparison = compare(study)
     tuned = all_configurations(study)
     after, searchers = best_after(study, tuned), searcher_table(study, tuned)
-    curves, ranked = mean_curves(comparison.curves), by_class(study)
+    curves, ranked = mean_curves(comparison.curves, study.lock.name), by_class(study)
     shared, closing = sharing(study), close_ledger(study)
     look = looks(study.arms, study.lock.control)
     drawings = _draw(study, comparison, curves, after, shared, closing, look)
@@ -53,13 +55,20 @@ def build_report(folder: Path) -> Path:
         "curves": curves,
         "ledger": _closing_table(closing),
         "searchers": searchers,
+        "searches": shared.searches,
         "sharing": shared.arms.reset_index(),
         "trouble": troubled(study),
     }
     written = {f"tables/{name}.csv": _csv(frame) for name, frame in frames.items() if len(frame.columns) > 1}
     written |= {f"figures/{name}.svg": drawing.svg.encode() for name, drawing in drawings.items()}
     texts = {name: text.encode() for name, text in render(page).items()}
-    replace(folder / "arms.parquet", arms_parquet(comparison))
+    parquet: dict[TableDescription, list[dict[str, Any]]] = {
+        ARMS: comparison.rows(),
+        ACCURACY: accuracy_per_gpu_hour(study, comparison),
+        CURVES: curves.astype(object).where(curves.notna(), None).to_dict("records"),
+    }
+    for table, rows in parquet.items():
+        replace(folder / f"{table.name}.parquet", as_parquet(table, rows))
     for name, content in [*written.items(), ("report.md", texts["report.md"])]:
         replace(report / name, content)
     _remove_others(report, set(written))
@@ -67,11 +76,11 @@ def build_report(folder: Path) -> Path:
     return report / "index.html"
 
 
-def arms_parquet(comparison: Comparison) -> bytes:
-    """The arms as the bytes of a Parquet file."""
-    schema = ARMS.schema.with_metadata({"lrstudy_reports.schema": str(SCHEMA_VERSION)})
+def as_parquet(table: TableDescription, rows: list[dict[str, Any]]) -> bytes:
+    """The rows of a table as the bytes of a Parquet file."""
+    schema = table.schema.with_metadata({"lrstudy_reports.schema": str(SCHEMA_VERSION)})
     buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(comparison.rows(), schema), buffer)
+    pq.write_table(pa.Table.from_pylist(rows, schema), buffer)
     return buffer.getvalue()
 
 

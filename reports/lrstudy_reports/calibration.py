@@ -6,37 +6,63 @@ All costs are in allocated device-seconds, i.e. share x wall time.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
+from lrstudy_reports.lock import Lock
 from lrstudy_reports.tables import StudyTables, trainable_sections, update_kinds
 
 _KEY = ["kind", "batch_size", "sections", "device_kind"]
 ALONE = "alone"
 """The `source` of costs that were measured alone on the device."""
+_BETWEEN = "interpolated"
+"""The `source` of those that lie between measured ones."""
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """The cost of updates, and of each epoch of the confirm trials at those costs.
+    """The cost of updates, and of each epoch at those costs.
 
-    `is_alone` says that all costs were measured alone on the device; `updates` then has one row per kind of update.
+    `is_alone` says that the costs were measured alone on the device; `updates` then has one row per kind of update.
     Otherwise it has one row per kind of epoch, batch size, trainable sections and device kind, with the median over the
     epochs that this study trained, or over recalled ones where it trained none (column `source`). A few slow first
-    epochs do not move a median, but whatever shared the device for long does. `epochs` holds the epochs of the confirm
-    trials, with their cost as `calibrated_s`.
+    epochs do not move a median, but whatever shared the device for long does. `priced` holds all epochs of the study,
+    with their cost on a `device_kind` as `calibrated_s`; NaN where it is not known, which can be so of tuning trials
+    alone. `epochs` are those of the confirm trials that represent their arms.
     """
 
     updates: pd.DataFrame
+    priced: pd.DataFrame
     epochs: pd.DataFrame
     is_alone: bool
+    device_kind: str
+
+    def identification(self, lock: Lock) -> dict[str, Any]:
+        """The columns by which rows of several studies are told apart and joined."""
+        return {
+            "study": lock.name,
+            "data": lock.data.get("source"),
+            "model": lock.model.get("name"),
+            "budget_epochs": lock.budget_epochs,
+            "device_kind": self.device_kind or None,
+            "unit": lock.unit,
+        }
+
+    def cost_of_trials(self) -> pd.Series[float]:
+        """The calibrated cost of each trial with epochs, by its id; NaN where an epoch has none."""
+        return (
+            self.priced.groupby("trial_id")["calibrated_s"]
+            .sum(min_count=1)
+            .where(self.priced["calibrated_s"].notna().groupby(self.priced["trial_id"]).all())
+        )
 
 
 def calibrate(study: StudyTables) -> Calibration:
-    """Price the epochs of the confirm trials: updates x seconds per update, plus an epoch and an evaluation.
+    """Price epochs: full updates x seconds per update, the smaller last update, plus an epoch and an evaluation.
 
-    Costs measured alone on the device are used only if they are known for all of these epochs: measured and recorded
-    costs are not comparable.
+    Costs measured alone on the device are used only if they are known for all epochs of the confirm trials: measured and
+    recorded costs are not comparable.
     """
     return _alone(study) or _by_medians(study)
 
@@ -46,14 +72,27 @@ def _alone(study: StudyTables) -> Calibration | None:
 
     An epoch beyond its updates, and an evaluation, cost the same for all kinds of update: the median.
     """
-    prices, confirm = study.calibration, _confirm(study, study.epochs)
-    kinds = confirm["settings"].map(update_kinds(study.folder))
-    if not len(confirm) or not kinds.isin(prices["update_kind"]).all():
+    prices, epochs = study.calibration, study.epochs
+    measured = prices[prices["source"] != _BETWEEN]
+    each = measured["device_s_per_epoch"].median() + measured["device_s_per_evaluation"].median()
+    priced = epochs.assign(calibrated_s=_of_updates(study) + each)
+    confirm = _confirm(study, priced)
+    if prices.empty or confirm["calibrated_s"].isna().any():
         return None
-    rate = kinds.map(prices.set_index("update_kind")["device_s_per_update"])
-    each = prices["device_s_per_epoch"].median() + prices["device_s_per_evaluation"].median()
-    updates = prices.assign(source=ALONE).drop(columns="update_kind")
-    return Calibration(updates, confirm.assign(calibrated_s=rate * confirm["updates"] + each), is_alone=True)
+    updates = prices.assign(source=prices["source"].where(prices["source"] == _BETWEEN, ALONE))
+    return Calibration(updates.drop(columns="update_kind"), priced, confirm, True, str(prices["device_kind"].iloc[0]))
+
+
+def _of_updates(study: StudyTables) -> pd.Series[float]:
+    """The measured cost of each epoch's updates: the full ones, and the last where it is of another size; NaN if unknown.
+
+    Tables of an earlier version do not tell the last update from the others.
+    """
+    rate = study.calibration.set_index("update_kind")["device_s_per_update"]
+    kinds, tails = (study.epochs["settings"].map(kinds_of) for kinds_of in update_kinds(study.folder))
+    full = study.epochs["updates"] - tails.notna()
+    each, last = (digests.map(rate).astype("float64") for digests in (kinds, tails))
+    return (full * each).where(full > 0, 0.0) + last.where(tails.notna(), 0.0)
 
 
 def _by_medians(study: StudyTables) -> Calibration:
@@ -61,17 +100,17 @@ def _by_medians(study: StudyTables) -> Calibration:
 
     If a study ran on several kinds of device, epochs are priced on the kind that trained most of them, where
     it has a median for them: no arm may look cheap because it happened to get the faster device. An epoch
-    without updates (a features pass) costs what was recorded.
+    without updates (a features pass) costs what was recorded. A smaller last update needs no care: epochs of one batch
+    size have the same one.
     """
     epochs = _prepared(study)
     updates, evaluations = _update_medians(epochs), _evaluation_medians(epochs)
-    confirm = _confirm(study, epochs)
     reference = _reference_kind(epochs)
-    rate = _looked_up(confirm.assign(device_kind=reference), updates).fillna(_looked_up(confirm, updates))
-    recorded = confirm["device_share"] * confirm["train_s"]
-    evaluate = pd.Series(evaluations.get(reference, 0.0), index=confirm.index, dtype="float64")
-    calibrated = (rate * confirm["updates"]).fillna(recorded) + evaluate
-    return Calibration(updates, confirm.assign(calibrated_s=calibrated), is_alone=False)
+    rate = _looked_up(epochs.assign(device_kind=reference), updates).fillna(_looked_up(epochs, updates))
+    recorded = epochs["device_share"] * epochs["train_s"]
+    evaluate = pd.Series(evaluations.get(reference, 0.0), index=epochs.index, dtype="float64")
+    priced = epochs.assign(calibrated_s=(rate * epochs["updates"]).fillna(recorded) + evaluate)
+    return Calibration(updates, priced, _confirm(study, priced), False, reference)
 
 
 def _confirm(study: StudyTables, epochs: pd.DataFrame) -> pd.DataFrame:

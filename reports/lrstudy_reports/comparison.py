@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from lrstudy_reports.calibration import Calibration, calibrate
-from lrstudy_reports.costs import tuning_costs
+from lrstudy_reports.costs import arm_costs
 from lrstudy_reports.curves import (
     FRACTIONS,
     Curve,
@@ -62,13 +62,13 @@ def compare(study: StudyTables) -> Comparison:
     common, target = common_costs(curves), target_value(study, curves)
     outcome_of = outcomes(study)
     tests = _tests(study, outcome_of)
-    best, costs = best_configurations(study), tuning_costs(study)
+    best, costs = best_configurations(study), arm_costs(study, calibration)
     rows = []
     for arm in study.arms:
         mine = [curve for curve in curves if curve.arm == arm]
         row = _identity(study, arm, outcome_of[arm], mine, best) | tests[arm]
         row |= {str(key): value for key, value in costs.loc[arm].to_dict().items()}
-        row |= _cost_columns(study, row, mine)
+        row |= _cost_columns(study, row, mine) | calibration.identification(study.lock)
         row |= _reading_columns(readings(mine, common, target, lock.sign), common, target)
         rows.append(row)
     arms = _ranked(pd.DataFrame(rows).reindex(columns=ARMS.names), lock.control, lock.sign)
@@ -167,6 +167,8 @@ def _cost_columns(study: StudyTables, row: dict[str, Any], curves: list[Curve]) 
     if price is not None:
         columns["training_money"] = training / 3600 * price.device_hour
         columns["tuning_money"] = row["tuning_spent_device_s"] / 3600 * price.device_hour
+        paid = row["tuning_paid_device_s"] + row["confirm_paid_device_s"]
+        columns["paid_money"] = paid / 3600 * price.device_hour
         columns["currency"] = price.currency
     return columns
 

@@ -127,8 +127,8 @@ def readings(curves: list[Curve], common: tuple[float, float], target: float, si
     )
 
 
-def mean_curves(curves: list[Curve]) -> pd.DataFrame:
-    """Mean cost and metric after each epoch, by arm, with t intervals: the columns of curves.csv.
+def mean_curves(curves: list[Curve], study: str) -> pd.DataFrame:
+    """Mean cost and metric after each epoch, by arm, with t intervals: the columns of curves.parquet.
 
     An epoch that not all completed trials of the arm have is left out.
     """
@@ -138,7 +138,7 @@ def mean_curves(curves: list[Curve]) -> pd.DataFrame:
         for epoch in range(min((len(curve.value) for curve in done), default=0)):
             interval = mean_interval([curve.value[epoch] for curve in done])
             cost = _mean([float(curve.cost[epoch]) for curve in done])
-            rows.append((arm, epoch + 1, cost, interval.mean, interval.low, interval.high, interval.n))
+            rows.append((arm, epoch + 1, cost, interval.mean, interval.low, interval.high, interval.n, study))
     return pd.DataFrame(rows, columns=CURVES.names)
 
 

@@ -1,6 +1,6 @@
-"""The columns of the tables that a report writes: arms.parquet and report/tables/*.csv. docs/tables.md shows them.
+"""The columns of the tables that a report writes: Parquet files and report/tables/*.csv. docs/tables.md shows them.
 
-Columns may be added; their meaning never changes. Types are those of arms.parquet, or what the text of a
+Columns may be added; their meaning never changes. Types are those of the Parquet files, or what the text of a
 CSV file stands for.
 """
 
@@ -46,8 +46,17 @@ class TableDescription:
         return pa.schema([(column.name, column.type) for column in self.columns])
 
 
-_TEXT, _INT32, _FLOAT = pa.string(), pa.int32(), pa.float64()
+_TEXT, _FLAG, _INT32, _INT64, _FLOAT = pa.string(), pa.bool_(), pa.int32(), pa.int64(), pa.float64()
 _DEVICE_S = "device-seconds"
+_STUDY = (
+    Column("study", _TEXT, "", "the study's name"),
+    Column("data", _TEXT, "", "its data, as the study file names it, with absolute paths"),
+    Column("model", _TEXT, "", "its model"),
+)
+_DEVICE = (
+    Column("device_kind", _TEXT, "", "what calibrated costs are of: `<device>: <model>`"),
+    Column("unit", _TEXT, "", "unit of the study's costs in hours: `GPU-hours` or `CPU-core-hours`"),
+)
 
 ARMS = TableDescription(
     "arms",
@@ -97,7 +106,7 @@ ARMS = TableDescription(
         Column("tuning_spent_device_s", _FLOAT, _DEVICE_S, "what the study paid for these trials"),
         Column("confirm_spent_device_s", _FLOAT, _DEVICE_S, "what the study paid for the arm's confirm trials"),
         Column("lost_device_s", _FLOAT, _DEVICE_S,
-               "what the ledger has under the arm's trials as `lost` and `recompute`"),
+               "what the ledger has as `recompute` under the arm's trials, and as `lost` after them, as their worker died"),
         Column("area_over_log_cost", _FLOAT, "",
                "validation metric, mean over the logarithm of calibrated cost, between the costs at which every "
                "completed confirm trial was observed"),
@@ -118,6 +127,60 @@ ARMS = TableDescription(
         Column("training_money", _FLOAT, "`currency`", "`training_device_s` at the study's price"),
         Column("tuning_money", _FLOAT, "`currency`", "`tuning_spent_device_s` at the study's price"),
         Column("currency", _TEXT, "", "currency of the study's price; null if it states none"),
+        Column("tuning_device_s", _FLOAT, _DEVICE_S,
+               "calibrated cost of tuning, stand-alone: one search of the searcher that chose, with its cohort, stopped, "
+               "diverged and failed trials; the mean over its repeats; null where a kind of update has no measured "
+               "cost, as in tables of an earlier version"),
+        Column("tuning_paid_device_s", _FLOAT, _DEVICE_S,
+               "the arm's part in what the study trained for tuning, of all searchers: an epoch that several arms used "
+               "is paid by them in equal parts, whoever trained it, at its recorded cost"),
+        Column("confirm_paid_device_s", _FLOAT, _DEVICE_S, "its part in what was trained for confirm trials, likewise"),
+        Column("paid_money", _FLOAT, "`currency`", "the last two at the study's price"),
+        *_STUDY,
+        Column("budget_epochs", _FLOAT, "epochs", "the study's budget of a training"),
+        *_DEVICE,
+    ),
+)  # fmt: skip
+
+_METRIC_COST = "`test_value` over the hours of the training; nothing is ranked by it, as it rewards not training"
+
+ACCURACY = TableDescription(
+    "accuracy_per_gpu_hour",
+    "arm, best first, then one per confirm trial; those of several studies can be put below each other",
+    (
+        Column("row", _TEXT, "", "what the row is of: `arm` or `trial`"),
+        *_STUDY,
+        Column("policy", _TEXT, "", "the arm's policy"),
+        Column("arm", _TEXT, "", "the arm's name"),
+        Column("searcher", _TEXT, "", "the searcher that chose the configuration"),
+        Column("seed", _INT64, "", "the trial's seed; null for an arm"),
+        Column("epochs", _FLOAT, "epochs", "what it trained; of an arm the mean over completed confirm trials"),
+        Column("updates", _FLOAT, "updates", "likewise"),
+        Column("examples", _FLOAT, "examples", "likewise, counted each time"),
+        *_DEVICE,
+        Column("gpu_hours", _FLOAT, "GPU-hours",
+               "calibrated cost of the training, of an arm the mean over completed confirm trials; null without a GPU"),
+        Column("gpu_hours_with_tuning", _FLOAT, "GPU-hours",
+               "the same with the calibrated cost of one search for the arm, `tuning_device_s` in arms.parquet"),
+        Column("cpu_core_hours", _FLOAT, "CPU-core-hours", "as `gpu_hours`, where there is no GPU; else null"),
+        Column("cpu_core_hours_with_tuning", _FLOAT, "CPU-core-hours", "as `gpu_hours_with_tuning`, likewise"),
+        Column("metric", _TEXT, "", "name of the study's metric"),
+        Column("test_value", _FLOAT, "", "that metric on the test part, of an arm the mean over seeds"),
+        Column("test_low", _FLOAT, "", "lower end of an arm's 95% interval, as in arms.parquet"),
+        Column("test_high", _FLOAT, "", "its upper end"),
+        Column("accuracy_per_gpu_hour", _FLOAT, "per GPU-hour", _METRIC_COST),
+        Column("accuracy_per_cpu_core_hour", _FLOAT, "per CPU-core-hour", "the same where there is no GPU"),
+        Column("on_frontier", _FLAG, "",
+               "of an arm: no other one has at least its mean test value for at most its cost of a training, and more or "
+               "cheaper; null for a trial, and for an arm of which seeds diverged or failed"),
+        Column("money", _FLOAT, "`currency`", "the training at the study's price"),
+        Column("money_with_tuning", _FLOAT, "`currency`", "the training and the search at that price"),
+        Column("currency", _TEXT, "", "currency of the study's price; null if it states none"),
+        Column("trial_id", _TEXT, "", "the trial; null for an arm"),
+        Column("status", _TEXT, "", "the trial's status, as in trials.parquet"),
+        Column("configuration", _TEXT, "", "JSON: what was trained with"),
+        Column("cost_source", _TEXT, "",
+               "`alone` if updates were measured alone on the device; else `medians` of recorded epochs"),
     ),
 )  # fmt: skip
 
@@ -143,7 +206,8 @@ CALIBRATION = TableDescription(
         Column("device_kind", _TEXT, "", "`<device>: <model>`"),
         Column("device_s_per_update", _FLOAT, _DEVICE_S, "cost of an update"),
         Column("source", _TEXT, "",
-               "`alone` if measured; of a median whether its epochs were `trained` here or all `recalled`"),
+               "`alone` if measured, `interpolated` if it lies between such; of a median whether its epochs were `trained` "
+               "here or all `recalled`"),
     ),
     (
         Column("recipe", _TEXT, "", "measured: as in calibration.parquet"),
@@ -193,6 +257,7 @@ CURVES = TableDescription(
         Column("low", _FLOAT, "", "lower end of the value's 95% t interval"),
         Column("high", _FLOAT, "", "its upper end"),
         Column("n", _INT32, "", "trials with a value"),
+        Column("study", _TEXT, "", "the study's name"),
     ),
 )  # fmt: skip
 
@@ -220,6 +285,20 @@ SEARCHERS = TableDescription(
     ),
 )  # fmt: skip
 
+SEARCHES = TableDescription(
+    "searches",
+    "searcher and repeat: its tuning trials, as if it had been the only search",
+    (
+        Column("searcher", _TEXT, "", "the searcher"),
+        Column("repeat", _INT32, "", "which of its searches, from 0"),
+        Column("trials", _INT32, "", "tuning trials, those of the cohort included"),
+        Column("asked", _INT32, "epochs", "epochs of these trials"),
+        Column("distinct", _INT32, "epochs", "different epochs among them, which this search alone would train"),
+        Column("asked_device_s", _FLOAT, _DEVICE_S, "recorded cost of the epochs asked for"),
+        Column("distinct_device_s", _FLOAT, _DEVICE_S, "recorded cost of the distinct ones"),
+    ),
+)  # fmt: skip
+
 SHARING = TableDescription(
     "sharing",
     "arm",
@@ -230,6 +309,9 @@ SHARING = TableDescription(
         Column("trained", _INT32, "epochs", "epochs trained by its trials; the rest was recalled"),
         Column("asked_device_s", _FLOAT, _DEVICE_S, "recorded cost of the epochs asked for"),
         Column("trained_device_s", _FLOAT, _DEVICE_S, "recorded cost of the epochs trained"),
+        Column("search_asked", _INT32, "epochs",
+               "epochs of one search, the first one of the first searcher, and of the confirm trials"),
+        Column("search_distinct", _INT32, "epochs", "different epochs among these"),
     ),
 )  # fmt: skip
 
@@ -248,5 +330,9 @@ TROUBLE = TableDescription(
     ),
 )  # fmt: skip
 
-CSV_TABLES = (ARMS, BEST_AFTER, CALIBRATION, CLASSES, CONFIRMED, CURVES, LEDGER, SEARCHERS, SHARING, TROUBLE)
+CSV_TABLES = (
+    ARMS, BEST_AFTER, CALIBRATION, CLASSES, CONFIRMED, CURVES, LEDGER, SEARCHERS, SEARCHES, SHARING, TROUBLE,
+)  # fmt: skip
 """Those in report/tables, by the names of their files."""
+PARQUET_TABLES = (ARMS, ACCURACY, CURVES)
+"""Those beside the tables of a run, by the names of their files."""

@@ -53,7 +53,7 @@ def _facts(analysis: Analysis) -> list[tuple[str, str]]:
     if lock.confirm_seeds:
         facts.append(("Confirm seeds per arm", f"{lock.confirm_seeds}"))
     if shared.asked:
-        facts.append(("Epochs trained, of those asked for", f"{shared.trained:,} of {shared.asked:,}"))
+        facts.append(("Epochs trained, of those that one search asked for", f"{shared.trained:,} of {shared.asked:,}"))
     if analysis.closing:
         facts.append(("Device time allocated", formats.one_time(lock.unit, analysis.closing.allocated_s)))
         if lock.price is not None:
@@ -69,7 +69,8 @@ def _verdicts(analysis: Analysis) -> PageSection:
     lock, metric = study.lock, metric_name(study)
     decimals = formats.decimals_for(formats.half_width(row["test_low"], row["test_high"]) for row in rows)
     training = formats.time_unit(lock.unit, [row["training_device_s"] for row in rows])
-    tuning = formats.time_unit(lock.unit, [row["tuning_standalone_device_s"] for row in rows])
+    tuning = formats.time_unit(lock.unit, [row["tuning_device_s"] for row in rows])
+    spent = "spent by all searchers" if len(study.searchers()) > 1 else "spent"
     cells = []
     for row in rows:
         test = formats.interval(row["test_low"], row["test_high"], decimals)
@@ -85,7 +86,7 @@ def _verdicts(analysis: Analysis) -> PageSection:
                 Cell(row["verdict"], row["note"] or "", kind=row["verdict"]),
                 Cell(training(row["training_device_s"])),
                 Cell(ratio(row["cost_ratio"])),
-                Cell(tuning(row["tuning_standalone_device_s"]), f"{tuning(row['tuning_spent_device_s'])} spent"),
+                Cell(tuning(row["tuning_device_s"]), f"{tuning(row['tuning_paid_device_s'])} {spent}"),
             ]
         )
     columns = [
@@ -198,4 +199,6 @@ def _quotients(study: StudyTables, rows: list[dict[str, Any]]) -> list[str]:
         return []
     parts = [f"{row['arm']} {formats.significant(row['metric_per_device_hour'])}" for row in known]
     unit = study.lock.unit.removesuffix("s")
-    return [f"For completeness, {metric_name(study)} per {unit} (it rewards not training): {', '.join(parts)}."]
+    return [
+        f"For completeness, {metric_name(study)} per {unit} (it rewards not training): {', '.join(parts)}. By trial: accuracy_per_gpu_hour.parquet."
+    ]

@@ -44,6 +44,9 @@ _TRIALS = {
     "spent_device_s": _NUMBER,
     "started_at": _NUMBER,
     "ended_at": _NUMBER,
+    "repeat": _NUMBER,
+    "updates": _NUMBER,
+    "examples": _NUMBER,
 }
 _EPOCHS = {
     "trial_id": _TEXT,
@@ -80,6 +83,7 @@ _CALIBRATION = {
     "device_s_per_update": _NUMBER,
     "device_s_per_epoch": _NUMBER,
     "device_s_per_evaluation": _NUMBER,
+    "source": _TEXT,
 }
 
 
@@ -181,15 +185,21 @@ def trainable_sections(folder: Path) -> dict[str, str]:
     return {digest: partly[recipe] for digest, recipe in rows if recipe in partly}
 
 
-def update_kinds(folder: Path) -> dict[str, str]:
-    """Kind of update by settings digest, as calibration.parquet names it; empty for tables of an earlier version."""
+def update_kinds(folder: Path) -> tuple[dict[str, str], dict[str, str]]:
+    """Kind of update by settings digest, as calibration.parquet names it: of all updates, and of a smaller last one.
+
+    Settings whose updates are all alike are not in the second one. Empty for tables of an earlier version.
+    """
     path = folder / "settings.parquet"
     if not path.exists():
-        return {}
-    table = _parquet(path, ["settings", "update_kind"])
-    if "update_kind" not in table.column_names:
-        return {}
-    return dict(zip(table.column("settings").to_pylist(), table.column("update_kind").to_pylist(), strict=True))
+        return {}, {}
+    table = _parquet(path, ["settings", "update_kind", "tail_kind"])
+    digests = table.column("settings").to_pylist()
+    kinds, tails = (
+        dict(zip(digests, table.column(name).to_pylist(), strict=True)) if name in table.column_names else {}
+        for name in ("update_kind", "tail_kind")
+    )
+    return kinds, {digest: kind for digest, kind in tails.items() if kind is not None}
 
 
 def learning_rates(folder: Path, digests: Iterable[str]) -> dict[str, FloatArray]:

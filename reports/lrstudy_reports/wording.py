@@ -40,8 +40,8 @@ FIGURES = {
     ),
     "sharing": (
         "Epochs asked for, distinct, trained",
-        "Trials with the same settings so far share their epochs; the gap between the first bar and the last "
-        "was not paid for.",
+        "Of one search and the confirm trials. Trials with the same settings so far share their epochs; the gap between "
+        "the first bar and the last was not paid for.",
     ),
     "ledger": (
         "Where allocated device time went",

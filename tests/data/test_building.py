@@ -94,7 +94,7 @@ def test_a_killed_build_goes_on_where_its_last_block_ended(tmp_path, monkeypatch
     assert prepare(spec, store).digest == expected
     assert len(asked) - len(before) == 6 - done, "what had reached the disk is not decoded again"
     assert sorted(path.name for path in entry_of(store).iterdir()) == sorted(
-        ["images.npy", "labels.npy", "part.npy", "group.npy", "meta.json"]
+        ["images.npy", "labels.npy", "part.npy", "group.npy", "meta.json", "sources.json"]
     )
 
 

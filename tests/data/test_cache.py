@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -82,7 +83,7 @@ print([m for m in ("sklearn", "PIL", "pyarrow", "torch") if m in sys.modules])
     assert output.strip() == "[]"
 
 
-@pytest.mark.parametrize("name", ["images.npy", "labels.npy", "part.npy", "meta.json"])
+@pytest.mark.parametrize("name", ["images.npy", "labels.npy", "part.npy", "meta.json", "sources.json"])
 @pytest.mark.parametrize("damage", ["missing", "short"])
 def test_an_incomplete_entry_is_rebuilt(image_folder, tmp_path, name, damage):
     spec, store = DataSpec(f"folder:{image_folder}"), tmp_path / "store"
@@ -176,3 +177,24 @@ def test_a_read_only_cache_serves_what_it_has_and_says_what_it_cannot_do(image_f
     subprocess.run(["mount", "-o", "remount,ro,bind", store], check=True)
     with pytest.raises(InputError, match=r"is damaged \(.*labels.npy has .* bytes, not .*Read-only file system"):
         prepare(spec, store)
+
+
+def without_names(entry: Path) -> None:
+    """Make an entry one of the version before, which did not keep the files of examples."""
+    meta = json.loads((entry / "meta.json").read_bytes())
+    del meta["files"]["sources.json"]
+    (entry / "meta.json").write_text(json.dumps(meta))
+    (entry / "sources.json").unlink()
+
+
+def test_an_entry_knows_the_file_of_each_example_and_one_of_an_earlier_version_need_not(image_folder, tmp_path):
+    spec, store = DataSpec(f"folder:{image_folder}"), tmp_path / "store"
+    data = prepare(spec, store)
+    assert data.sources_of(np.array([3, 0])) == ["b/3.png", "a/0.png"]
+    (entry,) = entries(store)
+    without_names(entry)
+    before = (entry / "images.npy").stat().st_mtime_ns
+    again = prepare(spec, store)
+    assert again.sources_of(np.array([3, 0])) is None
+    assert again.digest == data.digest
+    assert (entry / "images.npy").stat().st_mtime_ns == before, "it was not decoded anew"

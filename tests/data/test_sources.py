@@ -236,3 +236,29 @@ def test_labels_of_two_kinds_in_two_files_are_refused(tmp_path):
     pq.write_table(pa.table({"image": [b"x"], "label": [1]}), tmp_path / "train.parquet")
     pq.write_table(pa.table({"image": [b"x"], "label": ["cat"]}), tmp_path / "test.parquet")
     assert "holds integers in train.parquet, strings in test.parquet; expected one kind" in fault(f"parquet:{tmp_path}")
+
+
+def test_every_example_is_named_by_its_file_or_row(tmp_path):
+    for file in ("a/1.png", "b/2.png"):
+        write(tmp_path / "images" / file, png())
+    pixels = np.zeros((2, 4, 4), np.uint8)
+    np.savez(tmp_path / "d.npz", train_images=pixels, train_labels=[0, 1], test_images=pixels, test_labels=[0, 1])
+    pq.write_table(pa.table({"image": [png(), png()], "label": [0, 1]}), tmp_path / "d.parquet")
+    (tmp_path / "d.csv").write_text("image,label\nimages/a/1.png,x\nimages/b/2.png,y\n")
+    code = "def load():\n    return {'images': ['images/b/2.png', 'images/a/1.png'], 'labels': [0, 1]}\n"
+    (tmp_path / "mine.py").write_text(code)
+    expected = {
+        f"folder:{tmp_path}/images": ["a/1.png", "b/2.png"],
+        f"npz:{tmp_path}/d.npz": [f"{part}_images row {row}" for part in ("train", "test") for row in range(2)],
+        f"parquet:{tmp_path}/d.parquet": ["d.parquet row 0", "d.parquet row 1"],
+        f"csv:{tmp_path}/d.csv": ["images/a/1.png", "images/b/2.png"],
+        f"{tmp_path}/mine.py:load": ["images/b/2.png", "images/a/1.png"],
+    }
+    for text, names in expected.items():
+        source = open_source(DataSpec(text))
+        assert source.names() == names, text
+        assert len(source.labels()[0]) == len(names)
+        if text.startswith(("folder", "npz", "parquet")):
+            assert [name for name, _ in source.images()] == names, "messages name them so, too"
+    digits = open_source(DataSpec("digits"))
+    assert digits.names() == [name for name, _ in digits.images()]

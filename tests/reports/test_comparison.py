@@ -12,7 +12,7 @@ from scipy import stats
 from lrstudy_reports import answer, build, summary
 from lrstudy_reports.schemas import ARMS
 from prescribed import DATA_S, EPOCH_S, EVALUATION_S, SETUP_S, UPDATE_S, run_study
-from report_studies import SMALL, edit_table
+from report_studies import KILLED, SMALL, edit_table
 
 
 def by_arm(path):
@@ -111,15 +111,15 @@ def test_tuning_cost_counts_every_tuning_trial_also_failed_ones(troubled):
     assert row["tuning_spent_device_s"] == pytest.approx(tuning["spent_device_s"].sum())
 
 
-def test_lost_time_is_the_arms_under_whose_trials_the_ledger_has_it(study):
-    """A worker died: the ledger has its successor's boot under the trial that came next, the time before that under none."""
+def test_lost_time_is_that_of_the_arm_whose_worker_died(study):
+    """The ledger has its successor's boot under the trial that came next, and the time before that under none."""
     ledger = pd.read_parquet(study / "ledger.parquet")
     lost = ledger[ledger["category"] == "lost"]
     assert (lost["trial_id"] == "").any()
-    arms = lost["duration_s"].groupby(lost["trial_id"].str.partition("-")[0]).sum()
+    assert (lost["duration_s"] > 0).sum() > 1
     found = {arm: row["lost_device_s"] for arm, row in by_arm(study).items()}
-    assert found == pytest.approx({arm: arms.get(arm, 0.0) for arm in found})
-    assert sum(found.values()) == pytest.approx(SETUP_S + DATA_S)
+    assert found == pytest.approx(dict.fromkeys(found, 0.0) | {KILLED.partition("-")[0]: lost["duration_s"].sum()})
+    assert sum(found.values()) > SETUP_S + DATA_S
 
 
 def test_a_margin_makes_an_interval_inside_it_equivalent(make):

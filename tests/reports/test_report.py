@@ -63,7 +63,7 @@ def check_page(path):
 
 
 def files(folder):
-    paths = [folder / "arms.parquet", *sorted((folder / "report").rglob("*"))]
+    paths = [*sorted(folder.glob("*.parquet")), *sorted((folder / "report").rglob("*"))]
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths if path.is_file()}
 
 
@@ -165,20 +165,52 @@ def test_figures_of_an_earlier_report_do_not_stay(make):
     assert not (folder / "report" / "figures" / "traces.svg").exists()
 
 
-def test_sharing_counts_are_those_of_the_epochs_table(study):
-    epochs, found = pd.read_parquet(study / "epochs.parquet"), sharing(load(study))
-    assert found.asked == len(epochs) == 510
-    assert found.distinct == epochs["lineage"].nunique()
-    assert found.trained == (~epochs["recalled"]).sum() == found.distinct
-    assert found.earlier == 0
-    assert found.trained_device_s == pytest.approx(epochs.loc[~epochs["recalled"], "device_s"].sum())
+def test_sharing_is_counted_for_one_search_and_the_others_beside_it(study):
+    """A second searcher repeats the cohort: that is not shared by a search, and 510 of 288 said it was."""
+    epochs, trials = (pd.read_parquet(study / f"{name}.parquet") for name in ("epochs", "trials"))
+    found = sharing(load(study))
+    of_one = trials.loc[(trials["searcher"] == "random") | (trials["phase"] == "confirm"), "trial_id"]
+    mine = epochs[epochs["trial_id"].isin(of_one)]
+    assert (found.asked, found.distinct) == (len(mine), mine["lineage"].nunique())
+    assert found.asked == 5 * (6 + 5) * 6
+    assert found.trained == found.distinct
+    assert (found.earlier, found.repeated) == (0, 0)
+    assert found.asked_device_s == pytest.approx(mine["device_s"].sum())
+    assert found.total == (~epochs["recalled"]).sum() == epochs["lineage"].nunique()
+    assert found.total_device_s == pytest.approx(epochs.loc[~epochs["recalled"], "device_s"].sum())
+    assert found.asked / found.distinct < len(epochs) / found.total
+    assert found.arms["search_asked"].tolist() == [66] * 5
+    assert found.arms["asked"].sum() == len(epochs)
+    for row in found.searches.to_dict("records"):
+        of_search = trials.loc[(trials["searcher"] == row["searcher"]) & (trials["phase"] != "confirm"), "trial_id"]
+        rows = epochs[epochs["trial_id"].isin(of_search)]
+        assert (row["asked"], row["distinct"]) == (len(rows), rows["lineage"].nunique())
+    assert found.searches["searcher"].tolist() == ["random", "grid"]
+
+
+def test_each_repeat_of_a_search_is_counted_by_itself(make):
+    def twice(trials):
+        later = trials[(trials["searcher"] == "grid") & (trials["phase"] != "confirm")].index
+        return trials.assign(searcher=trials["searcher"].replace("grid", "random"), repeat=0).assign(
+            repeat=lambda frame: frame["repeat"].where(~frame.index.isin(later), 1)
+        )
+
+    folder = make(lock={"searchers": ["random"]})
+    frame = twice(pd.read_parquet(folder / "trials.parquet"))
+    frame.to_parquet(folder / "trials.parquet")
+    found = sharing(load(folder))
+    assert found.searches[["searcher", "repeat"]].to_numpy().tolist() == [["random", 0], ["random", 1]]
+    assert found.asked == 5 * (6 + 5) * 6
+    page = build(folder)
+    check_page(page)
+    assert "random, search 2" in page.read_text()
 
 
 def test_epochs_that_only_others_trained_count_as_earlier(tmp_path):
     first = sharing(load(run_study(tmp_path, SMALL)))
     found = sharing(load(run_study(tmp_path, SMALL, "name=again")))
     assert (first.trained, first.earlier) == (first.distinct, 0)
-    assert (found.trained, found.earlier) == (0, found.distinct)
+    assert (found.trained, found.earlier, found.total) == (0, found.distinct, 0)
 
 
 def test_the_ledger_closes_against_run_length_times_slots(study):

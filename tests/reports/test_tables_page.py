@@ -19,7 +19,7 @@ from lrstudy_reports.curves import FRACTIONS
 from lrstudy_reports.tables import load
 from report_studies import edit_table
 
-PARQUET = [*engine.TABLES, reports.ARMS]
+PARQUET = [*engine.TABLES, *reports.PARQUET_TABLES]
 
 
 def fits(pattern: str, name: str) -> bool:

@@ -18,7 +18,7 @@ from lrstudy.running import tables as tables_module
 from lrstudy.running.tables import TableWriter
 from lrstudy.study_folder import predictions
 from lrstudy.study_folder.ledger import CATEGORIES
-from lrstudy.study_folder.schemas import EPOCHS, LEDGER, PREDICTIONS, SETTINGS, TRIALS
+from lrstudy.study_folder.schemas import EPOCHS, LEDGER, PREDICTIONS, SETTINGS, SPLIT, TRIALS
 from serial import Serial, study
 
 pytestmark = pytest.mark.slow
@@ -43,6 +43,7 @@ SCHEMAS = {
     "settings": SETTINGS,
     "ledger": LEDGER,
     "predictions": PREDICTIONS,
+    "split": SPLIT,
 }
 
 
@@ -72,6 +73,7 @@ def ran(tmp_path_factory):
     for trial in admission.trials.values():
         if trial.phase == "confirm":
             predict(folder, trial.trial_id, trial.arm)
+    as_before(folder / "predictions" / "same-confirm-1-1000.parquet")
     predict(folder, "constant-confirm-9-1000", "constant")  # of a trial that is not in this study any more
     writer.write(time.monotonic())
     return SimpleNamespace(plan=plan, storage=storage, folder=folder, admission=admission, writer=writer, states=states)
@@ -86,7 +88,14 @@ def report(runner: Serial, noted: int) -> None:
 
 def predict(folder: Path, trial_id: str, arm: str) -> None:
     logits = np.arange(6, dtype=np.float32).reshape(3, 2) + len(trial_id)
-    predictions.write(folder / "predictions", trial_id, arm, np.array([4, 7, 1]), np.array([0, 1, 1]), logits)
+    predictions.write(
+        folder / "predictions", trial_id, arm, np.array([4, 7, 1]), np.array([0, 1, 1]), logits, classes=("no", "yes")
+    )
+
+
+def as_before(path: Path) -> None:
+    """Leave the columns that the first version wrote."""
+    pq.write_table(pq.read_table(path, columns=PREDICTIONS.names[:7]), path)
 
 
 def table(ran, name):
@@ -331,7 +340,33 @@ def test_predictions_of_confirm_trials_are_gathered_and_those_of_others_left_out
         "label": 0,
         "labels": None,
         "scores": [19.0, 20.0],
+        "probabilities": pytest.approx([1 / (1 + np.e), np.e / (1 + np.e)]),
+        "source": None,
+        "label_name": "no",
     }
+
+
+def test_predictions_that_an_earlier_version_wrote_are_gathered_too(ran):
+    found = [row for row in rows(ran, "predictions") if row["trial_id"] == "same-confirm-1-1000"]
+    assert [row["example"] for row in found] == [4, 7, 1]
+    assert {row[name] for row in found for name in ("probabilities", "source", "label_name")} == {None}
+
+
+def test_tables_with_labels_name_the_classes(ran):
+    for name in ("predictions", "split"):
+        classes = table(ran, name).schema.metadata[b"lrstudy_classes"]
+        assert json.loads(classes) == [str(k) for k in range(10)], name
+
+
+def test_the_split_is_a_table(ran):
+    found = rows(ran, "split")
+    counts = {part: sum(row["part"] == part for row in found) for part in ("train", "validation", "test")}
+    assert tuple(counts.values()) == ran.plan.workload.counts
+
+
+def test_trials_say_what_the_workload_and_the_arm_trained_with(ran):
+    for row in rows(ran, "trials"):
+        assert (row["optimizer"], row["augmentation"], row["class_weights"]) == ("sgd", "none", None)
 
 
 def test_predictions_are_replaced_whole(tmp_path):
@@ -339,9 +374,8 @@ def test_predictions_are_replaced_whole(tmp_path):
     predictions.write(tmp_path / "predictions", "t", "a", np.array([9]), np.array([1]), np.ones((1, 3), np.float32))
     found = pq.read_table(tmp_path / "predictions" / "t.parquet")
     assert found.schema.remove_metadata() == PREDICTIONS
-    assert found.to_pylist() == [
-        {"trial_id": "t", "arm": "a", "example": 9, "group": "", "label": 1, "labels": None, "scores": [1.0, 1.0, 1.0]}
-    ]
+    (row,) = found.to_pylist()
+    assert (row["example"], row["label"], row["scores"]) == (9, 1, [1.0, 1.0, 1.0])
     assert [path.name for path in (tmp_path / "predictions").iterdir()] == ["t.parquet"]
 
 

@@ -28,7 +28,7 @@ from lrstudy.data.cells import POOL, TEST, VALIDATION
 from lrstudy.data.decoding import decoded
 from lrstudy.data.image_file import PROGRESS, ImageFile
 from lrstudy.data.labels import encode
-from lrstudy.data.sources.base import Source
+from lrstudy.data.sources.base import SOURCES, Source
 from lrstudy.data.spec import ByColumn, DataSpec, SplitSpec
 from lrstudy.errors import Fault, InputError, StorageError, unknown
 
@@ -108,7 +108,7 @@ def _unreadable(spec: DataSpec, error: Exception) -> InputError:
 
 
 def _write_arrays(source: Source, spec: DataSpec, folder: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Write images.npy, labels.npy, part.npy and group.npy; return the names of classes and groups.
+    """Write images.npy, labels.npy, part.npy, group.npy and sources.json; return the names of classes and groups.
 
     Raises InputError for labels that are not classes, images that do not decode (all are tried, so that the message can
     count them), and images of different sizes or not square if `spec.image.size` is None.
@@ -118,6 +118,9 @@ def _write_arrays(source: Source, spec: DataSpec, folder: Path) -> tuple[tuple[s
     groups, group_names = _groups(source, spec, len(rows))
     folder.mkdir(exist_ok=True)
     _write_images(source, spec, folder, len(labels))
+    names = source.names()
+    assert len(names) == len(labels), f"{len(labels)} labels, {len(names)} names"
+    _save(folder / SOURCES, json.dumps(names, ensure_ascii=False).encode())
     part = parts_by_column(source, spec.split, np.array(parts, dtype=np.uint8))
     for name, array in (("labels", labels), ("part", part), ("group", groups)):
         with (folder / f"{name}.npy").open("wb") as file:

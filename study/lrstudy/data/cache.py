@@ -1,7 +1,8 @@
 """The cache of decoded data: a data set as arrays on disk, looked up by the fingerprint of its source.
 
-An entry `folder/<key>/` holds images.npy, labels.npy, part.npy, group.npy and meta.json. The key covers the source's
-fingerprint and how images are decoded; the digest covers only the content, and is what a lineage's root contains.
+An entry `folder/<key>/` holds images.npy, labels.npy, part.npy, group.npy, sources.json and meta.json. The key covers the
+source's fingerprint and how images are decoded; the digest covers only the content, and is what a lineage's root contains.
+Entries of earlier versions have no sources.json, and need none.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from numpy.typing import NDArray
 
 from lrstudy.data.labels import Labels, class_counts
 from lrstudy.data.open_source import open_source
-from lrstudy.data.sources.base import Source
+from lrstudy.data.sources.base import SOURCES, Source
 from lrstudy.data.spec import ByColumn, DataSpec
 from lrstudy.settings import canonical_json
 
@@ -54,6 +55,7 @@ class DataSet:
         digest: 32 hexadecimal digits over images, labels, parts and class names.
         channels: 1 or 3.
         size: Pixels on both sides.
+        sources: The file that holds the file or row of each example; None in entries of earlier versions.
     """
 
     images: NDArray[np.uint8]
@@ -65,6 +67,18 @@ class DataSet:
     digest: str
     channels: int
     size: int
+    sources: Path | None = None
+
+    def groups_of(self, index: NDArray[np.int64]) -> list[str] | None:
+        """The names of the groups of the examples at `index`; None without a group column."""
+        return None if self.group is None else [self.groups[k] for k in self.group[index].tolist()]
+
+    def sources_of(self, index: NDArray[np.int64]) -> list[str] | None:
+        """The files of the examples at `index`, or their rows in the source; None in entries of earlier versions."""
+        if self.sources is None:
+            return None
+        names = json.loads(self.sources.read_bytes())
+        return [names[k] for k in index.tolist()]
 
 
 class DamagedError(Exception):
@@ -123,6 +137,8 @@ def load(entry: Path, *, verify: bool = False) -> DataSet:
         read_at_ns = meta["files"]["images"]["modified_ns"]
         checks_pixels = verify or images_file.stat().st_mtime_ns != read_at_ns
         is_whole = _matches(meta, {name: a for name, a in arrays.items() if name != "images" or checks_pixels})
+        sources = entry / SOURCES if SOURCES in meta["files"] else None
+        is_whole &= sources is None or _checksum(_bytes(sources)) == meta["files"][SOURCES]["checksum"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DamagedError(f"{entry}: {error}") from error
     if not is_whole:
@@ -142,6 +158,7 @@ def load(entry: Path, *, verify: bool = False) -> DataSet:
         digest=meta["digest"],
         channels=channels,
         size=size,
+        sources=sources,
     )
 
 
@@ -151,6 +168,11 @@ def _matches(meta: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> bool:
     if meta["digest"] != _digest(meta["classes"], [files[name]["checksum"] for name in _NAMED]):
         return False
     return all(files[name]["checksum"] == _checksum(array) for name, array in arrays.items())
+
+
+def _bytes(file: Path) -> NDArray[np.uint8]:
+    """The content of a file."""
+    return np.frombuffer(file.read_bytes(), dtype=np.uint8)
 
 
 def _key(source: Source, spec: DataSpec) -> str:
@@ -200,6 +222,7 @@ def _describe(building: Path, classes: tuple[str, ...], groups: tuple[str, ...],
         }
         for name, array in arrays.items()
     }
+    files[SOURCES] = {"checksum": _checksum(_bytes(building / SOURCES))}
     counts = np.stack([class_counts(arrays["labels"][arrays["part"] == part], len(classes)) for part in range(3)])
     return {
         "classes": classes,

@@ -33,7 +33,7 @@ MAX_WORKER_DEATHS = 3
 class AdmissionSearcher(Searcher):
     """Suggests to Tune the trials that admission admits.
 
-    When all trials have ended, one worker alone measures what updates of the confirmed trials cost. Tune pickles its
+    When all trials have ended, one worker alone measures what updates of the trials cost. Tune pickles its
     searcher for a way of resuming that is not used here, so the pickle is empty.
 
     Args:
@@ -71,7 +71,7 @@ class AdmissionSearcher(Searcher):
         return {"assignment": Assignment(trial.spec, trial.arm, self._workload, memo, self._folder, handed_at)}
 
     def _calibration(self) -> dict[str, Any] | str:
-        """The assignment to measure the costs that are not known of the confirmed trials' updates, once; then FINISHED."""
+        """The assignment to measure the costs that are not known of the trials' updates, once; then FINISHED."""
         kinds: list[UpdateKind] = []
         if not self._is_calibrated:
             self._is_calibrated = True

@@ -166,6 +166,8 @@ class TuneTrial(Trainable):
             part.labels.cpu().numpy(),
             evaluation.logits.numpy(),
             trainer.test_groups(),  # type: ignore[attr-defined]
+            assignment.workload.classes,
+            trainer.test_sources(),  # type: ignore[attr-defined]
         )
         self._spans += [*spans, Span(begin, time.monotonic() - begin, "evaluate", assignment.spec.trial_id)]
         return {"test": [("loss", evaluation.loss), *evaluation.metrics.items()]}  # Tune would flatten a map

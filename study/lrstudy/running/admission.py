@@ -27,7 +27,8 @@ class Admission:
     """Hands out the trials of a study run.
 
     Call `next` for a trial to run, `stepped` with its epochs, `ended` when it is over, until `is_done`.
-    `stopped` and `failure` say why nothing more is handed out; `notes` are for the user to read at the end.
+    `stopped` and `failure` say why nothing more is handed out; `notes` are for the user to read at the end. `kinds` knows
+    the kinds of update of trials.
     """
 
     def __init__(self, plan: Plan, memo: Memo, journal: Journal) -> None:
@@ -45,6 +46,7 @@ class Admission:
         self._noted = {line["trial_id"]: line for line in journal.of_kind("trial") if line["status"] != "interrupted"}
         self._idle_since: float | None = None
         self._is_over = False
+        self.kinds = calibration.Kinds(plan.workload.counts[0])
 
     @property
     def trials(self) -> Mapping[str, Trial]:
@@ -60,7 +62,7 @@ class Admission:
         """The kinds of update whose costs a study that is done compares and nobody has measured."""
         if not self.is_done or self.failure:
             return []
-        return calibration.unpriced(self.memo, self.plan.workload, calibration.kinds_of(self.trials.values()))
+        return calibration.unpriced(self.memo, self.plan.workload, self.kinds.to_measure(self.trials.values()))
 
     def next(self) -> Trial | None:
         """A trial to run now, or None: all are running, held back or done (`is_done`)."""

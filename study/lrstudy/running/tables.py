@@ -12,6 +12,7 @@ from dataclasses import asdict
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pyarrow as pa
@@ -24,6 +25,7 @@ from lrstudy.running import calibration
 from lrstudy.running.admission import Admission
 from lrstudy.running.calibration import UpdateKind
 from lrstudy.running.protocol import Trial
+from lrstudy.running.split_table import split_table
 from lrstudy.settings import Settings
 from lrstudy.study_folder.ledger import Span, Worker, slot_lines
 from lrstudy.study_folder.replace_file import replacing
@@ -66,15 +68,17 @@ class TableWriter:
         self._write("settings", met.sort_by("settings"))  # else in the order met, another one in every run
         self._write("ledger", pa.Table.from_pylist(lines, schema=LEDGER))
         self._write_predictions({trial.trial_id for trial in shown if trial.test})
+        if not (self._folder / "split.parquet").exists():
+            self._write("split", split_table(self._admission.plan.workload), self._classes)
         self._finished = time.monotonic()
         self._cost_s = self._finished - begin
 
     def write_calibration(self) -> None:
-        """Write what the confirmed trials' updates cost alone on the device, as far as it is known. Raises StorageError."""
+        """Write what the trials' updates cost alone on the device, as far as it is known. Raises StorageError."""
         admission = self._admission
-        kinds = calibration.kinds_of(admission.trials.values())
-        costs = [calibration.update_cost(admission.memo, admission.plan.workload, kind) for kind in kinds]
-        rows = [asdict(cost) | {"update_kind": cost.kind.digest, **_kind_columns(cost.kind)} for cost in costs if cost]
+        kinds = admission.kinds.used(admission.trials.values())
+        costs = calibration.prices(admission.memo, admission.plan.workload, kinds)
+        rows = [asdict(cost) | {"update_kind": cost.kind.digest, **_kind_columns(cost.kind)} for cost in costs]
         self._write("calibration", pa.Table.from_pylist(rows, schema=CALIBRATION))
 
     def _epochs_of(self, trial: Trial) -> pa.Table:
@@ -96,7 +100,7 @@ class TableWriter:
         for settings in _settings_of(trial, self._settings):
             if settings.digest not in self._settings:
                 self._settings[settings.digest] = settings
-                new.append(_settings_row(settings))
+                new.append(_settings_row(settings, self._admission.plan.workload.counts[0]))
             applied.append(settings)
         if new:
             self._settings_tables.append(pa.Table.from_pylist(new, schema=SETTINGS))
@@ -106,15 +110,22 @@ class TableWriter:
         if ended != self._predicted:
             paths = sorted((self._folder / "predictions").glob("*.parquet"))
             parts = [pq.read_table(path) for path in paths if path.stem in ended]
-            self._write("predictions", pa.concat_tables([PREDICTIONS.empty_table(), *parts]))
+            # Parts that an earlier version wrote lack columns.
+            whole = pa.concat_tables([PREDICTIONS.empty_table(), *parts], promote_options="default")
+            self._write("predictions", whole, self._classes)
             self._predicted = ended
 
-    def _write(self, name: str, table: pa.Table) -> None:
-        """Replace one table atomically."""
+    @property
+    def _classes(self) -> dict[str, str]:
+        """What the metadata of a table with labels says of them."""
+        return {"lrstudy_classes": json.dumps(list(self._admission.plan.workload.classes))}
+
+    def _write(self, name: str, table: pa.Table, metadata: Mapping[str, str] = MappingProxyType({})) -> None:
+        """Replace one table atomically; `metadata` is added to what all tables have."""
         path = self._folder / f"{name}.parquet"
         try:
             with replacing(path, has_one_writer=True) as fresh:
-                pq.write_table(table.replace_schema_metadata(_metadata()), fresh, compression="zstd")
+                pq.write_table(table.replace_schema_metadata({**_metadata(), **metadata}), fresh, compression="zstd")
         except OSError as error:
             raise StorageError(
                 f"storage.path: cannot write {path}: {error}. What was recorded before is safe; free space or fix "
@@ -217,7 +228,7 @@ def _trial_row(trial: Trial, admission: Admission, spent: Mapping[str, float]) -
     known = [(value, epoch) for epoch, value in enumerate(values) if value is not None]
     best = max(known, key=lambda item: (item[0], -item[1]), default=(None, None))
     last = trial.records[-1] if trial.records else None
-    test = trial.test or {}
+    test, recipe = trial.test or {}, trial.spec.run.recipe
     row = {
         "trial_id": trial.trial_id,
         "arm": trial.arm,
@@ -245,6 +256,9 @@ def _trial_row(trial: Trial, admission: Admission, spent: Mapping[str, float]) -
         "recalled_epochs": sum(trial.recalled),
         "started_at": trial.started_at,
         "ended_at": trial.ended_at,
+        "optimizer": recipe.optimizer,
+        "augmentation": recipe.augment,
+        "class_weights": recipe.class_weights,
     }
     return row | {f"test_{name}": value for name, value in test.items() if name != "loss"} | _parameters(trial)
 
@@ -308,7 +322,8 @@ def _epochs_schema(metrics: Iterable[str]) -> pa.Schema:
 _FROM_RECORD = [name for name in EPOCHS.names if name in Record.__dataclass_fields__]
 
 
-def _settings_row(settings: Settings) -> dict[str, Any]:
+def _settings_row(settings: Settings, num_examples: int) -> dict[str, Any]:
+    tail = UpdateKind.of_tail(settings, num_examples)
     return {
         "settings": settings.digest,
         "batch_size": settings.batch_size,
@@ -318,6 +333,7 @@ def _settings_row(settings: Settings) -> dict[str, Any]:
         "momentum": settings.momentum.reshape(-1),
         "recipe": json.dumps(asdict(settings.recipe), sort_keys=True),
         "update_kind": UpdateKind.of(settings).digest,
+        "tail_kind": None if tail is None else tail.digest,
     }
 
 

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from lrstudy.errors import StorageError
+from lrstudy.study_folder.examples import Examples, rows_of
 from lrstudy.study_folder.replace_file import replacing
 from lrstudy.study_folder.schemas import PREDICTIONS
 
@@ -24,6 +25,8 @@ def write(
     labels: NDArray[Any],
     logits: NDArray[np.float32],
     groups: Sequence[str] | None = None,
+    classes: Sequence[str] = (),
+    sources: Sequence[str] | None = None,
 ) -> None:
     """Write the predictions of one trial, replacing earlier ones.
 
@@ -36,24 +39,21 @@ def write(
             shape (examples, classes).
         logits: Shape (examples, classes).
         groups: The name of each example's group, if there are groups.
+        classes: The names of the classes.
+        sources: The file of each example, or its row in the source, if that is known.
 
     Raises:
         StorageError: The file cannot be written.
     """
-    num_examples = len(index)
-    is_multilabel = labels.ndim == 2
-    table = pa.table(
-        {
-            "trial_id": [trial_id] * num_examples,
-            "arm": [arm] * num_examples,
-            "example": index,
-            "group": list(groups) if groups is not None else [""] * num_examples,
-            "label": pa.nulls(num_examples, pa.int32()) if is_multilabel else labels.astype(np.int32),
-            "labels": _rows(labels.astype(np.int8)) if is_multilabel else pa.nulls(num_examples, pa.list_(pa.int8())),
-            "scores": _rows(logits),
-        },
-        schema=PREDICTIONS,
-    )
+    examples = Examples(index, labels, classes, groups, sources)
+    columns = {
+        **examples.columns(),
+        "trial_id": [trial_id] * len(index),
+        "arm": [arm] * len(index),
+        "scores": rows_of(logits),
+        "probabilities": rows_of(_probabilities(logits, examples.is_multilabel)),
+    }
+    table = pa.table(columns).select(PREDICTIONS.names).cast(PREDICTIONS)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # A torn file under the final name would stop every later run.
@@ -66,7 +66,12 @@ def write(
         ) from error
 
 
-def _rows(values: NDArray[Any]) -> pa.Array:
-    """A matrix as a column of lists, one per row."""
-    flat = pa.array(values.reshape(-1))
-    return pa.FixedSizeListArray.from_arrays(flat, values.shape[1]).cast(pa.list_(flat.type))
+def _probabilities(logits: NDArray[np.float32], is_multilabel: bool) -> NDArray[np.float32]:
+    """Of each class, float32 of shape (examples, classes): they sum to 1, or are of each label by itself."""
+    exact = logits.astype(np.float64)
+    if is_multilabel:
+        return np.asarray(
+            0.5 * (1 + np.tanh(exact / 2)), dtype=np.float32
+        )  # the logistic function, which never overflows so
+    powers = np.exp(exact - exact.max(axis=1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True), dtype=np.float32)

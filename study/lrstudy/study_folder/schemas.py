@@ -1,4 +1,4 @@
-"""The columns of a study's tables: trials, epochs, settings, ledger, calibration, predictions; docs/tables.md has them.
+"""The columns of a study's tables: trials, epochs, settings, ledger, calibration, predictions, split; docs/tables.md has them.
 
 Columns may be added; their meaning never changes. Files hold names and types; units and meanings stand here alone.
 """
@@ -42,6 +42,11 @@ class TableDescription:
 
 _TEXT, _FLAG, _INT32, _INT64, _FLOAT = pa.string(), pa.bool_(), pa.int32(), pa.int64(), pa.float64()
 _DEVICE_S = "device-seconds"
+_LABEL_NAME = "name of its class; names joined by `|` where an example may have several"
+_SOURCE = (
+    "its file, or its row in the source; null where the data was decoded by a version that did not keep it, until it is "
+    "decoded anew"
+)
 
 _TRIALS = TableDescription(
     "trials",
@@ -84,6 +89,10 @@ _TRIALS = TableDescription(
         Column("started_at", _FLOAT, "s, Unix time",
                "when it was last handed to a worker; of one that is wholly recalled, when that was found"),
         Column("ended_at", _FLOAT, "s, Unix time", "when it ended; null while it runs"),
+        Column("optimizer", _TEXT, "", "the optimizer; its constants are in settings.parquet (`recipe`)"),
+        Column("augmentation", _TEXT, "",
+               "`none`, `flip`, `crop_flip`, a list of transforms as JSON, or `mine.py:augment`, a function of the user's"),
+        Column("class_weights", pa.list_(_FLOAT), "", "weight of each class in the loss; null without weights"),
     ),
     (
         Column("p_<name>", _FLOAT, "the parameter's",
@@ -139,7 +148,7 @@ _SETTINGS = TableDescription(
     "settings",
     "distinct settings of an epoch",
     (
-        Column("settings", _TEXT, "", "digest of all the following but `update_kind`"),
+        Column("settings", _TEXT, "", "digest of all the following but `update_kind` and `tail_kind`"),
         Column("batch_size", _INT32, "examples", "examples of an update"),
         Column("updates", _INT32, "updates", "updates of the epoch"),
         Column("sections", _INT32, "", "parameter groups of the model, input to head"),
@@ -149,12 +158,14 @@ _SETTINGS = TableDescription(
                "JSON: optimizer and its constants, weight decay, loss, class weights, augmentation and whatever else "
                "shapes an update"),
         Column("update_kind", _TEXT, "", "what its updates cost: a row of calibration.parquet, once that is measured"),
+        Column("tail_kind", _TEXT, "",
+               "likewise of the epoch's last update, if its size is not `batch_size`; null if it is"),
     ),
 )  # fmt: skip
 
 _CALIBRATION = TableDescription(
     "calibration",
-    "kind of update that confirm trials used, if it was measured",
+    "kind of update that trials used, once its cost is known",
     (
         Column("update_kind", _TEXT, "", "digest of the following two"),
         Column("batch_size", _INT32, "examples", "examples of an update"),
@@ -164,6 +175,9 @@ _CALIBRATION = TableDescription(
         Column("device_s_per_update", _FLOAT, _DEVICE_S, "cost of an update, alone on the device"),
         Column("device_s_per_epoch", _FLOAT, _DEVICE_S, "cost of an epoch beyond its updates"),
         Column("device_s_per_evaluation", _FLOAT, _DEVICE_S, "cost of an evaluation of the validation part"),
+        Column("source", _TEXT, "",
+               "`measured`, or, of what only tuning trials used, `interpolated` between measured batch sizes of the "
+               "same recipe"),
     ),
 )  # fmt: skip
 
@@ -202,8 +216,26 @@ _PREDICTIONS = TableDescription(
                "several"),
         Column("labels", pa.list_(pa.int8()), "", "0 or 1 for each class where an example has several; else null"),
         Column("scores", pa.list_(pa.float32()), "", "logits, one per class"),
+        Column("probabilities", pa.list_(pa.float32()), "",
+               "softmax of the logits; of each label by itself (logistic function) where an example may have several"),
+        Column("source", _TEXT, "", _SOURCE),
+        Column("label_name", _TEXT, "", _LABEL_NAME),
     ),
 )  # fmt: skip
 
-TABLES = (_TRIALS, _EPOCHS, _SETTINGS, _LEDGER, _CALIBRATION, _PREDICTIONS)
-TRIALS, EPOCHS, SETTINGS, LEDGER, CALIBRATION, PREDICTIONS = (table.schema for table in TABLES)
+_SPLIT = TableDescription(
+    "split",
+    "example that the study uses",
+    (
+        Column("example", _INT64, "", "position of the example in the data set, from 0"),
+        Column("part", _TEXT, "", "`train`, `validation` or `test`"),
+        Column("group", _TEXT, "", "its group, as in predictions.parquet"),
+        Column("label", _INT32, "", "number of its class, likewise"),
+        Column("labels", pa.list_(pa.int8()), "", "likewise"),
+        Column("label_name", _TEXT, "", _LABEL_NAME),
+        Column("source", _TEXT, "", _SOURCE),
+    ),
+)  # fmt: skip
+
+TABLES = (_TRIALS, _EPOCHS, _SETTINGS, _LEDGER, _CALIBRATION, _PREDICTIONS, _SPLIT)
+TRIALS, EPOCHS, SETTINGS, LEDGER, CALIBRATION, PREDICTIONS, SPLIT = (table.schema for table in TABLES)

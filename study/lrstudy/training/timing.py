@@ -17,6 +17,8 @@ from lrstudy.training.trainer import Trainer
 STRETCH_S = 0.4
 """How long a timed stretch of updates should take at least: a hundred times what reading the clock at its ends costs."""
 _NUM_REPEATS = 3
+_NUM_STRETCHES = 2
+"""Repeats of stretches that little data makes short go on for as long as so many of them, as the first ones are slow."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ def time_updates(trainer: Trainer, batch_size: int, recipe: Recipe, stretch_s: f
         stretch_s: How long the longer stretch should take at least, in seconds.
 
     Returns:
-        Medians of up to three repeats.
+        Medians of three repeats; of more if they are short, of fewer if they are very long.
     """
     whole_batches = replace(recipe, tail="drop")
     evaluations_s: list[float] = []
@@ -61,8 +63,9 @@ def _time_stretches(train: Callable[[int], float], max_updates: int, stretch_s: 
     """Seconds per update and per epoch beyond its updates; `train` trains some updates and returns its seconds."""
     begin = time.monotonic()
     short, long = _lengths(train, max_updates, stretch_s)
-    shorts_s, longs_s = [], []
-    for _ in range(_NUM_REPEATS):
+    shorts_s: list[float] = []
+    longs_s: list[float] = []
+    while len(longs_s) < _NUM_REPEATS or sum(shorts_s) + sum(longs_s) < _NUM_STRETCHES * stretch_s:
         shorts_s.append(train(short))
         longs_s.append(train(long))
         if time.monotonic() - begin > 10 * stretch_s:

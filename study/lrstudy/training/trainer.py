@@ -138,8 +138,11 @@ class Trainer:
 
     def test_groups(self) -> list[str] | None:
         """The group of each example of the test part, if the data has groups."""
-        group, names = self._data.group, self._data.groups
-        return None if group is None else [names[k] for k in group[self._splits.test].tolist()]
+        return self._data.groups_of(self._splits.test)
+
+    def test_sources(self) -> list[str] | None:
+        """The file or row in the source of each example of the test part, if that is known."""
+        return self._data.sources_of(self._splits.test)
 
     def _now(self) -> float:
         if self.device.type == "cuda":

@@ -19,6 +19,8 @@ from lrstudy.errors import Fault, InputError
 Encoded = bytes | Path | NDArray[np.uint8]
 """An image before decoding: the bytes of an image file, its path, or pixels of shape (H, W) or (H, W, 3)."""
 
+SOURCES = "sources.json"
+"""The file of a cache entry that lists the names of all examples. It shapes no training, so no digest covers it."""
 PART_COLUMNS = ("split", "part")
 """Columns that assign examples to parts, provided that every value is the name of a part."""
 
@@ -34,6 +36,9 @@ class Source(Protocol):
 
     def column(self, name: str) -> list[str]:
         """Another column as text, such as a group or the column of a split. Raises InputError if it does not exist."""
+
+    def names(self) -> list[str]:
+        """The file of every example, or its row in the source, in the order of `labels`; decodes nothing."""
 
     def images(self) -> Iterator[tuple[str, Encoded]]:
         """Name (for messages) and encoded image of every example, in the order of `labels`."""

@@ -57,6 +57,10 @@ class CsvFile:
         position = header.index(name)
         return [row[position].strip() for row in rows]
 
+    def names(self) -> list[str]:
+        """The paths of the images, as the file has them."""
+        return self.column(self.image_column)
+
     def images(self) -> Iterator[tuple[str, Encoded]]:
         """The path of each row's image."""
         return ((path.name, path) for path in self._images)

@@ -27,10 +27,14 @@ class Digits(WithoutColumns):
         target = self._load().target.tolist()
         return target, [POOL] * len(target)
 
+    def names(self) -> list[str]:
+        """Their numbers in scikit-learn's arrays."""
+        return [f"digit {index}" for index in range(len(self._load().target))]
+
     def images(self) -> Iterator[tuple[str, Encoded]]:
         """Grey pixels: the stored 0 ... 16 scaled to 0 ... 255 and rounded."""
         pixels = np.rint(self._load().images * (255 / 16)).astype(np.uint8)
-        return ((f"digit {index}", image) for index, image in enumerate(pixels))
+        return zip(self.names(), pixels, strict=True)
 
     @staticmethod
     def _load() -> Any:

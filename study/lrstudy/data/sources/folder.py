@@ -54,6 +54,10 @@ class Folder(WithoutColumns):
         files = self._files()
         return [label for label, _, _ in files], [part for _, part, _ in files]
 
+    def names(self) -> list[str]:
+        """Paths below the folder."""
+        return [str(file.relative_to(self.path)) for _, _, file in self._files()]
+
     def images(self) -> Iterator[tuple[str, Encoded]]:
         """Paths, sorted by part, class and file name."""
         return ((str(file.relative_to(self.path)), file) for _, _, file in self._files())

@@ -46,6 +46,10 @@ class NpzFile(WithoutColumns):
             parts += [PART_NAMES[part]] * len(values)
         return labels, parts
 
+    def names(self) -> list[str]:
+        """Array and row."""
+        return [f"{part}_images row {row}" for part, images, _ in self._arrays for row in range(len(images))]
+
     def images(self) -> Iterator[tuple[str, Encoded]]:
         """Pixels of each image."""
         for part, images, _ in self._arrays:

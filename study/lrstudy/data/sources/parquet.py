@@ -109,6 +109,14 @@ class Parquet:
             values += [as_text(value) for value in self._read(file, name).to_pylist()]
         return values
 
+    def names(self) -> list[str]:
+        """File and row."""
+        names: list[str] = []
+        for file, _ in self._files():
+            with self._opened(file) as table:
+                names += [f"{file.name} row {row}" for row in range(table.metadata.num_rows)]
+        return names
+
     def images(self) -> Iterator[tuple[str, Encoded]]:
         """The bytes of each row's image, b"" for a row without; at most 256 rows of a row group are read at a time."""
         for file, _ in self._files():

@@ -79,6 +79,11 @@ class TorchvisionSet:
         """Always raises InputError: there are no further columns."""
         raise InputError(Fault("data", f"there is no column {name!r}: {self.name} has images and labels only"))
 
+    def names(self) -> list[str]:
+        """Set, torchvision's part, and number in it."""
+        parts = zip(("train", "test"), self._opened, strict=False)
+        return [f"{self.name} {part} {row}" for part, data in parts for row in range(len(data))]
+
     def images(self) -> Iterator[tuple[str, Encoded]]:
         """Pixels, as torchvision decodes them."""
         for part, data in zip(("train", "test"), self._opened, strict=False):

@@ -49,6 +49,11 @@ class UserFunction:
             raise InputError(unknown(self._where("column"), "column", name, list(self._data)))
         return [as_text(value.item() if hasattr(value, "item") else value) for value in self._per_image(name)]
 
+    def names(self) -> list[str]:
+        """The paths that the function returns, or the numbers of its images."""
+        images = enumerate(self._data["images"])
+        return [str(image) if isinstance(image, (str, Path)) else f"image {row}" for row, image in images]
+
     def images(self) -> Iterator[tuple[str, Encoded]]:
         """Pixels or paths; relative paths start at the folder of the user's file."""
         folder = user_code.Reference.parse(self.reference).path.parent
