@@ -6,6 +6,7 @@ import csv
 import io
 import os
 import pickle
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -400,6 +401,47 @@ def test_a_strip_of_pixels_is_cropped_before_it_is_scaled(tmp_path: Path) -> Non
     assert (decode(strip, 1, 96, "crop") == 200).all()
 
 
+READER = """
+import csv, pathlib
+from PIL import Image
+import numpy as np
+here = pathlib.Path(__file__).parent
+LABELS = dict(csv.reader((here / "labels.csv").open()))
+
+def load():
+    names = sorted(LABELS)
+    images = IMAGES
+    return {"images": images, "labels": [LABELS[name] for name in names]}
+"""
+
+
+@pytest.mark.parametrize(
+    "images", ["names", "np.stack([np.array(Image.open(here / name)) for name in names])"], ids=["paths", "pixels"]
+)
+@pytest.mark.parametrize("changed", ["labels.csv", "3.png"])
+def test_what_a_users_function_reads_is_noticed_when_it_changes(tmp_path: Path, images: str, changed: str) -> None:
+    """The data was recalled as it had been, whatever had become of the files that the function read."""
+    for k in range(6):
+        Image.fromarray(np.full((8, 8), 40 * k, np.uint8)).save(tmp_path / f"{k}.png")
+    table_ = "".join(f"{k}.png,{'ab'[k % 2]}\n" for k in range(6))
+    (tmp_path / "labels.csv").write_text(table_)
+    (tmp_path / "mine.py").write_text(READER.replace("IMAGES", images))
+    spec = DataSpec(f"{tmp_path}/mine.py:load")
+    before = prepare(spec, tmp_path / "cache")
+    decoded: list[int] = []
+    assert prepare(spec, tmp_path / "cache", before_decoding=lambda: decoded.append(1)).digest == before.digest
+    assert not decoded
+    if changed == "3.png":
+        Image.fromarray(np.full((8, 8), 7, np.uint8)).save(tmp_path / changed)
+    else:
+        (tmp_path / changed).write_text(table_.replace("3.png,b", "3.png,a"))
+    for name in [name for name in sys.modules if name.startswith("lrstudy_own_")]:
+        del sys.modules[name]  # as in another process
+    after = prepare(spec, tmp_path / "cache", before_decoding=lambda: decoded.append(1))
+    assert decoded
+    assert after.digest != before.digest
+
+
 # --- statistics ---------------------------------------------------------------------------------------
 
 
@@ -419,7 +461,7 @@ def test_statistics_count_classes_groups_and_copies(tmp_path: Path) -> None:
     assert found.undefined("test") == ["b"]
     notes = list(found.notes())
     assert any("In the test part b cannot be ranked" in note for note in notes)
-    assert any("1 test examples have exactly the pixels" in note for note in notes)
+    assert any("1 of the 3 test examples has exactly the pixels" in note for note in notes)
     assert found.to_json()["test"] == {"examples": 3, "counts": [2, 0, 1]}
     lines = found.describe()
     assert lines[0].split() == ["train", "validation", "test"]

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from lrstudy.data.labels import Labels, class_counts
 from lrstudy.data.open_source import open_source
 from lrstudy.data.sources.base import SOURCES, Source
+from lrstudy.data.sources.user_function import UserFunction
 from lrstudy.data.spec import ByColumn, DataSpec
 from lrstudy.settings import canonical_json
 
@@ -85,6 +86,10 @@ class DamagedError(Exception):
     """A cache entry is incomplete or has been altered."""
 
 
+class OutdatedError(DamagedError):
+    """A cache entry is whole, but the user's function would return other data today: files that it read have changed."""
+
+
 def prepare(
     spec: DataSpec, folder: Path, *, verify: bool = False, before_decoding: Callable[[], None] | None = None
 ) -> DataSet:
@@ -107,6 +112,8 @@ def prepare(
     entry = folder / _key(source, spec)
     try:
         return load(entry, verify=verify)
+    except OutdatedError as error:
+        why = f"{error}, and is to be decoded anew"
     except DamagedError as error:
         why = (
             f"the decoded data is damaged ({error}) and is to be decoded anew"
@@ -124,12 +131,16 @@ def prepare(
             if entry.exists():
                 log.warning(f"data: {why}.")
                 shutil.rmtree(entry)
-        building.build(source, spec, place, entry, partial(_describe, spec=spec))
+        building.build(source, spec, place, entry, partial(_describe, spec=spec, source=source))
         return load(entry)
 
 
 def load(entry: Path, *, verify: bool = False) -> DataSet:
-    """The data set of one cache entry. Raises DamagedError if its content does not match its meta.json."""
+    """The data set of one cache entry.
+
+    Raises DamagedError if its content does not match its meta.json, OutdatedError if a file that the user's function read
+    is no longer what it was.
+    """
     images_file = entry / "images.npy"
     try:
         meta = json.loads((entry / "meta.json").read_bytes())
@@ -139,8 +150,11 @@ def load(entry: Path, *, verify: bool = False) -> DataSet:
         is_whole = _matches(meta, {name: a for name, a in arrays.items() if name != "images" or checks_pixels})
         sources = entry / SOURCES if SOURCES in meta["files"] else None
         is_whole &= sources is None or _checksum(_bytes(sources)) == meta["files"][SOURCES]["checksum"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        changed = next((path for path, stamp in meta.get("read", {}).items() if _stamp(path) != stamp), None)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DamagedError(f"{entry}: {error}") from error
+    if changed is not None:
+        raise OutdatedError(f"the decoded data is older than {changed}, which your function reads")
     if not is_whole:
         raise DamagedError(f"{entry}: the content does not have the recorded digest")
     if checks_pixels:
@@ -207,8 +221,27 @@ def _read(file: Path, recorded: dict[str, Any]) -> NDArray[Any]:
     return array
 
 
-def _describe(building: Path, classes: tuple[str, ...], groups: tuple[str, ...], spec: DataSpec) -> dict[str, Any]:
-    """The content of meta.json: what the arrays hold, their checksums, and where they came from."""
+def _stamp(path: str) -> list[int] | None:
+    """Size and time of modification of a file, by which a change is noticed; None if it is gone."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return [found.st_size, found.st_mtime_ns]
+
+
+def _describe(
+    building: Path, classes: tuple[str, ...], groups: tuple[str, ...], spec: DataSpec, source: Source
+) -> dict[str, Any]:
+    """The content of meta.json: what the arrays hold, their checksums, and where they came from.
+
+    Args:
+        building: The folder of the arrays.
+        classes: The names of the classes.
+        groups: The names of the groups.
+        spec: How the data was asked for.
+        source: Where it was read from.
+    """
     from PIL import __version__ as pillow
 
     arrays = {name: np.load(building / f"{name}.npy", mmap_mode="r") for name in _ARRAYS}
@@ -232,6 +265,7 @@ def _describe(building: Path, classes: tuple[str, ...], groups: tuple[str, ...],
         "channels": arrays["images"].shape[1],
         "size": arrays["images"].shape[2],
         "files": files,
+        "read": {path: _stamp(path) for path in source.read_files()} if isinstance(source, UserFunction) else {},
         "provenance": {
             "source": spec.source,
             "resize": spec.image.resize,

@@ -98,7 +98,8 @@ class Statistics:
         if self.num_copies:
             total = self.num_examples["test"]
             yield (
-                f"{self.num_copies:,} of the {total:,} test examples have exactly the pixels of a training or validation "
+                f"{self.num_copies:,} of the {total:,} test examples {'has' if self.num_copies == 1 else 'have'} exactly the "
+                "pixels of a training or validation "
                 "example: what is measured on them is memory, not generalisation."
             )
 

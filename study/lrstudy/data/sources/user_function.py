@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from lrstudy import user_code
 from lrstudy.data.cells import POOL, Label, as_text, labels_of, parts_of
 from lrstudy.data.sources.base import Encoded, check_images
 from lrstudy.errors import Fault, InputError, unknown
+from lrstudy.opened_files import is_foreign, recording
 
 
 @dataclass(frozen=True)
@@ -26,9 +27,10 @@ class UserFunction:
     """
 
     reference: str
+    _opened: set[str] = field(default_factory=set, compare=False, repr=False)
 
     def fingerprint(self) -> dict[str, object]:
-        """The digest of the source code; if the function returns other data with the same code, that goes unnoticed."""
+        """The digest of the source code; for what the function reads see `read_files`."""
         return {"source": "own", "digest": user_code.digest(self.reference)}
 
     def labels(self) -> tuple[list[Label], list[int]]:
@@ -60,6 +62,16 @@ class UserFunction:
         for row, image in enumerate(self._data["images"]):
             yield f"image {row}", folder / image if isinstance(image, (str, Path)) else np.asarray(image)
 
+    def read_files(self) -> list[str]:
+        """The files that the function has read, and those of the images that it returned paths of; absolute paths, sorted.
+
+        A file that another library opens by itself, in C or Rust, goes unseen.
+        """
+        folder = user_code.Reference.parse(self.reference).path.parent
+        paths = {str((folder / image).resolve()) for image in self._data["images"] if isinstance(image, (str, Path))}
+        opened = self._opened | user_code.opened_at_import(self.reference, user_code.digest(self.reference))
+        return sorted(paths | {path for path in opened if not is_foreign(path, (folder,))})
+
     def _per_image(self, name: str) -> list[Any]:
         """One of the function's values as a list. Raises InputError unless it has one item per image."""
         value, num_images = self._data[name], len(self._data["images"])
@@ -75,7 +87,9 @@ class UserFunction:
         """What the function returns; it is called once. Raises InputError if it fails or the result is malformed."""
         function = user_code.load(self.reference, "data")
         try:
-            data = function() if callable(function) else None
+            with recording() as opened:
+                data = function() if callable(function) else None
+            self._opened.update(opened)
         except Exception as error:
             raise InputError(Fault("data", f"{self.reference} failed ({type(error).__name__}: {error})")) from error
         if not isinstance(data, Mapping) or not {"images", "labels"} <= set(data):
