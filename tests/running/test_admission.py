@@ -243,6 +243,9 @@ def test_the_journal_names_later_searches_alone_and_a_study_with_repeats_is_reca
     again = Serial(admission.plan, runner.folder)
     assert outcome(again.run()) == outcome(admission)
     assert not again.trained
+    who = {trial_id: trial.proposed_by for trial_id, trial in admission.trials.items()}
+    assert {trial_id: trial.proposed_by for trial_id, trial in again.admission.trials.items()} == who
+    assert set(who.values()) == {"cohort", "default", "model"}
 
 
 def test_a_repeated_configuration_ranks_where_it_was_first_suggested(tmp_path, monkeypatch):

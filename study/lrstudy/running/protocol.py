@@ -221,7 +221,7 @@ class StudyProtocol:
     def _stream(self, search: Search) -> Stream:
         plan, (arm, method, _) = self.plan, search
         remembered = {
-            line["index"]: Suggestion(line["configuration"], proposed_by(line, plan.outstanding))
+            line["index"]: Suggestion(line["configuration"], proposed_by(line, plan.cohort_size, plan.outstanding))
             for line in self.journal.of_kind("suggest")
             if search_of(line) == search
         }
@@ -249,7 +249,7 @@ class StudyProtocol:
     def _to_confirm(self, arm: str, repeat: int, rank: int, index: int, configuration: Configuration) -> Candidate:
         method = self.plan.methods[0]
         asked = self._streams[arm, method, repeat].asked
-        origin = asked[index].proposed_by if index >= 0 else "model"
+        origin: ProposedBy = asked[index].proposed_by if index >= 0 else "model"
         seeds = range(CONFIRM_SEED, CONFIRM_SEED + self.plan.study.confirm.seeds)
         name = f"{arm}-{numbered('confirm', repeat)}-{rank}"
         return Candidate(name, arm, method, "confirm", index, configuration, seeds, repeat, origin)

@@ -45,13 +45,16 @@ def unless_first(repeat: int) -> dict[str, int]:
     return {"repeat": repeat} if repeat else {}
 
 
-def proposed_by(line: Mapping[str, Any], outstanding: int) -> ProposedBy:
-    """Where the suggestion of a line of the journal came from; the cohort's points are not asked about.
+def proposed_by(line: Mapping[str, Any], cohort: int, outstanding: int) -> ProposedBy:
+    """Where the suggestion of a line of the journal came from.
 
-    Earlier versions did not write it: suggestion i was asked when the results 0 ... i - `outstanding` were told.
+    Earlier versions did not write it: the first `cohort` were the cohort's, and of the others suggestion i was asked when
+    the results 0 ... i - `outstanding` were told.
     """
     if "proposed_by" in line:
         return line["proposed_by"]  # type: ignore[no-any-return]
+    if line["index"] < cohort:
+        return "cohort"
     if line["method"] in ("grid", "random"):
         return line["method"]  # type: ignore[no-any-return]
     return "model" if line["index"] - outstanding + 1 >= _EARLIER_START_UP else "random"
