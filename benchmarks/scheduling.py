@@ -68,7 +68,7 @@ def _barrier(folder: Path, slots: int, repeats: int) -> Row:
 
 
 def _searched(folder: Path, slots: int, seed: int, rule: AbstractContextManager[object]) -> _Searched:
-    overrides = [f"storage.path={folder}", f"search.seed={seed}", *_MODEL, _LR, "name=barrier"]
+    overrides = [f"storage.path={folder}", *_MODEL, _LR, f"search.seed={seed}", "name=barrier"]
     study = Study.from_yaml(HERE / "sharing.yaml", overrides)
     outstanding = f"search.outstanding={default_outstanding(study.file, slots)}"
     plan, _ = Study.from_yaml(HERE / "sharing.yaml", [*overrides, outstanding]).plan()

@@ -21,6 +21,7 @@ from lrstudy.memo.records import Record
 from lrstudy.planning.arms import origin
 from lrstudy.planning.plan import Plan
 from lrstudy.running.protocol import Candidate, StudyProtocol, Trial
+from lrstudy.running.searches import numbered
 from lrstudy.search import INDEPENDENT
 from lrstudy.search.base import START_UP
 from lrstudy.settings import Settings, canonical_json
@@ -203,7 +204,7 @@ class _Tally:
                 trial.chain = trial.chain[: len(records)]
             self._count(trial, records, work, copies)
         if first.phase != "confirm":
-            self._paths[f"{first.arm} {first.index}"] = first.chain
+            self._paths[f"{first.arm} {numbered(str(first.index), first.repeat)}"] = first.chain
 
     def add_unknown(self, arm: str, trials: int) -> None:
         """Count trials of an arm whose configurations are not known: each as long as its known ones on average."""
