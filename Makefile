@@ -21,7 +21,6 @@ check-long: .venv/.installed-dev  ## the suites that are too long for CI
 	$(BIN)/python -m pytest -m long
 
 bench: .venv/.installed-dev       ## measure everything in benchmarks/ anew: some hours on an idle machine
-	$(PIP) --editable '.[dev,bench]'
 	$(BIN)/python -m benchmarks
 
 .venv/.created:

@@ -25,7 +25,7 @@ class Lock:
 
     `arms` maps each arm to its policy, `parameters` to the names of its searched parameters, and `caveats` to
     what a report must say about it. `trials_per_arm` is the number of configurations per searcher, including
-    the cohort's. `seeds` are the tuning seeds. `target` is a value of the metric; if it is None, the target is
+    the cohort's. `seeds` are the tuning seeds, `repeats` the searches of each arm and searcher. `target` is a value of the metric; if it is None, the target is
     `target_of_control` x the control's mean final validation value.
     """
 
@@ -44,6 +44,7 @@ class Lock:
     trials_per_arm: int | None = None
     cohort: int | None = None
     seeds: tuple[int, ...] = (0,)
+    repeats: int = 1
     confirm_top: int = 1
     confirm_seeds: int | None = None
     device_kind: str = ""
@@ -69,7 +70,7 @@ class Lock:
         if self.trials_per_arm is None or not self.arms:
             return None
         tuning = self.trials_per_arm * max(len(self.searchers), 1) * max(len(self.seeds), 1)
-        return len(self.arms) * (tuning + self.confirm_top * (self.confirm_seeds or 0))
+        return len(self.arms) * self.repeats * (tuning + self.confirm_top * (self.confirm_seeds or 0))
 
 
 def read_lock(path: Path, name: str) -> Lock:
@@ -116,6 +117,7 @@ def parse_lock(raw: Mapping[str, Any], name: str) -> Lock:
         trials_per_arm=raw.get("trials_per_arm"),
         cohort=raw.get("cohort"),
         seeds=_seeds(raw.get("seeds")),
+        repeats=int(raw.get("search_repeats") or 1),
         confirm_top=int(confirm.get("top") or 1),
         confirm_seeds=confirm.get("seeds"),
         device_kind=str(raw.get("device_kind") or ""),

@@ -282,6 +282,16 @@ SEARCHERS = TableDescription(
         Column("without_value", _INT32, "", "those of which a seed diverged or failed"),
         Column("best", _FLOAT, "", "best validation value, mean over tuning seeds"),
         Column("device_s", _FLOAT, _DEVICE_S, "recorded cost of their trials, stand-alone"),
+        Column("searches", _INT32, "",
+               "searches of the arm with a value; the columns before this one are over all of them"),
+        Column("mean_best", _FLOAT, "", "best validation value of a search, mean over searches"),
+        Column("difference", _FLOAT, "",
+               "best validation value minus the first searcher's, paired by the number of the search, mean; empty for "
+               "the first searcher"),
+        Column("difference_low", _FLOAT, "",
+               "lower end of the difference's 95% t interval over searches; empty for a single one, or without spread"),
+        Column("difference_high", _FLOAT, "", "its upper end"),
+        Column("pairs", _INT32, "", "searches that both have a value for; 0 for the first searcher"),
     ),
 )  # fmt: skip
 

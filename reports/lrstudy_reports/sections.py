@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lrstudy_reports import formats
@@ -160,31 +160,53 @@ def _policies(analysis: Analysis) -> PageSection:
 
 
 def _tuning(analysis: Analysis) -> PageSection:
-    table, searchers = analysis.searchers, analysis.study.searchers()
-    tables = []
-    if len(searchers) > 1 and len(table):
-        sign = analysis.study.lock.sign
-        unit = formats.time_unit(analysis.study.lock.unit, table["device_s"])
-        cells = []
-        for arm in analysis.study.arms:
-            mine = table[table["arm"] == arm]
-            quality = (sign * mine["best"]).dropna()
-            best = mine.loc[quality[quality == quality.max()].index, "searcher"].tolist()
-            line = [analysis.arm(arm)]
-            for row in mine.to_dict("records"):
-                spent = f"{row['configurations']:.0f} trials, {unit(row['device_s'])}"
-                line.append(Cell(formats.fixed(row["best"], 4), spent))
-            cells.append([*line, Cell("tie" if len(best) > 1 else formats.listed(best) or formats.MISSING)])
-        caption = f"Best validation {metric_name(analysis.study)} by searcher; {unit.label} of its trials, stand-alone"
-        numeric = frozenset(range(1, len(searchers) + 1))
-        tables.append(Table(caption, ["Arm", *searchers, "Better"], cells, numeric))
-    note = "Each searcher ran once per arm: this table describes, it does not test." if tables else ""
+    searchers, tables, notes = analysis.study.searchers(), [], []
+    if len(searchers) > 1 and len(analysis.searchers):
+        tables.append(_by_searcher(analysis, searchers))
+        notes.append(_on_searchers(analysis.study.lock.repeats, searchers[0]))
     return PageSection(
         "tuning",
         "Tuning" if len(searchers) < 2 else "Tuning and searchers",
         tables=tables,
         drawings=analysis.drawn("best_after"),
-        notes=[note] if note else [],
+        notes=notes,
+    )
+
+
+def _by_searcher(analysis: Analysis, searchers: Sequence[str]) -> Table:
+    """The best validation value by arm and searcher; with several searches, its mean and the differences as well."""
+    table, is_repeated = analysis.searchers, analysis.study.lock.repeats > 1
+    unit = formats.time_unit(analysis.study.lock.unit, table["device_s"])
+    cells = []
+    for arm in analysis.study.arms:
+        mine = table[table["arm"] == arm].to_dict("records")
+        line = [analysis.arm(arm)]
+        for row in mine:
+            spent = f"{row['configurations']:.0f} trials, {unit(row['device_s'])}"
+            line.append(Cell(formats.fixed(row["mean_best"], 4), spent))
+        for row in mine[1:] if is_repeated else ():
+            span = formats.interval(row["difference_low"], row["difference_high"], 4, sign=True)
+            line.append(Cell(formats.fixed(row["difference"], 4, sign=True), span))
+        cells.append(line)
+    differences = [f"{name} − {searchers[0]}" for name in searchers[1:]] if is_repeated else []
+    what = f"mean over {analysis.study.lock.repeats} searches" if is_repeated else "one search each"
+    metric = metric_name(analysis.study)
+    caption = f"Best validation {metric} by searcher, {what}; {unit.label} of its trials, stand-alone"
+    columns = ["Arm", *searchers, *differences]
+    return Table(caption, columns, cells, frozenset(range(1, len(columns))))
+
+
+def _on_searchers(repeats: int, first: str) -> str:
+    """What the table of searchers can tell."""
+    if repeats < 2:
+        return (
+            "Each searcher ran once per arm: this table describes, it does not test. search.repeats in the study file "
+            "compares searchers over several searches."
+        )
+    return (
+        f"Differences to {first} are paired by search, with 95% t intervals over {repeats} searches, given the cohort and "
+        "the tuning seeds that all searches share. An interval that excludes 0 speaks of one arm: with several arms and "
+        "searchers some will by chance."
     )
 
 

@@ -111,12 +111,12 @@ class StudyTables:
 
     @cached_property
     def confirming(self) -> pd.DataFrame:
-        """The trials that confirm the first-ranked configuration of each arm, ordered by arm and seed.
+        """The trials that confirm the first-ranked configuration of each arm's first search, ordered by arm and seed.
 
         With `confirm.top` above 1 an arm has several confirmed configurations. The one that ranked first on
         validation represents the arm: choosing by test values would be selection on the test set.
         """
-        confirm = self.trials[self.trials["phase"] == "confirm"]
+        confirm = self.trials[(self.trials["phase"] == "confirm") & (self.trials["repeat"] == 0)]
         first = confirm.groupby("arm")["index"].transform("min")
         return confirm[confirm["index"] == first].sort_values(["arm", "seed"], kind="stable")
 
@@ -127,9 +127,12 @@ class StudyTables:
         tune = self.trials.loc[self.trials["phase"] == "tune", "searcher"].dropna()
         return tuple(dict.fromkeys(tune.tolist()))
 
-    def of_searcher(self, searcher: str) -> pd.DataFrame:
-        """The tuning trials whose results `searcher` saw; cohort trials under no searcher's name count for all."""
-        tuning = self.tuning
+    def of_searcher(self, searcher: str, repeat: int = 0) -> pd.DataFrame:
+        """The tuning trials whose results `searcher` saw in the arms' searches number `repeat`.
+
+        Cohort trials under no searcher's name count for all.
+        """
+        tuning = self.tuning[self.tuning["repeat"] == repeat]
         shared = (tuning["phase"] == "cohort") & ~tuning["searcher"].isin(self.searchers())
         return tuning[(tuning["searcher"] == searcher) | shared]
 
@@ -150,6 +153,7 @@ def load(folder: Path) -> StudyTables:
         raise ValueError(f"no study in {folder}: it has neither study.lock.json nor trials.parquet")
     lock = read_lock(folder / "study.lock.json", folder.resolve().name)
     trials = _read(folder / "trials.parquet", _TRIALS)
+    trials["repeat"] = trials["repeat"].fillna(0.0)  # earlier versions had one search per arm and searcher
     workloads = sorted(trials["workload"].dropna().unique())
     if len(workloads) > 1:
         raise ValueError(f"a report compares arms on one workload; more is not yet possible; got {workloads}")

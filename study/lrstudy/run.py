@@ -28,7 +28,7 @@ from lrstudy.study_folder.replace_file import replacing
 
 TABLES_EVERY_S = 5.0
 _LIMITS_EVERY_S = 1.0
-_PACKAGES = ("lrstudy", "torch", "torchvision", "ray", "hyperopt", "smac", "numpy", "pandas", "pyarrow")
+_PACKAGES = ("lrstudy", "torch", "torchvision", "ray", "hyperopt", "smac", "optuna", "numpy", "pandas", "pyarrow")
 
 
 class Display(Protocol):
@@ -214,13 +214,13 @@ def _keep_sources(plan: Plan, folder: Path) -> None:
 def _describe(plan: Plan, options: RunOptions, journal: Journal, is_complete: bool) -> None:
     """Write study.yaml and study.lock.json."""
     versions = {name: version(name) for name in _PACKAGES}
-    deviations = [
+    deviations = dict.fromkeys(
         f"run {line['run']}: configurations were chosen anew after the test part had been read"
         for line in journal.of_kind("frozen")
         if line["deviates"]
-    ]
+    )
     try:
-        lock = study_lock.render(plan, options.overrides, is_complete, versions, deviations)
+        lock = study_lock.render(plan, options.overrides, is_complete, versions, list(deviations))
         for name, text in (("study.yaml", options.text), ("study.lock.json", lock)):
             with replacing(options.folder / name) as fresh:
                 fresh.write_text(text, encoding="utf-8")

@@ -65,7 +65,7 @@ ACCEPTED = (
     "arms: {batch_increase: {factor: {choice: [2, 5]}}, sgdr_dlr: }",
     "arms: [constant, clr]",
     "search: {method: hyperopt, trials: 16, cohort: 8, seeds: [0]}",
-    "search: {method: [hyperopt, smac, random, grid]}",
+    "search: {method: [hyperopt, smac, random, grid, optuna], repeats: 3}",
     "early_stopping: none",
     "confirm: {top: 1, seeds: 5}",
     "compare: {control: constant, margin: 0.003}",
@@ -87,8 +87,7 @@ REFUSED = (
     ("common.optimizer", "common: {optimizer: lamb}", "Use sgd, adam,"),
     ("arms.clr.optimizer", "arms: {clr: {optimizer: schedule_free}}", "Use sgd, adam,"),
     ("arms.two_stage", "arms: [constant, two_stage]", "Use sgdr_dlr"),
-    ("search.method", "search: {method: optuna}", "Use random, grid, hyperopt or smac."),
-    ("search.method", "search: {method: './mine.py:Searcher'}", "Use random, grid, hyperopt or smac."),
+    ("search.method", "search: {method: './mine.py:Searcher'}", "Use random, grid, hyperopt, smac or optuna."),
     ("early_stopping", "early_stopping: {method: asha, eta: 3, audit: 0.1}", "Use none"),
     ("limits.money", "limits: {money: 50}", "Use limits.gpu_hours or limits.wall."),
     ("storage.path", "storage: {path: 's3://bucket/runs'}", "Use a folder."),
@@ -115,7 +114,7 @@ def test_a_policy_of_the_later_catalogue_is_no_unknown_one(policy):
 
 
 def test_only_the_later_items_of_a_list_are_refused():
-    found = faults("search: {method: [optuna, smca]}\nreport_metrics: [acuracy]")
+    found = faults("search: {method: [./mine.py:Searcher, smca]}\nreport_metrics: [acuracy]")
     assert [fault.partition(":")[0] for fault in found] == ["search.method", "report_metrics[0]", "search.method"]
     assert "no searcher 'smca'" in found[-1]
 

@@ -207,6 +207,7 @@ def test_outstanding_is_twice_the_slots_per_stream_and_at_least_four(arms, metho
     text = f"lrstudy: 1\nname: x\narms: [{', '.join(names)}]\nsearch: {{method: [{', '.join(searchers)}]}}"
     assert default_outstanding(load(text), slots) == expected
     assert default_outstanding(load(text, ["search.outstanding=2"]), slots) == 2
+    assert default_outstanding(load(text, ["search.repeats=2"]), slots) == max(4, -(-slots // (arms * methods)))
 
 
 def test_every_searcher_has_a_seed_of_its_own():
@@ -214,6 +215,9 @@ def test_every_searcher_has_a_seed_of_its_own():
     seeds = {plan.searcher_seed(arm, method) for arm in plan.arms for method in plan.methods}
     assert len(seeds) == 9
     assert all(0 <= seed < 2**31 for seed in seeds), "NumPy's legacy generators take 32 bits"
+    repeated = [plan.searcher_seed("clr", "smac", repeat) for repeat in range(3)]
+    assert repeated[0] == plan.searcher_seed("clr", "smac") == 1443280314, "as in versions without repeats"
+    assert len(seeds | set(repeated)) == 11
     other = plan_of("search.seed=1")
     assert other.searcher_seed("clr", "random") != plan.searcher_seed("clr", "random")
 
@@ -222,6 +226,7 @@ def test_the_number_of_trials_counts_searchers_seeds_and_confirmation_but_no_ret
     plan = plan_of("search.method=[random, smac]", "search.seeds=[0, 1]", "confirm={top: 2, seeds: 3}")
     assert plan.num_trials == 3 * (2 * 4 * 2 + 2 * 3)
     assert replace(plan, retired=frozenset(["clr"])).num_trials == 2 * (2 * 4 * 2 + 2 * 3)
+    assert plan_of("search.repeats=3", "confirm={top: 2, seeds: 3}").num_trials == 3 * 3 * (4 + 2 * 3)
 
 
 def test_the_cohort_is_paired_over_arms():

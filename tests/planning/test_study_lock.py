@@ -116,6 +116,17 @@ def test_the_same_written_otherwise_is_the_same(before, now):
     assert notes == ()
 
 
+def test_more_searches_extend_a_study_and_a_note_says_when_some_leave_the_tables():
+    lock = lock_of(plan_of("search.repeats=3"))
+    assert lock["search_repeats"] == 3
+    _, after, notes = rerun(lock, "search.repeats=4")
+    assert (after["search_repeats"], notes) == (4, ())
+    _, _, notes = rerun(lock)
+    assert notes == ("search.repeats was 3 and is 1: trials of the later searches stay recorded but leave the tables.",)
+    earlier = {name: value for name, value in lock_of(plan_of()).items() if name != "search_repeats"}
+    assert rerun(earlier)[2] == (), "of a version without them"
+
+
 def test_a_note_says_when_searchers_or_seeds_leave_the_tables():
     lock = lock_of(plan_of("search.method=[smac, random]", "search.seeds=[0, 1, 2]"))
     _, _, notes = rerun(lock, "search.seeds=[1]")

@@ -7,8 +7,12 @@ import random
 import pytest
 
 import serial
+from lrstudy.memo.memo import Memo
 from lrstudy.running.admission import Admission
+from lrstudy.running.protocol import Trial
 from lrstudy.search import METHODS
+from lrstudy.search.stream import Stream
+from lrstudy.study_folder.journal import Journal
 from serial import SMALL, Serial, study, suggestions
 
 pytestmark = pytest.mark.slow
@@ -135,6 +139,141 @@ def test_every_searcher_suggests_the_same_after_a_crash(by_method, tmp_path, met
     pick = random.Random(3)
     Serial(plan, tmp_path, 2, lambda n: pick.randrange(n)).run(stop_after=9)
     assert suggestions(Serial(plan, tmp_path, 2).run()) == suggestions(expected)
+
+
+@pytest.mark.parametrize("outstanding", [1, 3, 9, 16])
+@pytest.mark.parametrize("stop_after", [2, 6, 11, 17])
+def test_a_model_suggests_the_same_for_every_window_and_after_every_crash(tmp_path, outstanding, stop_after):
+    overrides = ("search.method=optuna", f"search.outstanding={outstanding}", "search.cohort=3")
+    plan = study(tmp_path, FINITE, *overrides).plan()[0]
+    expected = Serial(plan, tmp_path / "whole").run()
+    pick = random.Random(stop_after)
+    slots = pick.choice([1, 2, 5])
+    Serial(plan, tmp_path / "cut", slots, lambda n: pick.randrange(n)).run(stop_after=stop_after)
+    assert suggestions(Serial(plan, tmp_path / "cut", 2).run()) == suggestions(expected)
+    told = {trial.trial_id: trial.proposed_by for trial in expected.trials.values() if trial.phase == "tune"}
+    assert set(told.values()) <= {"model", "random"}
+    assert sum(who == "model" for who in told.values()) >= len(told) - 4, "of 7 rates a model soon knows all"
+
+
+def test_a_study_of_the_earlier_rule_is_recalled_whole_and_new_suggestions_follow_the_new_one(tmp_path, monkeypatch):
+    """Its journal neither says who proposed nor which search it was; a suggestion was asked W results behind."""
+    plan = study(tmp_path, FINITE, "search.method=optuna", "search.trials=7", "search.cohort=3").plan()[0]
+    with monkeypatch.context() as patched:
+        patched.setattr(Stream, "_num_needed", lambda stream, index: index - stream._outstanding + 1)
+        before = Serial(plan, tmp_path / "x")
+        expected = outcome(before.run())
+    journal = before.journal.folder / "0001.jsonl"
+    text = journal.read_text()
+    for who in ("cohort", "default", "random", "model"):
+        text = text.replace(f', "proposed_by": "{who}"', "")
+    journal.write_text(text)
+    again = Serial(plan, tmp_path / "x")
+    assert outcome(again.run()) == expected
+    assert not again.trained
+    who = {t.index: t.proposed_by for t in again.admission.trials.values() if (t.arm, t.phase) == ("step", "tune")}
+    assert who == {3: "random", 4: "random", 5: "random", 6: "random"}, (
+        "a model was used from 4 results on, with W of 4"
+    )
+    more = study(tmp_path, FINITE, "search.method=optuna", "search.trials=9", "search.cohort=3").plan()[0]
+    extended = Serial(more, tmp_path / "x")
+    extended.run()
+    new = {t.index: t.proposed_by for t in extended.admission.trials.values() if (t.arm, t.phase) == ("step", "tune")}
+    assert new == who | {7: "model", 8: "model"}
+
+
+@pytest.fixture(scope="module")
+def repeated(tmp_path_factory):
+    """A study with one search per arm, then run again with three."""
+    folder = tmp_path_factory.mktemp("repeated")
+    text = FINITE.replace("steps: 7", "steps: 31").replace("random, trials: 9", "optuna, trials: 5")
+    first = Serial(study(folder, text).plan()[0], folder / "x")
+    once = outcome(first.run())
+    second = Serial(study(folder, text, "search.repeats=3").plan()[0], folder / "x")
+    return once, second, second.run()
+
+
+def test_more_searches_extend_a_study_and_leave_the_first_as_it_is(repeated):
+    once, _, admission = repeated
+    found = outcome(admission)
+    assert {trial_id: found[trial_id] for trial_id in once} == once
+    assert len(found) == 3 * len(once) == admission.protocol.num_planned == admission.plan.num_trials
+
+
+def test_the_ids_of_later_searches_have_their_number(repeated):
+    _, _, admission = repeated
+    of_step = {t.trial_id: t.repeat for t in admission.trials.values() if t.arm == "step" and t.index in (0, 4)}
+    expected = {"step-optuna-0-0": 0, "step-optuna.1-0-0": 1, "step-optuna.2-4-0": 2}
+    assert expected.items() <= of_step.items()
+    confirmed = {t.trial_id: t.repeat for t in admission.trials.values() if t.phase == "confirm"}
+    assert confirmed == {
+        f"{arm}-confirm{number}-1-1000": repeat
+        for arm in ("constant", "step")
+        for repeat, number in enumerate(("", ".1", ".2"))
+    }
+
+
+def test_repeated_searches_share_the_cohort_and_differ_after_it(repeated):
+    _, _, admission = repeated
+    later = [trial for trial in admission.trials.values() if trial.repeat and trial.phase == "cohort"]
+    assert len(later) == 2 * 2 * 2
+    assert all(all(trial.recalled) for trial in later)
+    own = {
+        repeat: [t.configuration for t in admission.trials.values() if (t.repeat, t.phase) == (repeat, "tune")]
+        for repeat in range(3)
+    }
+    assert own[0] != own[1] != own[2] != own[0]
+    assert {t.proposed_by for t in admission.trials.values() if t.phase == "tune"} == {"model"}
+
+
+def test_each_search_confirms_its_own_winner(repeated):
+    _, _, admission = repeated
+    for trial in (trial for trial in admission.trials.values() if trial.phase == "confirm"):
+        tuned = [t for t in admission.trials.values() if t.search == trial.search and t.phase != "confirm"]
+        best = max(tuned, key=lambda t: (t.value("accuracy", "final"), -t.index))
+        assert (trial.configuration, trial.index) == (best.configuration, best.index)
+        assert trial.proposed_by == best.proposed_by
+
+
+def test_the_journal_names_later_searches_alone_and_a_study_with_repeats_is_recalled_whole(repeated):
+    _, runner, admission = repeated
+    lines = [line for line in runner.journal.lines if line["kind"] in ("suggest", "told", "frozen")]
+    assert {line.get("repeat", 0) for line in lines} == {0, 1, 2}
+    assert {line["run"] for line in lines if "repeat" not in line} == {1}
+    again = Serial(admission.plan, runner.folder)
+    assert outcome(again.run()) == outcome(admission)
+    assert not again.trained
+    who = {trial_id: trial.proposed_by for trial_id, trial in admission.trials.items()}
+    assert {trial_id: trial.proposed_by for trial_id, trial in again.admission.trials.items()} == who
+    assert set(who.values()) == {"cohort", "default", "model"}
+
+
+def test_a_repeated_configuration_ranks_where_it_was_first_suggested(tmp_path, monkeypatch):
+    """A cohort of 3 over 2 rates is A, B, A. Of equal values the lowest index wins; B won, as A counted where it came last."""
+    text = SMALL.replace("arms: [constant, step, clr]", "arms: {constant: {lr: {choice: [0.1, 0.2]}}}")
+    plan = study(tmp_path, text, "search.trials=3", "search.cohort=3", "budget.epochs=1").plan()[0]
+    monkeypatch.setattr(Trial, "value", lambda trial, metric, select: 0.5)
+    admission = Serial(plan, tmp_path / "x").run()
+    assert {trial.index for trial in admission.trials.values() if trial.phase == "confirm"} == {0}
+
+
+def test_all_arms_begin_with_their_cohorts_before_any_of_them_waits_for_its_own(tmp_path):
+    """What the slots do while an arm's last cohort results are missing: the others' cohorts."""
+    plan = study(tmp_path, FINITE, "search.method=optuna", "search.cohort=4").plan()[0]
+    admission = Admission(plan, Memo(tmp_path / "memo"), _opened(tmp_path))
+    handed = []
+    while (trial := admission.next()) is not None:
+        handed.append(trial)
+    waiting = [trial for trial in admission.trials.values() if trial.status == "waiting"]
+    assert {trial.arm for trial in handed + waiting} == {"constant", "step"}
+    assert len(handed + waiting) == 2 * 4
+    assert {trial.phase for trial in handed + waiting} == {"cohort"}
+
+
+def _opened(folder) -> Journal:
+    journal = Journal(folder / "journal")
+    journal.open_run()
+    return journal
 
 
 def test_an_arm_whose_space_is_used_up_ends_early(by_method):

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from benchmarks.simulation import simulate
 
 from lrstudy.cli import _main
 from lrstudy.memo.memo import Memo
@@ -74,6 +75,10 @@ FORESEEN = {
     ),
     "a model beside them": (
         PLAIN, ["search={method: [hyperopt, random, grid], trials: 6, seeds: [0, 1]}"], (123, 90, 492, 292, 160)
+    ),
+    "three searches per arm": (
+        PLAIN, ["search={method: [hyperopt, random], trials: 6, repeats: 3}", "confirm={top: 2, seeds: 2}"],
+        (144, 81, 576, 350, 98),
     ),
     "more asked for than there is": (
         PLAIN,
@@ -165,6 +170,41 @@ def test_trials_of_a_model_are_unknown_until_it_has_suggested_them(tmp_path: Pat
     assert after.total.known_trials == after.total.trials == 18
 
 
+@pytest.mark.parametrize(
+    ("search", "by_model", "warned"),
+    [
+        ("{method: hyperopt, trials: 7}", 3 * 3, ""),
+        ("{method: hyperopt, trials: 6, cohort: 6}", 0, "hyperopt learns from results, but none of its suggestions for constant"),
+        ("{method: [smac, random, optuna], trials: 5, cohort: 2, repeats: 2}", 3 * 2 * 2 * 3, ""),
+        ("{method: optuna, trials: 7, cohort: 0}", 3 * 2, ""),
+        ("{method: optuna, trials: 6, cohort: 1}", 3 * 1, ""),
+        ("{method: optuna, trials: 5, cohort: 0}", 0, "of 5 trials (search.trials) the cohort has 0 (search.cohort)"),
+        ("{method: [random, grid], trials: 5}", 0, ""),
+    ],
+)  # fmt: skip
+def test_a_forecast_says_how_many_suggestions_a_model_makes_as_a_run_then_has_it(
+    tmp_path: Path, search: str, by_model: int, warned: str
+) -> None:
+    plan = plan_of(f"search={search}")
+    ahead = forecast(plan, Journal(tmp_path / "none"), Memo(tmp_path / "none"))
+    assert ahead.total.by_model == sum(counts.by_model for counts in ahead.arms.values()) == by_model
+    assert ahead.to_json()["arms"]["step"]["by_model"] == by_model // 3
+    assert warned in " ".join(ahead.warnings)
+    assert any("learns from results" in warning for warning in ahead.warnings) == bool(warned)
+    simulate(plan, tmp_path, 2, lambda settings: 1.0)
+    after = forecast(plan, Journal(tmp_path / "journal"), Memo(tmp_path / "memo"))
+    lines = Journal(tmp_path / "journal").of_kind("suggest")
+    assert after.total.by_model == sum(line["proposed_by"] == "model" for line in lines)
+    assert after.total.by_model >= by_model - 2 * len(plan.repeats), (
+        "a model of a small space may know only known points"
+    )
+
+
+def test_no_model_is_missed_where_the_cohort_is_the_whole_space(tmp_path: Path) -> None:
+    plan = plan_of("arms={constant: }", "common.lr={choice: [0.1, 0.2]}", "search={method: hyperopt, trials: 6}")
+    assert forecast(plan, Journal(tmp_path / "journal"), Memo(tmp_path / "memo")).warnings == ()
+
+
 def test_the_tree_says_who_shares_what(tmp_path: Path) -> None:
     plan = plan_of(
         "arms={constant: , step: {milestones: [2]}, twin: {policy: step, milestones: [2]}}", "search.trials=1"
@@ -246,6 +286,7 @@ def test_the_command_tells_people_and_programs(
     assert _main(["plan", str(path)]) == 0
     said = capsys.readouterr().out
     assert "small: 18 trials of 4 epochs" in said
+    assert "by a model" in said
     assert "Cost: unknown; use --probe." in said
     assert "Smallest detectable difference" in said
     assert "States:" not in said, "their size is not known"

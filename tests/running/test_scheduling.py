@@ -8,6 +8,7 @@ import pytest
 from benchmarks.simulation import Outcome, simulate
 
 from lrstudy.settings import Settings
+from lrstudy.study_folder.journal import Journal
 from study_files import SMALL, plan_of
 
 ARMS = """
@@ -57,10 +58,27 @@ def test_reactive_trials_end_too_and_share_until_they_are_triggered(tmp_path, sl
 
 def test_every_searcher_ends_on_any_number_of_slots(tmp_path):
     for slots in (1, 16):
-        for method in ("random", "hyperopt"):
+        for method in ("random", "hyperopt", "optuna"):
             place = tmp_path / f"{slots}{method}"
             found = simulated(place, slots, 0.02, 1, SMALL, f"search.method={method}")
             assert len(found.trained) == found.distinct
+
+
+@pytest.mark.parametrize("outstanding", [1, 2, 5, 9, 16])
+def test_what_a_model_suggests_depends_on_neither_slots_nor_deaths(tmp_path, outstanding):
+    overrides = ["search={method: optuna, trials: 9, cohort: 3}", f"search.outstanding={outstanding}"]
+
+    def suggested(slots: int, deaths: float) -> dict[tuple[str, int], object]:
+        place = tmp_path / f"{slots}-{deaths}"
+        simulated(place, slots, deaths, slots, SMALL, *overrides)
+        lines = Journal(place / "journal").of_kind("suggest")
+        return {(line["arm"], line["index"]): (line["configuration"], line["proposed_by"]) for line in lines}
+
+    expected = suggested(1, 0.0)
+    assert len(expected) >= 3 * 7
+    for slots in (2, 5, 16):
+        for deaths in (0.0, 0.1):
+            assert suggested(slots, deaths) == expected
 
 
 def test_what_others_wait_for_is_trained_first(tmp_path):

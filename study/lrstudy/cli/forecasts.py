@@ -154,11 +154,12 @@ def _show(console: Console, facts: dict[str, Any]) -> None:
 
 def _arms(facts: dict[str, Any]) -> Table:
     table = Table(box=None, pad_edge=False)
-    for heading in ("arm", "trials", "known now", "epochs asked", "distinct", "recorded", "to train"):
+    headings = ("arm", "trials", "known now", "by a model", "epochs asked", "distinct", "recorded", "to train")
+    for heading in headings:
         table.add_column(heading, justify="left" if heading == "arm" else "right", no_wrap=True)
     rows = [*facts["arms"].items(), ("all, shared ones once", facts["total"])]
     for name, counts in rows:
-        keys = ("trials", "known_trials", "asked", "distinct", "recorded", "to_train")
+        keys = ("trials", "known_trials", "by_model", "asked", "distinct", "recorded", "to_train")
         table.add_row(name, *(str(counts[key]) for key in keys))
     return table
 

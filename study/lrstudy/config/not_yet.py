@@ -50,7 +50,7 @@ _LATER = (
     _Later("workload.task.loss", _is_reference, "a loss of your own", "Use workload.train_step, which computes the loss."),
     _Later("select", _one_of("last_cycle"), "selection at the ends of cycles", "Use final or best."),
     _Later("common.optimizer", _one_of(*_OPTIMIZERS), "this optimizer", "Use sgd, adam, adamw or rmsprop."),
-    _Later("search.method", lambda v: v == "optuna" or _is_reference(v), "this searcher", "Use random, grid, hyperopt or smac."),
+    _Later("search.method", _is_reference, "a searcher of your own", "Use random, grid, hyperopt, smac or optuna."),
     _Later("early_stopping", lambda v: _is_map(v) or v in ("asha", "hyperband", "median"), "early stopping",
            "Use none: every trial trains the whole budget."),
     _Later("limits.money", _is_present, "a limit in money", "Use limits.gpu_hours or limits.wall."),

@@ -184,6 +184,7 @@ class SearchConfig(ConfigSection):
     )
     outstanding: Count | None = None
     seed: Natural = 0
+    repeats: Count = 1
 
     @field_validator("method")
     @classmethod

@@ -17,6 +17,8 @@ from lrstudy.models.catalogue import NUM_SECTIONS, has_batchnorm
 from lrstudy.planning import arms as arms_module
 from lrstudy.planning.arms import Arm, at_cohort_points, common_definition
 from lrstudy.policies.run import Run
+from lrstudy.search import INDEPENDENT
+from lrstudy.search.base import START_UP
 from lrstudy.search.parameter import Configuration
 from lrstudy.settings import canonical_json
 from lrstudy.trial.spec import TrialSpec
@@ -58,6 +60,11 @@ class Plan:
         return self.study.search.method
 
     @property
+    def repeats(self) -> range:
+        """The numbers of the searches that each arm has under every searcher, from 0."""
+        return range(self.study.search.repeats)
+
+    @property
     def num_trials(self) -> int:
         """How many trials the study has, without those of retired arms."""
         search, confirm = self.study.search, self.study.confirm
@@ -65,7 +72,7 @@ class Plan:
         for arm in self.arms.keys() - self.retired:
             suggestions = self.num_suggestions(arm)
             total += len(self.methods) * suggestions * len(search.seeds) + min(confirm.top, suggestions) * confirm.seeds
-        return total
+        return total * len(self.repeats)
 
     def num_suggestions(self, arm: str) -> int:
         """How many configurations each searcher suggests for an arm: the study's trials, or all that its space has."""
@@ -127,9 +134,20 @@ class Plan:
         """The root of trials with this seed."""
         return self.workload.root(seed)
 
-    def searcher_seed(self, arm: str, method: str) -> int:
-        """The seed of the searcher `method` for an arm, derived from the study's search seed."""
-        digest = blake2b(f"{self.search_seed}/{arm}/{method}".encode(), digest_size=4).digest()
+    def is_by_model(self, arm: str, method: str, index: int) -> bool:
+        """Whether a model will make suggestion `index` of an arm, as far as can be known before results.
+
+        It can if enough different results are told by then; if all of them failed, the suggestion is drawn at random.
+        """
+        cohort = self.cohort.get(arm, [])[: self.study.search.trials]
+        told = max(len(cohort), index - self.outstanding + 1)
+        different = len({canonical_json(point) for point in cohort}) + told - len(cohort)
+        return method not in INDEPENDENT and index >= len(cohort) and different >= START_UP
+
+    def searcher_seed(self, arm: str, method: str, repeat: int = 0) -> int:
+        """The seed of an arm's search number `repeat` by the searcher `method`, derived from the study's search seed."""
+        name = f"{self.search_seed}/{arm}/{method}" + (f"/{repeat}" if repeat else "")
+        digest = blake2b(name.encode(), digest_size=4).digest()
         return int.from_bytes(digest, "little") >> 1
 
 
@@ -179,7 +197,7 @@ def default_cohort(study: StudyFile) -> int:
 
 def default_outstanding(study: StudyFile, slots: int) -> int:
     """W: as the study says, else 2 * slots / streams, rounded up, and at least 4."""
-    streams = len(study.arms) * len(study.search.method)
+    streams = len(study.arms) * len(study.search.method) * study.search.repeats
     return study.search.outstanding or max(4, -(-2 * slots // streams))
 
 

@@ -118,6 +118,7 @@ def render(
         "cohort": plan.cohort_size,
         "outstanding": plan.outstanding,
         "search_seed": plan.search_seed,
+        "search_repeats": study.search.repeats,
         "seeds": study.search.seeds,
         "confirm": study.confirm.model_dump(),
         "device_kind": workload.device,
@@ -249,6 +250,11 @@ def _notes(plan: Plan, lock: Mapping[str, Any]) -> Iterator[str]:
         if gone := [value for value in before if value not in now]:
             shown = ", ".join(map(str, gone))
             yield f"search.{name} no longer has {shown}: trials with it stay recorded but leave the tables."
+    if search.repeats < (before := lock.get("search_repeats", 1)):
+        yield (
+            f"search.repeats was {before} and is {search.repeats}: trials of the later searches stay recorded but leave "
+            "the tables."
+        )
 
 
 def _refuse_changed_identity(plan: Plan, before: Mapping[str, Any], folder: Path) -> None:

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
+from itertools import product
 from typing import Any
 
 from lrstudy.config.common import COMMON
@@ -20,6 +21,9 @@ from lrstudy.memo.records import Record
 from lrstudy.planning.arms import origin
 from lrstudy.planning.plan import Plan
 from lrstudy.running.protocol import Candidate, StudyProtocol, Trial
+from lrstudy.running.searches import numbered
+from lrstudy.search import INDEPENDENT
+from lrstudy.search.base import START_UP
 from lrstudy.settings import Settings, canonical_json
 from lrstudy.study_folder.journal import Journal
 
@@ -44,7 +48,10 @@ class Branch:
 
 @dataclass
 class Counts:
-    """Epochs of an arm, or of the study. Those of trials that are not known yet count as distinct and to be trained."""
+    """Epochs of an arm, or of the study. Those of trials that are not known yet count as distinct and to be trained.
+
+    `by_model` counts the configurations that a model suggests, of all searches.
+    """
 
     trials: int = 0
     known_trials: int = 0
@@ -52,6 +59,7 @@ class Counts:
     known_asked: int = 0
     distinct: int = 0
     recorded: int = 0
+    by_model: int = 0
 
     @property
     def to_train(self) -> int:
@@ -126,15 +134,18 @@ def forecast(plan: Plan, journal: Journal, memo: Memo) -> Forecast:
     """Count what `plan` asks for; `journal` is what earlier runs left, `memo` what is recorded. Nothing is written."""
     protocol, tally = StudyProtocol(plan, journal), _Tally(plan, memo)
     num_unknown: dict[str, int] = {}
+    by_model: dict[tuple[str, str], int] = {}
     for arm in tally.arms:
         candidates = protocol.foresee(arm)
         num_unknown[arm] = _num_unknown(plan, arm, candidates)
+        by_model |= {(arm, method): _num_by_model(plan, arm, method, candidates) for method in plan.methods}
         for alike in _alike(candidates):
             tally.add(*protocol.trials_of(alike[0]), copies=len(alike))
     for arm, trials in num_unknown.items():
         tally.add_unknown(arm, trials)
+    tally.add_suggested(by_model)
     counted = tally.forecast()
-    return replace(counted, warnings=tuple(_warnings(plan, counted)))
+    return replace(counted, warnings=(*_model_warnings(plan, by_model), *_warnings(plan, counted)))
 
 
 def _alike(candidates: Iterable[Candidate]) -> Iterable[list[Candidate]]:
@@ -149,11 +160,23 @@ def _alike(candidates: Iterable[Candidate]) -> Iterable[list[Candidate]]:
 def _num_unknown(plan: Plan, arm: str, known: Sequence[Candidate]) -> int:
     """How many trials an arm will have besides those of the known candidates."""
     search, confirm = plan.study.search, plan.study.confirm
-    suggested = Counter(candidate.method for candidate in known if candidate.phase != "confirm")
-    in_all = {method: max(plan.num_suggestions(arm), suggested[method]) for method in plan.methods}
+    suggested = Counter(candidate.search for candidate in known if candidate.phase != "confirm")
+    searches = product([arm], plan.methods, plan.repeats)
+    in_all = {search: max(plan.num_suggestions(arm), suggested[search]) for search in searches}
     to_suggest = sum(in_all.values()) - suggested.total()
-    to_choose = min(confirm.top, max(in_all.values())) - (len(known) - suggested.total())
+    to_choose = min(confirm.top, max(in_all.values())) * len(plan.repeats) - (len(known) - suggested.total())
     return to_suggest * len(search.seeds) + to_choose * confirm.seeds
+
+
+def _num_by_model(plan: Plan, arm: str, method: str, known: Sequence[Candidate]) -> int:
+    """How many suggestions a model makes in the arm's searches by `method`: those known to be, and those to come."""
+    num_by_model = 0
+    for search in product([arm], [method], plan.repeats):
+        mine = [candidate for candidate in known if candidate.search == search and candidate.phase != "confirm"]
+        to_come = range(len(mine), plan.num_suggestions(arm))
+        num_by_model += sum(candidate.proposed_by == "model" for candidate in mine)
+        num_by_model += sum(plan.is_by_model(arm, method, index) for index in to_come)
+    return num_by_model
 
 
 class _Tally:
@@ -181,7 +204,7 @@ class _Tally:
                 trial.chain = trial.chain[: len(records)]
             self._count(trial, records, work, copies)
         if first.phase != "confirm":
-            self._paths[f"{first.arm} {first.index}"] = first.chain
+            self._paths[f"{first.arm} {numbered(str(first.index), first.repeat)}"] = first.chain
 
     def add_unknown(self, arm: str, trials: int) -> None:
         """Count trials of an arm whose configurations are not known: each as long as its known ones on average."""
@@ -194,6 +217,12 @@ class _Tally:
             typical = Counter(examples[number % len(examples)])
             self._work.update(typical)
             self._asked_work.update(typical)
+
+    def add_suggested(self, by_model: Mapping[tuple[str, str], int]) -> None:
+        """Count the suggestions that models make, by arm and searcher."""
+        for (arm, _), suggestions in by_model.items():
+            self.arms[arm].by_model += suggestions
+            self.total.by_model += suggestions
 
     def forecast(self) -> Forecast:
         """What was counted."""
@@ -253,6 +282,23 @@ def _branches(paths: Sequence[tuple[str, list[str]]], depth: int) -> Iterator[Br
         while end < shortest and all(names[end] == first[end] for _, names in group):
             end += 1
         yield Branch(depth, end, tuple(label for label, _ in group), tuple(_branches(group, end)))
+
+
+def _model_warnings(plan: Plan, by_model: Mapping[tuple[str, str], int]) -> Iterator[str]:
+    """Which searchers learn from results and will make no suggestion by them, though there is something to suggest."""
+    search = plan.study.search
+    for method in (method for method in plan.methods if method not in INDEPENDENT):
+        names = [
+            arm
+            for (arm, of), suggestions in by_model.items()
+            if of == method and not suggestions and plan.arms[arm].space.size > plan.num_suggestions(arm)
+        ]
+        if names:
+            yield (
+                f"{method} learns from results, but none of its suggestions for {_listed(names)} will be a model's: of "
+                f"{search.trials} trials (search.trials) the cohort has {plan.cohort_size} (search.cohort), and a model "
+                f"needs {START_UP} results. Raise search.trials, or lower search.cohort or search.outstanding."
+            )
 
 
 def _warnings(plan: Plan, counted: Forecast) -> Iterator[str]:

@@ -1,5 +1,7 @@
 """The protocol of a study: which trials there are. Tune (cohort, then searcher), freeze, confirm with fresh seeds.
 
+Each arm has a search of its own under every searcher, and so many of them as `search.repeats` says.
+
 Everything is decided from the plan, the journal and the results of trials, in an order that does not depend on
 which trial finishes first.
 """
@@ -9,14 +11,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import product
 from typing import Any, Literal
 
 from lrstudy.lineage import chain
 from lrstudy.memo.records import Record
 from lrstudy.planning.plan import CONFIRM_SEED, Phase, Plan
+from lrstudy.running.searches import Search, numbered, place, proposed_by, search_of, tuning_name, unless_first
 from lrstudy.search import INDEPENDENT
+from lrstudy.search.base import ProposedBy
 from lrstudy.search.parameter import Configuration
-from lrstudy.search.stream import Stream
+from lrstudy.search.stream import Stream, Suggestion
 from lrstudy.settings import Settings, canonical_json
 from lrstudy.study_folder.journal import Journal
 from lrstudy.trial.spec import TrialSpec
@@ -31,7 +36,8 @@ Status = Literal["waiting", "running", "completed", "diverged", "failed", "inter
 class Candidate:
     """A configuration to be tried under several seeds: suggested to an arm by a searcher, or chosen to be confirmed.
 
-    `name` is what the ids of its trials begin with; `index` counts the suggestions of its searcher.
+    `name` is what the ids of its trials begin with; `index` counts the suggestions of its search, and `repeat` the
+    searches of the arm under its searcher, from 0.
     """
 
     name: str
@@ -41,6 +47,13 @@ class Candidate:
     index: int
     configuration: Configuration
     seeds: Sequence[int]
+    repeat: int = 0
+    proposed_by: ProposedBy = "model"
+
+    @property
+    def search(self) -> Search:
+        """The search that it belongs to."""
+        return self.arm, self.method, self.repeat
 
 
 @dataclass(eq=False)
@@ -65,7 +78,14 @@ class Trial:
     test: Mapping[str, Any] | None = None
     started_at: float | None = None
     ended_at: float | None = None
+    repeat: int = 0
+    proposed_by: ProposedBy = "model"
     _replanned_after: int = 0
+
+    @property
+    def search(self) -> Search:
+        """The search that it belongs to, or whose winner it confirms."""
+        return self.arm, self.method, self.repeat
 
     def walk(self, find: Callable[[str], Record | None]) -> list[Record]:
         """The records along its chain, up to a missing one or one that diverged; the chain is replanned on the way."""
@@ -104,35 +124,37 @@ class StudyProtocol:
     def __init__(self, plan: Plan, journal: Journal) -> None:
         self.plan, self.journal = plan, journal
         self.trials: dict[str, Trial] = {}
-        self.frozen: dict[str, list[Configuration]] | None = None
-        self._told = {(t["arm"], t["method"], t["index"]): t["cost"] for t in journal.of_kind("told")}
-        self._suggested = {(s["arm"], s["method"], s["index"]) for s in journal.of_kind("suggest")}
+        self.frozen: dict[tuple[str, int], list[Configuration]] | None = None  # by arm and repeat
+        self._told = {(search_of(told), told["index"]): told["cost"] for told in journal.of_kind("told")}
+        self._suggested = {(search_of(line), line["index"]) for line in journal.of_kind("suggest")}
         self._root_name = cache(lambda seed: plan.root(seed).name())  # naming it takes a seventh of planning a trial
-        self._streams = {(arm, method): self._stream(arm, method) for arm in plan.arms for method in plan.methods}
+        self._streams = {search: self._stream(search) for search in product(plan.arms, plan.methods, plan.repeats)}
 
     def suggest(self) -> list[Trial]:
         """The trials that may be made now: every stream is asked in turn for all that it may suggest."""
         made: list[Trial] = []
         while ready := [key for key, stream in self._streams.items() if stream.can_ask]:
             for key in ready:
-                if (candidate := self._ask(*key)) is not None:
+                if (candidate := self._ask(key)) is not None:
                     self._note_suggestion(candidate)
                     made += self._keep(self.trials_of(candidate)[0])
         return made
 
     def foresee(self, arm: str) -> list[Candidate]:
-        """The candidates of an arm that no result to come can change: searcher by searcher, then those to be confirmed.
+        """The candidates of an arm that no result to come can change: search by search, then those to be confirmed.
 
         For a forecast: searchers that learn from results are not asked, and nothing is written. What an earlier run chose
         to confirm is taken to be chosen again; its index is -1, as the journal does not keep it.
         """
         known: list[Candidate] = []
-        for method in self.plan.methods:
-            while self._streams[arm, method].is_next_known:
-                if (candidate := self._ask(arm, method)) is not None:
+        for search, stream in self._streams.items():
+            while search[0] == arm and stream.is_next_known:
+                if (candidate := self._ask(search)) is not None:
                     known.append(candidate)
-        chosen = self._frozen_before().get(arm, [])[: self.plan.study.confirm.top]
-        return known + [self._to_confirm(arm, rank, -1, choice) for rank, choice in enumerate(chosen, start=1)]
+        for repeat in self.plan.repeats:
+            chosen = self._frozen_before(repeat).get(arm, [])[: self.plan.study.confirm.top]
+            known += [self._to_confirm(arm, repeat, rank, -1, choice) for rank, choice in enumerate(chosen, start=1)]
+        return known
 
     def trials_of(self, candidate: Candidate) -> tuple[list[Trial], list[Settings]]:
         """The trials of a candidate, one per seed, and the settings of their epochs if nothing triggers.
@@ -147,21 +169,21 @@ class StudyProtocol:
         """Take the result of a tuning trial; its searcher learns of it once all seeds of the configuration are over."""
         if trial.phase == "confirm":
             return
-        study, key = self.plan.study, (trial.arm, trial.method, trial.index)
-        group = [self.trials[f"{_tuning_name(*key)}-{seed}"] for seed in study.search.seeds]
+        study, key = self.plan.study, (trial.search, trial.index)
+        group = [self.trials[f"{tuning_name(*key)}-{seed}"] for seed in study.search.seeds]
         if any(t.status in ("waiting", "running", "interrupted") for t in group):
             return
         value = _mean([t.value(study.metric, study.select) for t in group])
         cost = None if value is None else 1.0 - value
-        self._streams[key[:2]].result(trial.index, cost)
+        self._streams[trial.search].result(trial.index, cost)
         if key not in self._told:
             self._told[key] = cost
-            self.journal.write("told", arm=trial.arm, method=trial.method, index=trial.index, cost=cost)
+            self.journal.write("told", **place(*key), cost=cost)
 
     def give_up(self, trial: Trial) -> None:
         """End a trial of a retired arm that is not recorded: it will not be trained."""
         trial.status = "interrupted"
-        self._streams[trial.arm, trial.method].result(trial.index, None)
+        self._streams[trial.search].result(trial.index, None)
 
     @property
     def is_tuned(self) -> bool:
@@ -169,15 +191,18 @@ class StudyProtocol:
         return all(stream.is_complete for stream in self._streams.values())
 
     def freeze(self) -> list[Trial]:
-        """Choose each arm's best configurations and make their confirm trials: of all arms with one seed, then the next."""
-        chosen = {arm: self._best(arm)[: self.plan.study.confirm.top] for arm in self.plan.arms}
-        self.frozen = {arm: [configuration for _, configuration in best] for arm, best in chosen.items()}
-        if canonical_json(self._frozen_before()) != canonical_json(self.frozen):
-            has_read_test = any(line["test"] for line in self.journal.of_kind("trial"))
-            self.journal.write("frozen", arms=self.frozen, deviates=has_read_test)
+        """Choose each search's best configurations and make their confirm trials: of all with one seed, then the next.
+
+        Only searches of the first searcher are confirmed.
+        """
+        searches = list(product(self.plan.arms, self.plan.repeats))
+        chosen = {(arm, repeat): self._best(arm, repeat)[: self.plan.study.confirm.top] for arm, repeat in searches}
+        self.frozen = {key: [configuration for _, configuration in best] for key, best in chosen.items()}
+        for repeat in self.plan.repeats:
+            self._note_frozen(repeat, {arm: self.frozen[arm, repeat] for arm in self.plan.arms})
         of_candidates = [
-            self.trials_of(self._to_confirm(arm, rank, index, configuration))[0]
-            for arm, best in chosen.items()
+            self.trials_of(self._to_confirm(arm, repeat, rank, index, configuration))[0]
+            for (arm, repeat), best in chosen.items()
             for rank, (index, configuration) in enumerate(best, start=1)
         ]
         return self._keep(trial for with_seed in zip(*of_candidates, strict=True) for trial in with_seed)
@@ -188,42 +213,46 @@ class StudyProtocol:
         search = self.plan.study.search
         missing = sum(
             self.plan.num_suggestions(arm) - len(stream.asked)
-            for (arm, _), stream in self._streams.items()
+            for (arm, _, _), stream in self._streams.items()
             if stream.is_exhausted and arm not in self.plan.retired
         )
         return self.plan.num_trials - missing * len(search.seeds)
 
-    def _stream(self, arm: str, method: str) -> Stream:
-        plan = self.plan
+    def _stream(self, search: Search) -> Stream:
+        plan, (arm, method, _) = self.plan, search
         remembered = {
-            line["index"]: line["configuration"]
+            line["index"]: Suggestion(line["configuration"], proposed_by(line, plan.cohort_size, plan.outstanding))
             for line in self.journal.of_kind("suggest")
-            if (line["arm"], line["method"]) == (arm, method)
+            if search_of(line) == search
         }
         stream = Stream(
-            method, plan.arms[arm].space, plan.searcher_seed(arm, method), plan.cohort.get(arm, ()),
+            method, plan.arms[arm].space, plan.searcher_seed(*search), plan.cohort.get(arm, ()),
             len(remembered) if arm in plan.retired else max(plan.study.search.trials, len(remembered)),
             plan.outstanding * (INDEPENDENT_WINDOW if method in INDEPENDENT else 1), remembered,
         )  # fmt: skip
-        for (of_arm, of_method, index), cost in self._told.items():
-            if (of_arm, of_method) == (arm, method):
+        for (of_search, index), cost in self._told.items():
+            if of_search == search:
                 stream.result(index, cost)
         return stream
 
-    def _ask(self, arm: str, method: str) -> Candidate | None:
-        """The next suggestion of a stream; None if its space is exhausted."""
-        stream = self._streams[arm, method]
-        configuration = stream.ask()
-        if configuration is None:
+    def _ask(self, search: Search) -> Candidate | None:
+        """The next suggestion of a search; None if its space is exhausted."""
+        stream, (arm, method, repeat) = self._streams[search], search
+        made = stream.ask()
+        if made is None:
             return None
         index = len(stream.asked) - 1
         phase: Phase = "cohort" if index < self.plan.cohort_size else "tune"
-        name, seeds = _tuning_name(arm, method, index), self.plan.study.search.seeds
-        return Candidate(name, arm, method, phase, index, configuration, seeds)
+        name, seeds = tuning_name(search, index), self.plan.study.search.seeds
+        return Candidate(name, arm, method, phase, index, made.configuration, seeds, repeat, made.proposed_by)
 
-    def _to_confirm(self, arm: str, rank: int, index: int, configuration: Configuration) -> Candidate:
+    def _to_confirm(self, arm: str, repeat: int, rank: int, index: int, configuration: Configuration) -> Candidate:
+        method = self.plan.methods[0]
+        asked = self._streams[arm, method, repeat].asked
+        origin: ProposedBy = asked[index].proposed_by if index >= 0 else "model"
         seeds = range(CONFIRM_SEED, CONFIRM_SEED + self.plan.study.confirm.seeds)
-        return Candidate(f"{arm}-confirm-{rank}", arm, self.plan.methods[0], "confirm", index, configuration, seeds)
+        name = f"{arm}-{numbered('confirm', repeat)}-{rank}"
+        return Candidate(name, arm, method, "confirm", index, configuration, seeds, repeat, origin)
 
     def _spec(self, candidate: Candidate, seed: int) -> TrialSpec:
         trial_id, arm = f"{candidate.name}-{seed}", self.plan.arms[candidate.arm]
@@ -234,15 +263,24 @@ class StudyProtocol:
         """The trial with this specification, whose epochs have these settings if nothing triggers."""
         of, seed = candidate, spec.root.seed
         names = list(chain(self._root_name(seed), settings))
-        return Trial(spec.trial_id, of.arm, of.method, of.phase, of.index, of.configuration, seed, spec, names)
+        return Trial(
+            spec.trial_id, of.arm, of.method, of.phase, of.index, of.configuration, seed, spec, names,
+            repeat=of.repeat, proposed_by=of.proposed_by,
+        )  # fmt: skip
 
     def _note_suggestion(self, candidate: Candidate) -> None:
         """Write a suggestion to the journal, once."""
-        key = (candidate.arm, candidate.method, candidate.index)
+        key = (candidate.search, candidate.index)
         if key not in self._suggested:
             self._suggested.add(key)
-            arm, method, index = key
-            self.journal.write("suggest", arm=arm, method=method, index=index, configuration=candidate.configuration)
+            made = {"configuration": candidate.configuration, "proposed_by": candidate.proposed_by}
+            self.journal.write("suggest", **place(*key), **made)
+
+    def _note_frozen(self, repeat: int, arms: Mapping[str, list[Configuration]]) -> None:
+        """Write what was chosen of the searches with this number to the journal, if it is not what was chosen before."""
+        if canonical_json(self._frozen_before(repeat)) != canonical_json(arms):
+            has_read_test = any(line["test"] for line in self.journal.of_kind("trial"))
+            self.journal.write("frozen", arms=arms, deviates=has_read_test, **unless_first(repeat))
 
     def _keep(self, trials: Iterable[Trial]) -> list[Trial]:
         """Add trials to those of the study; returns them."""
@@ -250,32 +288,34 @@ class StudyProtocol:
         self.trials.update((trial.trial_id, trial) for trial in made)
         return made
 
-    def _frozen_before(self) -> Mapping[str, list[Configuration]]:
-        """The configurations that were frozen last, by arm; none if nothing was."""
+    def _frozen_before(self, repeat: int) -> Mapping[str, list[Configuration]]:
+        """The configurations that were frozen last of the searches with this number, by arm; none if nothing was."""
         frozen: Mapping[str, list[Configuration]] = {}
         for line in self.journal.of_kind("frozen"):
-            frozen = line["arms"]
+            if line.get("repeat", 0) == repeat:
+                frozen = line["arms"]
         return frozen
 
-    def _best(self, arm: str) -> list[tuple[int, Configuration]]:
-        """The arm's configurations under the first searcher, best mean over seeds first, each once, with their index."""
-        asked, means = self._streams[arm, self.plan.methods[0]].asked, self._means(arm)
-        worst_first = sorted(means, key=lambda index: (means[index], -index))
-        last = {canonical_json(asked[index]): index for index in worst_first}  # of a repeat, the best
-        return [(index, asked[index]) for index in reversed(last.values())]
+    def _best(self, arm: str, repeat: int) -> list[tuple[int, Configuration]]:
+        """The configurations of a search of the first searcher, best mean over seeds first, each once, with their index.
 
-    def _means(self, arm: str) -> dict[int, float]:
-        """By index, the mean over seeds of the arm's tuning trials under the first searcher, where all have a value."""
-        study, method = self.plan.study, self.plan.methods[0]
+        Of equal ones, and of one that the cohort repeats, the first suggestion counts.
+        """
+        asked, means = self._streams[arm, self.plan.methods[0], repeat].asked, self._means(arm, repeat)
+        best: dict[bytes, tuple[int, Configuration]] = {}
+        for index in sorted(means, key=lambda index: (-means[index], index)):
+            configuration = asked[index].configuration
+            best.setdefault(canonical_json(configuration), (index, configuration))
+        return list(best.values())
+
+    def _means(self, arm: str, repeat: int) -> dict[int, float]:
+        """By index, the mean over seeds of a search of the first searcher, where all have a value."""
+        study, search = self.plan.study, (arm, self.plan.methods[0], repeat)
         values: dict[int, list[float | None]] = {}
         for trial in self.trials.values():
-            if (trial.arm, trial.method) == (arm, method) and trial.phase != "confirm":
+            if trial.search == search and trial.phase != "confirm":
                 values.setdefault(trial.index, []).append(trial.value(study.metric, study.select))
         return {index: mean for index, of_seeds in values.items() if (mean := _mean(of_seeds)) is not None}
-
-
-def _tuning_name(arm: str, method: str, index: int) -> str:
-    return f"{arm}-{method}-{index}"
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

@@ -259,6 +259,8 @@ def _trial_row(trial: Trial, admission: Admission, spent: Mapping[str, float]) -
         "optimizer": recipe.optimizer,
         "augmentation": recipe.augment,
         "class_weights": recipe.class_weights,
+        "proposed_by": trial.proposed_by,
+        "repeat": trial.repeat,
     }
     return row | {f"test_{name}": value for name, value in test.items() if name != "loss"} | _parameters(trial)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lrstudy.errors import InputError, not_yet, unknown
+from lrstudy.errors import InputError, unknown
 from lrstudy.search.base import Result, Searcher
 from lrstudy.search.space import Space
 
@@ -10,7 +10,7 @@ __all__ = ["METHODS", "Result", "Searcher", "make"]
 
 INDEPENDENT = ("random", "grid")
 """Searchers whose suggestions do not depend on results, so that they need not wait for any."""
-METHODS: tuple[str, ...] = ("random", "grid", "hyperopt", "smac")
+METHODS: tuple[str, ...] = ("random", "grid", "hyperopt", "smac", "optuna")
 
 
 def make(method: str, space: Space, seed: int) -> Searcher:
@@ -35,5 +35,7 @@ def make(method: str, space: Space, seed: int) -> Searcher:
 
         return SmacSearcher(space, seed)
     if method == "optuna":
-        raise not_yet("search.method", "optuna", f"Use one of {', '.join(METHODS)}.")
+        from lrstudy.search.optuna import OptunaSearcher
+
+        return OptunaSearcher(space, seed)
     raise InputError(unknown("search.method", "method", method, METHODS))

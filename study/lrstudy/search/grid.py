@@ -17,6 +17,8 @@ class GridSearcher(Searcher):
     Raises InputError if a range of the space is continuous.
     """
 
+    proposes = "grid"
+
     def __init__(self, space: Space, seed: int) -> None:
         self._points: Iterator[Configuration] | None = space.grid()
         self._num_passed = 0

@@ -18,13 +18,9 @@ from hyperopt import JOB_STATE_DONE, STATUS_OK, Domain, Trials, hp, tpe, trials_
 from lrstudy.search.base import Searcher
 from lrstudy.search.parameter import Configuration, Parameter
 
-_NUM_CANDIDATES = (24, 12, 6, 3, 1, 1, 1, 1)
-"""Candidates in each attempt: HyperOpt's own number, then fewer. The best of 24 on a ladder is nearly always the same value,
-so if a suggestion is known already, another is drawn, in the end straight from the density of the good points."""
-
 
 class HyperOptSearcher(Searcher):
-    """TPE with HyperOpt's defaults, except that it suggests random points until START_UP results have been told.
+    """TPE with HyperOpt's defaults, except that it uses its model from START_UP results on, not from 20.
 
     The trials are rebuilt for every suggestion, so that the penalty of a failure follows the worst result. Configurations
     without a result are trials without a loss, which TPE counts among the bad ones.
@@ -34,11 +30,7 @@ class HyperOptSearcher(Searcher):
         if self._is_starting_up:
             return self._fresh()
         trials = self._trials()
-        for attempt, num_candidates in enumerate(_NUM_CANDIDATES):
-            configuration = self._suggest(trials, attempt, num_candidates)
-            if not self._is_known(configuration):
-                return configuration
-        return self._fresh()
+        return self._first_new(lambda attempt, num_candidates: self._suggest(trials, attempt, num_candidates))
 
     @cached_property
     def _domain(self) -> Domain:

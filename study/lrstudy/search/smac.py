@@ -7,7 +7,7 @@ file.
 
 It differs from the facade's defaults as follows:
 
-- no initial design, but START_UP random points, which are the same in all searchers;
+- no initial design of its own, which is the cohort (without one: random points, the same in all searchers);
 - 1,000 random challengers instead of 10,000, and a forest without the preallocation of 2**20 leaves (2 s a suggestion);
 - local searches that stop after 2 rounds without improvement instead of 10, and look at 16 neighbours at a time instead
   of 2 (half the time, no worse points);
@@ -53,7 +53,7 @@ _NUM_TRIALS = 10**6  # SMAC's budget; a constant, so that suggestions do not dep
 
 
 class SmacSearcher(Searcher):
-    """SMAC over the codes of the space; suggests random points until START_UP results have been told."""
+    """SMAC over the codes of the space; it uses its model from START_UP results on."""
 
     def _propose(self) -> Configuration | None:
         if self._is_starting_up:

@@ -53,7 +53,8 @@ _TRIALS = TableDescription(
     "trial",
     (
         Column("trial_id", _TEXT, "",
-               "`<arm>-<searcher>-<index>-<seed>`; of a confirm trial `<arm>-confirm-<rank>-<seed>`, ranks from 1"),
+               "`<arm>-<searcher>-<index>-<seed>`; of a confirm trial `<arm>-confirm-<rank>-<seed>`, ranks from 1; of an "
+               "arm's later searches `<searcher>.<repeat>` and `confirm.<repeat>`"),
         Column("arm", _TEXT, "", "the arm's name; one that has changed since an earlier run is `<name>@2`, `@3`, ..."),
         Column("workload", _TEXT, "", "the study's workload, by its model as the study file names it"),
         Column("policy", _TEXT, "", "the arm's policy: a name, or a reference such as `./mine.py:knee`"),
@@ -93,6 +94,13 @@ _TRIALS = TableDescription(
         Column("augmentation", _TEXT, "",
                "`none`, `flip`, `crop_flip`, a list of transforms as JSON, or `mine.py:augment`, a function of the user's"),
         Column("class_weights", pa.list_(_FLOAT), "", "weight of each class in the loss; null without weights"),
+        Column("proposed_by", _TEXT, "",
+               "where the configuration comes from: `cohort`; `default`, the cohort's point with every parameter at its "
+               "default; `model`, of the searcher's results; `grid`; or `random`, also of a searcher that has no model "
+               "yet or whose model proposes only what is known. Likewise of a confirm trial"),
+        Column("repeat", _INT32, "",
+               "which of the arm's searches by this searcher it belongs to, from 0; of a confirm trial the one that "
+               "chose its configuration"),
     ),
     (
         Column("p_<name>", _FLOAT, "the parameter's",
