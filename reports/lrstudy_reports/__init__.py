@@ -38,8 +38,8 @@ def summary(path: str | Path) -> list[dict[str, Any]]:
 def answer(path: str | Path) -> str:
     """The study's answer in a few plain sentences; writes nothing."""
     from lrstudy_reports.comparison import compare
+    from lrstudy_reports.headline import answer as worded
     from lrstudy_reports.tables import load
-    from lrstudy_reports.wording import answer as worded
 
     study = load(Path(path))
     return worded(study, compare(study))

@@ -38,7 +38,7 @@ def build_report(folder: Path) -> Path:
     comparison = compare(study)
     tuned = all_configurations(study)
     after, searchers = best_after(study, tuned), searcher_table(study, tuned)
-    curves, ranked = mean_curves(comparison.curves), by_class(study)
+    curves, ranked = mean_curves(comparison.curves, study.lock), by_class(study)
     shared, closing = sharing(study), close_ledger(study)
     look = looks(study.arms, study.lock.control)
     drawings = _draw(study, comparison, curves, after, shared, closing, look)

@@ -130,14 +130,14 @@ def _further(analysis: Analysis) -> Table | None:
     for arm in analysis.comparison.arms["arm"]:
         mine = study.confirming.loc[study.confirming["arm"] == arm, "trial_id"]
         values = by_trial.reindex(mine)
-        rows.append([analysis.arm(arm), *(_mean(values[name]) for name in wanted)])
+        rows.append([analysis.arm(arm), *(_mean(values[name], study.lock.level) for name in wanted)])
     columns = ["Arm", *(f"Test {name.replace('_', ' ')}" for name in wanted)]
     caption = "Further metrics on the test part; nothing was chosen by them"
     return Table(caption, columns, rows, frozenset(range(1, len(columns))))
 
 
-def _mean(values: pd.Series[Any]) -> Cell:
-    interval = mean_interval(values)
+def _mean(values: pd.Series[Any], level: float) -> Cell:
+    interval = mean_interval(values, level, bounded=True)
     if interval.n == 0:
         return Cell(UNDEFINED if len(values) else formats.MISSING)
     decimals = formats.decimals_for([formats.half_width(interval.low, interval.high)])

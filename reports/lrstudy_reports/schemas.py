@@ -46,7 +46,7 @@ class TableDescription:
         return pa.schema([(column.name, column.type) for column in self.columns])
 
 
-_TEXT, _INT32, _FLOAT = pa.string(), pa.int32(), pa.float64()
+_TEXT, _INT32, _FLOAT, _FLAG = pa.string(), pa.int32(), pa.float64(), pa.bool_()
 _DEVICE_S = "device-seconds"
 
 ARMS = TableDescription(
@@ -54,7 +54,8 @@ ARMS = TableDescription(
     "arm, best first",
     (
         Column("rank", _INT32, "",
-               "by `test_metric`, from 1, equal ones alike; null where confirm trials diverged or none was tested"),
+               "by `test_metric`, from 1, equal ones alike; null where confirm trials diverged or failed or none was "
+               "tested, and for a retired arm"),
         Column("arm", _TEXT, "", "the arm's name"),
         Column("workload", _TEXT, "", "as in trials.parquet"),
         Column("policy", _TEXT, "", "the arm's policy"),
@@ -71,19 +72,21 @@ ARMS = TableDescription(
                "of the best configuration"),
         Column("test_metric", _FLOAT, "", "metric on the test part, mean over completed confirm trials"),
         Column("test_low", _FLOAT, "",
-               "lower end of the test metric's 95% t interval; null for a single seed, or without spread"),
+               "lower end of the test metric's 95% t interval, made on the logit scale; null for fewer than three "
+               "seeds, or without spread. With several looks its level is 1 - 0.05 / looks, as that of all intervals"),
         Column("test_high", _FLOAT, "", "its upper end"),
         Column("test_sd", _FLOAT, "", "standard deviation of the test metric over seeds"),
         Column("difference", _FLOAT, "",
                "test metric minus the control's, paired by seed, mean; null for the control"),
-        Column("difference_low", _FLOAT, "", "lower end of the difference's 95% t interval"),
-        Column("difference_high", _FLOAT, "", "its upper end"),
+        Column("difference_low", _FLOAT, "", "lower end of the difference's 95% t interval, -1 at least"),
+        Column("difference_high", _FLOAT, "", "its upper end, 1 at most"),
         Column("difference_sd", _FLOAT, "", "standard deviation of the difference over pairs"),
         Column("pairs", _INT32, "", "seeds that both the arm and the control have a test value for; 0 for the control"),
         Column("p", _FLOAT, "", "p-value of the paired t-test against the control, two-sided"),
         Column("p_holm", _FLOAT, "",
-               "`p` adjusted by Holm over all arms but the control; an arm without a p-value counts as p = 1"),
-        Column("verdict", _TEXT, "", "`control`, `better`, `worse`, `equivalent` or `undecided`"),
+               "`p` adjusted by Holm over all arms but the control and retired ones; an arm without a p-value counts as "
+               "p = 1; null before all confirm trials have ended"),
+        Column("verdict", _TEXT, "", "`control`, `better`, `worse`, `equivalent` or `undecided`; `retired` if an earlier run's"),
         Column("note", _TEXT, "", "what a reader must know of the verdict; null if nothing"),
         Column("smallest_detectable", _FLOAT, "",
                "true difference that so many pairs with this spread detect with power 0.8, at 0.05 over the number of "
@@ -118,6 +121,17 @@ ARMS = TableDescription(
         Column("training_money", _FLOAT, "`currency`", "`training_device_s` at the study's price"),
         Column("tuning_money", _FLOAT, "`currency`", "`tuning_spent_device_s` at the study's price"),
         Column("currency", _TEXT, "", "currency of the study's price; null if it states none"),
+        Column("p_equivalence", _FLOAT, "",
+               "p-value of equivalence: twice the larger of two one-sided t-tests against the margin, adjusted by Holm "
+               "as `p_holm`; null without a margin"),
+        Column("best_difference", _FLOAT, "",
+               "mean test metric minus the highest of the other arms; null where seeds were lost, and before all confirm "
+               "trials have ended"),
+        Column("best_low", _FLOAT, "", "lower end of its simultaneous 95% interval (Hsu's comparison with the best), 0 at most"),
+        Column("best_high", _FLOAT, "", "its upper end, 0 at least"),
+        Column("may_be_best", _FLAG, "",
+               "whether the arm may be the best: its interval does not end at 0 and it is not `worse`; the control may be "
+               "as long as no arm is `better`"),
     ),
 )  # fmt: skip
 
@@ -190,7 +204,7 @@ CURVES = TableDescription(
         Column("epoch", _INT32, "", "number of finished epochs, from 1"),
         Column("device_s", _FLOAT, _DEVICE_S, "calibrated cost up to here, mean over trials"),
         Column("value", _FLOAT, "", "validation metric, mean over trials"),
-        Column("low", _FLOAT, "", "lower end of the value's 95% t interval"),
+        Column("low", _FLOAT, "", "lower end of the value's 95% t interval, made on the logit scale"),
         Column("high", _FLOAT, "", "its upper end"),
         Column("n", _INT32, "", "trials with a value"),
     ),

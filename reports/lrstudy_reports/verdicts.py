@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from lrstudy_reports.lock import Lock
-from lrstudy_reports.statistics import ALPHA, Interval, Paired, mean_interval, paired_t, verdict
+from lrstudy_reports.statistics import FEWEST, Interval, Paired, paired_t, verdict
 from lrstudy_reports.tables import ENDED, StudyTables
 
 
@@ -28,9 +28,9 @@ class Outcome:
     final: bool = False
 
     @property
-    def interval(self) -> Interval:
-        """The mean of the test values and its interval."""
-        return mean_interval(list(self.tested.values()))
+    def lost(self) -> int:
+        """How many seeds diverged or failed."""
+        return self.diverged + self.failed
 
     @property
     def shortfall(self) -> str | None:
@@ -44,35 +44,54 @@ class Outcome:
 
 
 def outcomes(study: StudyTables) -> dict[str, Outcome]:
-    """The outcomes of all arms, including those without confirm trials."""
-    confirm = study.confirming
+    """The outcomes of all arms, including those without confirm trials. A retired arm is final: nothing more comes."""
+    confirm, lock = study.confirming, study.lock
     counts = confirm.groupby("arm").size()
-    expected = study.lock.confirm_seeds or int(counts.max() if len(counts) else 0)
-    return {arm: _outcome(confirm[confirm["arm"] == arm], expected, study.lock.complete) for arm in study.arms}
+    expected = lock.confirm_seeds or int(counts.max() if len(counts) else 0)
+    return {
+        arm: _outcome(confirm[confirm["arm"] == arm], expected, lock.complete or arm in lock.retired)
+        for arm in study.arms
+    }
 
 
-def paired(arm: Outcome, control: Outcome | None) -> Paired:
+def paired(arm: Outcome, control: Outcome | None, level: float) -> Paired:
     """The paired t-test over the seeds that arm and control have in common."""
     if control is None:
         return paired_t([], [])
     seeds = sorted(set(arm.tested) & set(control.tested))
-    return paired_t([arm.tested[seed] for seed in seeds], [control.tested[seed] for seed in seeds])
+    return paired_t([arm.tested[seed] for seed in seeds], [control.tested[seed] for seed in seeds], level)
 
 
-def judge(lock: Lock, arm: Outcome, control: Outcome | None, pair: Paired, p_holm: float) -> tuple[str, str | None]:
+@dataclass(frozen=True)
+class Evidence:
+    """What is tested of an arm: its differences to the control, and two p-values, each Holm-adjusted over `family` arms.
+
+    `p` is against no difference, `p_equivalence` against one of the margin or beyond; either may be NaN.
+    """
+
+    pair: Paired
+    p: float
+    p_equivalence: float
+    family: int
+
+
+def judge(
+    lock: Lock, arm: Outcome, control: Outcome | None, evidence: Evidence, is_final: bool
+) -> tuple[str, str | None]:
     """Judge an arm against the control.
 
-    There is no verdict while confirm trials of either are outstanding: a test repeated until it is significant is
-    no test. Seeds are not lost to divergence at random, so the remaining ones may not be representative of the
-    arm that lost them: an arm with diverged seeds can be worse, but neither better nor equivalent; with diverged
-    seeds of the control, it can be better, but neither worse nor equivalent.
+    There is no verdict while confirm trials of any arm are outstanding: a test repeated until it is significant is
+    no test, and Holm corrects over all arms. Seeds are not lost at random, whether they diverged or failed (a network
+    that needs more memory as its batch grows fails where it is largest), so the remaining ones may not be
+    representative of the arm that lost them: an arm with lost seeds can be worse, but neither better nor equivalent;
+    with lost seeds of the control, it can be better, but neither worse nor equivalent.
 
     Args:
         lock: The study's protocol.
         arm: The arm's confirm trials.
         control: The control's; None if the study has no control.
-        pair: The paired comparison of the two.
-        p_holm: Its Holm-adjusted p-value; may be NaN.
+        evidence: The paired comparison of the two.
+        is_final: Whether the confirm trials of all arms have ended.
 
     Returns:
         The verdict (`better`, `worse`, `equivalent` or `undecided`), and a note that a reader needs with it; the note
@@ -81,24 +100,33 @@ def judge(lock: Lock, arm: Outcome, control: Outcome | None, pair: Paired, p_hol
     if control is None:
         why = "no control named" if lock.control is None else f"{lock.control}, the control, is not an arm"
         return "undecided", _joined(why, arm.shortfall)
-    reason = _no_test(arm, control, pair)
+    difference = evidence.pair.difference
+    reason = _no_test(arm, control, difference, is_final)
     if reason is not None:
         return "undecided", reason
     shortfall = _joined(arm.shortfall, control.shortfall and f"control: {control.shortfall}")
     if _same_training(arm, control):
         return "equivalent", _joined("the very same training as the control", shortfall)
-    if pair.difference.n == 1:
-        return "undecided", _joined("one pair of seeds gives no interval", shortfall)
-    if not pair.difference.sd > 0:
+    if difference.n < FEWEST:
+        pairs = "one pair of seeds gives" if difference.n == 1 else f"{difference.n} pairs of seeds give"
+        return "undecided", _joined(f"{pairs} no interval", shortfall)
+    if not difference.sd > 0:
         return "undecided", _joined("all differences are equal: no spread to test against", shortfall)
-    judged = verdict(pair.difference, p_holm, lock.sign, lock.margin)
-    unsafe = {"better", "equivalent"} if arm.diverged else set()
-    unsafe |= {"worse", "equivalent"} if control.diverged else set()
+    judged = verdict(difference, evidence.p, evidence.p_equivalence, lock.sign, lock.alpha)
+    unsafe = {"better", "equivalent"} if arm.lost else set()
+    unsafe |= {"worse", "equivalent"} if control.lost else set()
     if judged in unsafe:
         return "undecided", _joined(shortfall, f"'{judged}' withheld: the seeds left may not speak for all")
-    if judged == "equivalent" and p_holm < ALPHA:
-        return judged, _joined("a real difference, but within the margin", shortfall)
-    return judged, shortfall or None
+    return judged, _joined(_beside_the_interval(judged, difference, evidence, lock.alpha), shortfall) or None
+
+
+def _beside_the_interval(judged: str, difference: Interval, evidence: Evidence, alpha: float) -> str:
+    """What a reader of the interval must know who expects another verdict; empty if nothing."""
+    if judged == "equivalent":
+        return "a real difference, but within the margin" if evidence.p < alpha else ""
+    if judged == "undecided" and difference.low * difference.high > 0:
+        return f"the interval alone leaves out 0, but not once corrected for {evidence.family} comparisons (Holm)"
+    return ""
 
 
 def _outcome(trials: pd.DataFrame, expected: int, complete: bool) -> Outcome:
@@ -117,17 +145,17 @@ def _outcome(trials: pd.DataFrame, expected: int, complete: bool) -> Outcome:
     )
 
 
-def _no_test(arm: Outcome, control: Outcome, pair: Paired) -> str | None:
+def _no_test(arm: Outcome, control: Outcome, difference: Interval, is_final: bool) -> str | None:
     """Why nothing can be tested; None if something can."""
-    if not (arm.final and control.final):
+    if not is_final:
         if not arm.expected:
             return "no confirm trials yet"
-        return _joined(f"interim: {pair.difference.n} of {arm.expected} pairs of seeds", arm.shortfall)
+        return _joined(f"interim: {difference.n} of {arm.expected} pairs of seeds", arm.shortfall)
     if not arm.trials:
         return "no confirm trials"
     if not control.trials:
         return _joined("the control has no confirm trials", arm.shortfall)
-    if not pair.difference.n:
+    if not difference.n:
         lost = _joined(arm.shortfall, control.shortfall and f"control: {control.shortfall}")
         return lost or "no seed in common with the control"
     return None

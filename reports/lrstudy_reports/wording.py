@@ -1,26 +1,24 @@
-"""The sentences of a report: its answer, how to read each figure, the protocol and its limits."""
+"""The sentences of a report beside its answer: how to read each figure, the protocol and its limits."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from lrstudy_reports import formats
 from lrstudy_reports.calibration import Calibration
 from lrstudy_reports.comparison import Comparison
-from lrstudy_reports.tables import ENDED, StudyTables
-
-Row = dict[str, Any]
+from lrstudy_reports.headline import metric_name
+from lrstudy_reports.tables import StudyTables
 
 FIGURES = {
     "verdicts": (
         "Difference to the control",
-        "Points are mean differences over seeds, lines their 95% intervals; a line that crosses zero leaves "
-        "the sign open, and the verdict also asks for a Holm-adjusted p below 0.05.",
+        "Points are mean differences over seeds, lines their intervals, each for itself; a line that crosses zero "
+        "leaves the sign open, and the verdict also asks for a p that is corrected for all comparisons (Holm).",
     ),
     "over_cost": (
         "Validation metric against device time",
-        "Confirm trials, mean and 95% interval over seeds. Higher at the same abscissa is more for the same "
+        "Confirm trials, mean and interval over seeds. Higher at the same abscissa is more for the same "
         "cost; before its end a curve shows a schedule under way, not what a shorter schedule would reach.",
     ),
     "over_epochs": (
@@ -48,44 +46,6 @@ FIGURES = {
         "Every second of every slot of every run, by category; training itself is coloured.",
     ),
 }
-
-
-def metric_name(study: StudyTables) -> str:
-    """The name of the study's metric, in words."""
-    return study.lock.metric.replace("_", " ")
-
-
-def status(study: StudyTables) -> str:
-    """How far the study is: 'complete, 105 trials' or 'running, 31 of 105 trials'."""
-    ended = int(study.trials["status"].isin(ENDED).sum())
-    if study.lock.complete:
-        return f"complete, {formats.count(ended, 'trial')}"
-    planned = max(study.lock.planned_trials or 0, len(study.trials))
-    return f"running, {ended:,} of {formats.count(planned, 'trial')}" if planned else "running, no trials yet"
-
-
-def answer(study: StudyTables, comparison: Comparison) -> str:
-    """The answer of the study in a few sentences, claiming no more than its verdicts do."""
-    rows = [row for row in comparison.rows() if row["test_metric"] is not None]
-    if not rows:
-        text = f"No answer{'' if comparison.final else ' yet'} ({status(study)}): no arm has a test value."
-        return " ".join([text, *_lost_seeds(comparison)])
-    if not comparison.final:
-        return (
-            f"No answer yet ({status(study)}): the numbers below are interim, and no verdict is given "
-            "before every confirm trial has ended."
-        )
-    control = study.lock.control
-    reference = next((row for row in rows if row["arm"] == control), None)
-    if reference is None:
-        why = "the study names no control" if control is None else f"the control {control} has no test value"
-        mean = "highest" if study.lock.mode == "max" else "lowest"
-        return f"{_reached(study, rows[0])}, the {mean} mean; {why}, so no difference was tested."
-    if comparison.comparisons == 0:
-        return f"{_reached(study, reference)}; there is no other arm to compare it with."
-    better = [row for row in rows if row["verdict"] == "better"]
-    parts = [_won(study, better)] if better else _nobody_won(study, comparison, rows, reference)
-    return " ".join([*parts, *_lost_seeds(comparison)])
 
 
 def caveats(study: StudyTables) -> list[str]:
@@ -116,9 +76,11 @@ def limits(study: StudyTables, comparison: Comparison) -> list[str]:
     lock = study.lock
     sentences = [
         "The intervals cover the spread over seeds (initial weights, order, augmentation) of the tuned "
-        "configurations. Tuning itself was done once: another run of it could choose others.",
-        "Intervals are 95% each, not jointly; the verdict uses p-values adjusted by Holm over all "
-        f"{formats.count(comparison.comparisons, 'comparison')}.",
+        "configurations. They do not include the spread over searches: tuning was done once, and another run of it "
+        "could choose others.",
+        f"Intervals are {formats.percent(lock.level)} each, not jointly, but for those of the comparison with the best, "
+        "which hold together. Verdicts use p-values adjusted by Holm over all "
+        f"{formats.count(comparison.comparisons, 'comparison')}: those of a difference, and those of equivalence.",
         _of_calibration(comparison.calibration),
     ]
     if lock.budget_epochs is not None:
@@ -157,64 +119,16 @@ def protocol(study: StudyTables, comparison: Comparison) -> list[str]:
             "set was read once, by these trials."
         )
     if lock.margin is not None:
-        sentences.append(f"Equivalent means: the 95% interval of the difference lies within ±{lock.margin:g}.")
+        sentences.append(
+            f"Equivalent means: the difference lies within ±{lock.margin:g}, by two one-sided tests whose p-values are "
+            "adjusted by Holm as well."
+        )
     if not math.isnan(comparison.target):
         how = "as the study set it" if lock.target is not None else f"{lock.target_of_control:g} of the control"
         sentences.append(f"Target for device time: validation {metric_name(study)} {comparison.target:.4g} ({how}).")
     sentences.extend(f"Deviation: {text}" for text in lock.deviations)
     sentences.extend(f"Missing table: {name}.parquet; what it feeds is left out." for name in study.missing)
     return sentences
-
-
-def _reached(study: StudyTables, row: Row) -> str:
-    half = formats.half_width(row["test_low"], row["test_high"])
-    decimals = formats.decimals_for([half])
-    spread = f" ± {formats.fixed(half, decimals)}" if half is not None else ""
-    mean = formats.fixed(row["test_metric"], decimals)
-    return f"{row['arm']} reached {mean}{spread} test {metric_name(study)}"
-
-
-def _won(study: StudyTables, better: list[Row]) -> str:
-    first = better[0]
-    decimals = formats.decimals_for([formats.half_width(first["difference_low"], first["difference_high"])])
-    sign = 1 if first["difference"] > 0 else -1
-    low, high = sorted((sign * first["difference_low"], sign * first["difference_high"]))
-    text = (
-        f"{_reached(study, first)}, {formats.fixed(abs(first['difference']), decimals)} "
-        f"{formats.interval(low, high, decimals)} {'above' if sign > 0 else 'below'} {study.lock.control}"
-    )
-    if first["cost_ratio"] is not None:
-        text += f", at {ratio(first['cost_ratio'])} the device time"
-    also = [f"{row['arm']} (by {formats.fixed(abs(row['difference']), decimals)})" for row in better[1:]]
-    return text + (f"; {formats.listed(also)} did better than {study.lock.control} too." if also else ".")
-
-
-def _nobody_won(study: StudyTables, comparison: Comparison, rows: list[Row], reference: Row) -> list[str]:
-    others = [row for row in rows if row is not reference]
-    control, seeds = study.lock.control, formats.count(reference["seeds"], "seed")
-    worse = [row["arm"] for row in others if row["verdict"] == "worse"]
-    equal = [row["arm"] for row in others if row["verdict"] == "equivalent"]
-    if not worse and not equal:
-        parts = [f"No policy could be told apart from {control} with {seeds}."]
-    else:
-        parts = [f"No policy was better than {control} with {seeds}."]
-    if worse:
-        parts.append(f"{formats.listed(worse)} did worse.")
-    if equal:
-        parts.append(f"{formats.listed(equal)} can count as equivalent.")
-    if math.isfinite(comparison.detectable):
-        size = formats.significant(comparison.detectable, 2)
-        parts.append(f"The smallest difference this study could have detected is about {size}.")
-    elif reference["seeds"] < 2:
-        parts.append("One seed gives no interval, so it could not have detected any difference.")
-    return parts
-
-
-def _lost_seeds(comparison: Comparison) -> list[str]:
-    lost = [
-        f"{row['arm']} ({row['diverged']} of {row['seeds_expected']})" for row in comparison.rows() if row["diverged"]
-    ]
-    return [f"Confirm trials diverged in {formats.listed(lost)}."] if lost else []
 
 
 def _test_error(study: StudyTables, comparison: Comparison) -> str | None:
@@ -228,8 +142,3 @@ def _test_error(study: StudyTables, comparison: Comparison) -> str | None:
         f"accuracy near {best:.3f} would vary by about {formats.significant(error, 2)} (one standard error), "
         "which the intervals do not include."
     )
-
-
-def ratio(value: float | None) -> str:
-    """A ratio as '0.83×'; a dash if it is missing."""
-    return formats.MISSING if value is None else f"{formats.significant(value, 3 if value >= 1 else 2)}×"
