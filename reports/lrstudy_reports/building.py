@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from matplotlib.figure import Figure
 
-from lrstudy_reports import figures, traces
+from lrstudy_reports import figures, last_answer, traces
 from lrstudy_reports.accounts import troubled
 from lrstudy_reports.analysis import Analysis
 from lrstudy_reports.classes import by_class
@@ -42,7 +42,8 @@ def build_report(folder: Path) -> Path:
     shared, closing = sharing(study), close_ledger(study)
     look = looks(study.arms, study.lock.control)
     drawings = _draw(study, comparison, curves, after, shared, closing, look)
-    page = compose(Analysis(study, comparison, shared, closing, searchers, ranked, look, drawings))
+    last = last_answer.read(folder)
+    page = compose(Analysis(study, comparison, shared, closing, searchers, ranked, look, drawings, last))
     report = folder / "report"
     frames = {
         "arms": comparison.arms,
@@ -59,6 +60,8 @@ def build_report(folder: Path) -> Path:
     written = {f"tables/{name}.csv": _csv(frame) for name, frame in frames.items() if len(frame.columns) > 1}
     written |= {f"figures/{name}.svg": drawing.svg.encode() for name, drawing in drawings.items()}
     texts = {name: text.encode() for name, text in render(page).items()}
+    if comparison.final and comparison.arms["test_metric"].notna().any():
+        written[last_answer.FILE] = last_answer.render(last_answer.of_study(study, page.answer))
     replace(folder / "arms.parquet", arms_parquet(comparison))
     for name, content in [*written.items(), ("report.md", texts["report.md"])]:
         replace(report / name, content)

@@ -64,7 +64,7 @@ def compare(study: StudyTables) -> Comparison:
     curves = trial_curves(study, calibration)
     common, target = common_costs(curves), target_value(study, curves)
     outcome_of = outcomes(study)
-    family = [arm for arm in study.arms if arm != lock.control and arm not in lock.retired]
+    family = _family(study)
     is_final = bool(outcome_of) and all(outcome.final for outcome in outcome_of.values())
     tests = _tests(study, outcome_of, family, is_final)
     best_of_all = _against_best(study, outcome_of, tests) if is_final else {}
@@ -87,6 +87,23 @@ def compare(study: StudyTables) -> Comparison:
         comparisons=len(family),
         final=is_final,
     )
+
+
+def verdicts_by_look(study: StudyTables) -> dict[int, dict[str, str]]:
+    """By number of seeds, the verdicts of the arms at each look that has ended; empty if only one was planned."""
+    seen: dict[int, dict[str, str]] = {}
+    for seeds in study.lock.looks if len(study.lock.looks) > 1 else ():
+        outcome_of = outcomes(study, seeds)
+        if not all(outcome.final for outcome in outcome_of.values()):
+            break
+        tests = _tests(study, outcome_of, _family(study), is_final=True)
+        seen[seeds] = {arm: str(columns["verdict"]) for arm, columns in tests.items()}
+    return seen
+
+
+def _family(study: StudyTables) -> list[str]:
+    """The arms that are compared with the control."""
+    return [arm for arm in study.arms if arm != study.lock.control and arm not in study.lock.retired]
 
 
 def _tests(
@@ -189,6 +206,7 @@ def _identity(
         "seeds_expected": outcome.expected,
         "diverged": outcome.diverged,
         "failed": outcome.failed,
+        "exploratory": study.lock.is_exploratory,
         "val_metric": float(np.mean(finals)) if finals else value,
         "test_metric": interval.mean,
         "test_low": interval.low,

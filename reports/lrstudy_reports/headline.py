@@ -6,6 +6,7 @@ from typing import Any
 
 from lrstudy_reports import formats
 from lrstudy_reports.comparison import Comparison
+from lrstudy_reports.last_answer import LastAnswer
 from lrstudy_reports.tables import ENDED, StudyTables
 
 Row = dict[str, Any]
@@ -29,8 +30,17 @@ def status(study: StudyTables) -> str:
     return f"running, {ended:,} of {formats.count(planned, 'trial')}" if planned else "running, no trials yet"
 
 
-def answer(study: StudyTables, comparison: Comparison) -> str:
-    """The answer of the study in a few sentences, claiming no more than its verdicts do."""
+def answer(study: StudyTables, comparison: Comparison, last: LastAnswer | None = None) -> str:
+    """The answer of the study in a few sentences, claiming no more than its verdicts do.
+
+    While it is not complete that is the `last` complete answer, if there is one, with its date.
+    """
+    if not comparison.final and last is not None:
+        return (
+            f"{last.answer} (The answer of {last.ended}, from {formats.count(last.seeds, 'seed')} of each of "
+            f"{formats.count(last.arms, 'arm')}. The study has gone on since: {status(study)}. The numbers below are "
+            "interim, and change no verdict before every confirm trial has ended.)"
+        )
     rows = [row for row in comparison.rows() if row["test_metric"] is not None and row["verdict"] != "retired"]
     if not rows:
         text = f"No answer{'' if comparison.final else ' yet'} ({status(study)}): no arm has a test value."

@@ -132,6 +132,8 @@ ARMS = TableDescription(
         Column("may_be_best", _FLAG, "",
                "whether the arm may be the best: its interval does not end at 0 and it is not `worse`; the control may be "
                "as long as no arm is `better`"),
+        Column("exploratory", _FLAG, "",
+               "whether the plan was changed after the test part had been read, so that verdicts are exploratory"),
     ),
 )  # fmt: skip
 

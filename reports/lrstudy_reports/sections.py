@@ -9,7 +9,7 @@ from lrstudy_reports import formats
 from lrstudy_reports.accounts import ledger, provenance, trouble, what_was_shared
 from lrstudy_reports.analysis import Analysis
 from lrstudy_reports.classes import classes
-from lrstudy_reports.comparison import configuration_of
+from lrstudy_reports.comparison import configuration_of, verdicts_by_look
 from lrstudy_reports.curves import FRACTIONS
 from lrstudy_reports.headline import answer, metric_name, ratio, status
 from lrstudy_reports.page import Cell, Page, PageSection, Table
@@ -34,12 +34,13 @@ def compose(analysis: Analysis) -> Page:
             "protocol",
             "Protocol and limits",
             bullets=[*protocol(study, analysis.comparison), *limits(study, analysis.comparison)],
+            tables=_looks(analysis),
         ),
         provenance(analysis),
     ]
     return Page(
         title=study.lock.name,
-        answer=answer(study, analysis.comparison),
+        answer=answer(study, analysis.comparison, analysis.last),
         status=status(study),
         complete=study.lock.complete,
         facts=_facts(analysis),
@@ -141,6 +142,24 @@ def _how_to_read(analysis: Analysis) -> list[str]:
     if 0 < seeds < FEWEST:
         notes.append(f"{formats.count(seeds, 'seed')} {'gives' if seeds == 1 else 'give'} no intervals.")
     return notes
+
+
+def _looks(analysis: Analysis) -> list[Table]:
+    """The verdicts of each look that has ended, if the study planned several."""
+    seen = verdicts_by_look(analysis.study)
+    if not seen:
+        return []
+    rows = [row for row in analysis.comparison.rows() if row["verdict"] not in ("control", "retired")]
+    cells = [
+        [
+            analysis.arm(row["arm"]),
+            *(Cell(of_look[row["arm"]], kind=of_look[row["arm"]]) for of_look in seen.values()),
+        ]
+        for row in rows
+    ]
+    columns = ["Arm", *(f"{seeds} seeds" for seeds in seen)]
+    caption = f"Verdict at each planned look, each at {analysis.study.lock.alpha:.3g}"
+    return [Table(caption, columns, cells)]
 
 
 def _curves(analysis: Analysis) -> PageSection:

@@ -43,14 +43,19 @@ class Outcome:
         return ", ".join(parts) or None
 
 
-def outcomes(study: StudyTables) -> dict[str, Outcome]:
-    """The outcomes of all arms, including those without confirm trials. A retired arm is final: nothing more comes."""
+def outcomes(study: StudyTables, look: int | None = None) -> dict[str, Outcome]:
+    """The outcomes of all arms, including those without confirm trials, by all seeds or by those of an earlier `look`.
+
+    A retired arm is final: nothing more comes.
+    """
     confirm, lock = study.confirming, study.lock
+    if look is not None:
+        confirm = confirm[confirm["seed"].isin(sorted(confirm["seed"].unique())[:look])]
     counts = confirm.groupby("arm").size()
-    expected = lock.confirm_seeds or int(counts.max() if len(counts) else 0)
+    expected = look or lock.confirm_seeds or int(counts.max() if len(counts) else 0)
+    is_over = lock.complete and (look is None or look <= (lock.confirm_seeds or 0))
     return {
-        arm: _outcome(confirm[confirm["arm"] == arm], expected, lock.complete or arm in lock.retired)
-        for arm in study.arms
+        arm: _outcome(confirm[confirm["arm"] == arm], expected, is_over or arm in lock.retired) for arm in study.arms
     }
 
 

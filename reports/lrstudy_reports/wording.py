@@ -8,6 +8,7 @@ from lrstudy_reports import formats
 from lrstudy_reports.calibration import Calibration
 from lrstudy_reports.comparison import Comparison
 from lrstudy_reports.headline import metric_name
+from lrstudy_reports.lock import Lock
 from lrstudy_reports.tables import StudyTables
 
 FIGURES = {
@@ -101,23 +102,10 @@ def limits(study: StudyTables, comparison: Comparison) -> list[str]:
 def protocol(study: StudyTables, comparison: Comparison) -> list[str]:
     """How the numbers were obtained."""
     lock, searchers = study.lock, study.searchers()
-    sentences = []
-    if lock.trials_per_arm is not None:
-        cohort = f", {lock.cohort} of them the cohort that all arms share" if lock.cohort else ""
-        sentences.append(
-            f"Tuned on validation: {formats.count(lock.trials_per_arm, 'configuration')} per arm"
-            f"{' and searcher' if len(searchers) > 1 else ''}{cohort}; "
-            f"searched by {formats.listed(list(searchers)) or 'nobody'}; "
-            f"tuning seeds {formats.value(list(lock.seeds))}."
-        )
+    sentences = [_tuned(study)] if lock.trials_per_arm is not None else []
     if len(searchers) > 1:
         sentences.append(f"The confirmed configurations are those that {searchers[0]} found.")
-    seeds = lock.confirm_seeds
-    if seeds:
-        sentences.append(
-            f"Confirmed with {formats.count(seeds, 'fresh seed')} per arm; arms are paired by seed. The test "
-            "set was read once, by these trials."
-        )
+    sentences.extend(_confirmed(lock))
     if lock.margin is not None:
         sentences.append(
             f"Equivalent means: the difference lies within ±{lock.margin:g}, by two one-sided tests whose p-values are "
@@ -128,6 +116,47 @@ def protocol(study: StudyTables, comparison: Comparison) -> list[str]:
         sentences.append(f"Target for device time: validation {metric_name(study)} {comparison.target:.4g} ({how}).")
     sentences.extend(f"Deviation: {text}" for text in lock.deviations)
     sentences.extend(f"Missing table: {name}.parquet; what it feeds is left out." for name in study.missing)
+    return sentences
+
+
+def _tuned(study: StudyTables) -> str:
+    """How many configurations were tried and by whom: as planned, and once the study is complete as used."""
+    lock, searchers = study.lock, study.searchers()
+    counts = [lock.trials_per_arm or 0]
+    if lock.complete and searchers:
+        used = study.of_searcher(searchers[0])
+        used = used[~used["arm"].isin(lock.retired)].groupby("arm")["index"].nunique()
+        counts = sorted({int(number) for number in used}) or counts
+    number = formats.count(counts[-1], "configuration")
+    cohort = f", {lock.cohort} of them the cohort that all arms share" if lock.cohort else ""
+    return (
+        f"Tuned on validation: {f'{counts[0]} to ' if len(counts) > 1 else ''}{number} per arm"
+        f"{' and searcher' if len(searchers) > 1 else ''}{cohort}; "
+        f"searched by {formats.listed(list(searchers)) or 'nobody'}; tuning seeds {formats.value(list(lock.seeds))}."
+    )
+
+
+def _confirmed(lock: Lock) -> list[str]:
+    """How the test part was read."""
+    if not lock.confirm_seeds:
+        return []
+    text = f"Confirmed with {formats.count(lock.confirm_seeds, 'fresh seed')} per arm; arms are paired by seed."
+    if lock.is_exploratory:
+        read = "These trials alone read the test part, but the plan was changed after some had: see the deviations."
+    else:
+        read = "The test part was read once, by these trials."
+    sentences = [f"{text} {read}"]
+    if len(lock.looks) > 1:
+        after = formats.listed([str(seeds) for seeds in lock.looks])
+        sentences.append(
+            f"Planned looks after {after} seeds, until one decides all comparisons. Each has an equal share of 0.05 "
+            f"(Bonferroni): p-values must be below {lock.alpha:.3g}, and intervals are {formats.percent(lock.level)}."
+        )
+    if lock.is_exploratory:
+        sentences.append(
+            "Verdicts are exploratory: who changes a plan after looking at the test part finds differences more often "
+            "than p-values say. A new study on test examples that nobody has looked at would confirm them."
+        )
     return sentences
 
 

@@ -34,13 +34,15 @@ def plan(
     """Forecast trials, shared epochs, device-hours, money and the smallest detectable difference; trains nothing."""
     from lrstudy.memo.memo import Memo
     from lrstudy.planning import study_lock
-    from lrstudy.running import forecast, forecast_cost
+    from lrstudy.running import forecast, forecast_cost, history
     from lrstudy.study import Study
     from lrstudy.study_folder.journal import Journal
 
     ours = Study.from_yaml(*split(study))
     made, notes = ours.plan()
-    expected = forecast.forecast(made, Journal(ours.folder / "journal"), Memo(ours.storage / "memo"))
+    journal = Journal(ours.folder / "journal")
+    made, kept = history.with_what_was_begun(made, journal)
+    expected = forecast.forecast(made, journal, Memo(ours.storage / "memo"))
     timing: Timing | None
     if probe:
         timing = forecast_cost.probe(made, expected.asked_work or expected.work)
@@ -51,7 +53,7 @@ def plan(
         **expected.to_json(),
         "cost": _cost(made, expected, timing, study_lock.price(made)),
         "detectable": _detectable(made, forecast_cost.noise(made, ours.storage)),
-        "notes": list(notes),
+        "notes": [*notes, *kept],
     }
     if as_json:
         print(json.dumps(facts, allow_nan=False))
@@ -86,21 +88,22 @@ def _detectable(made: Plan, noise: Noise) -> dict[str, Any]:
     from lrstudy_reports.statistics import smallest_detectable
 
     study = made.study
-    seeds, comparisons = study.confirm.seeds, max(1, len(made.arms.keys() - made.retired) - 1)
+    looks = study.confirm.looks
+    seeds, comparisons = looks[-1], max(1, len(made.arms.keys() - made.retired) - 1)
 
     def least(sd: float, pairs: int) -> float | None:
-        value = smallest_detectable(sd, pairs, comparisons)
+        value = smallest_detectable(sd, pairs, comparisons * len(looks))
         return None if math.isnan(value) else value
 
     margin = study.compare.margin
     enough = None
     if margin is not None:
-        counts = range(2, _MOST_SEEDS + 1)
+        counts = range(3, _MOST_SEEDS + 1)
         enough = next((n for n in counts if (gap := least(noise.high, n)) is not None and gap <= margin), None)
     return {
         "metric": study.metric, "low": least(noise.low, seeds), "high": least(noise.high, seeds),
         "sd_low": noise.low, "sd_high": noise.high, "seeds": seeds if study.confirm.top else 0,
-        "comparisons": comparisons, "pairs": noise.pairs, "assumption": noise.assumption, "margin": margin,
+        "looks": len(looks), "comparisons": comparisons, "pairs": noise.pairs, "assumption": noise.assumption, "margin": margin,
         "seeds_for_margin": enough,
     }  # fmt: skip
 
@@ -199,9 +202,10 @@ def _difference(facts: dict[str, Any]) -> Iterator[str]:
         yield "Smallest detectable difference: none, because nothing is confirmed (confirm.top is 0)."
         return
     comparisons = counted(facts["comparisons"], "comparison")
-    design = f"{facts['seeds']} paired seeds, {comparisons} with the control (Holm), power 0.8"
+    looks = f" at the last of {facts['looks']} looks" if facts["looks"] > 1 else ""
+    design = f"{facts['seeds']} paired seeds{looks}, {comparisons} with the control (Holm), power 0.8"
     if facts["low"] is None:
-        yield f"Smallest detectable difference: none can be shown with {design}: at least 2 seeds that differ are needed."
+        yield f"Smallest detectable difference: none can be shown with {design}: at least 3 seeds that differ are needed."
         return
     if facts["low"] > 1:  # of a metric that lies in [0, 1]
         yield f"Smallest detectable difference: none; not even 100 points of {facts['metric']} would show with {design}."

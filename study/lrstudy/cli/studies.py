@@ -41,7 +41,7 @@ def run(study: StudyAndOverrides = None, name: As = None, as_json: Json = False)
     from lrstudy.study import Study
 
     console = Console(stderr=as_json, highlight=False)
-    summary = Study.from_yaml(*split(study), name, BEGUN).run(Progress(console))
+    summary = Study.from_yaml(*split(study), name, BEGUN).run(Progress(console), is_decided=_is_decided)
     page = _build_report(summary.folder, is_forced=summary.trained > 0)
     took_s = time.monotonic() - BEGUN
     if as_json:
@@ -124,6 +124,14 @@ def _build_report(folder: Path, is_forced: bool = True) -> Path:
         page = Path(lrstudy_reports.build(folder))
         stamp.write_text(digest.hexdigest())
     return page
+
+
+def _is_decided(folder: Path) -> bool:
+    """Whether the look that has ended decides all comparisons; its report stays as the last complete answer."""
+    import lrstudy_reports
+
+    _build_report(folder)
+    return lrstudy_reports.is_decided(folder)
 
 
 def _print_summary(console: Console, summary: Summary) -> None:

@@ -153,7 +153,7 @@ def _num_unknown(plan: Plan, arm: str, known: Sequence[Candidate]) -> int:
     in_all = {method: max(plan.num_suggestions(arm), suggested[method]) for method in plan.methods}
     to_suggest = sum(in_all.values()) - suggested.total()
     to_choose = min(confirm.top, max(in_all.values())) - (len(known) - suggested.total())
-    return to_suggest * len(search.seeds) + to_choose * confirm.seeds
+    return to_suggest * len(search.seeds) + to_choose * confirm.looks[-1]
 
 
 class _Tally:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from lrstudy.lineage import chain
 from lrstudy.memo.records import Record
 from lrstudy.planning.plan import CONFIRM_SEED, Phase, Plan
+from lrstudy.running import history
 from lrstudy.search import INDEPENDENT
 from lrstudy.search.parameter import Configuration
 from lrstudy.search.stream import Stream
@@ -99,12 +100,19 @@ class Trial:
 
 
 class StudyProtocol:
-    """Makes the trials of a study, as far as results allow. `trials` holds all that were made, by id."""
+    """Makes the trials of a study, as far as results allow. `trials` holds all that were made, by id.
+
+    `is_decided` is asked once the confirm trials of a look have ended, unless it is the last: whether the tables decide
+    all comparisons, so that no further seeds are needed. Whoever runs the study may set it; by default there are all looks.
+    """
 
     def __init__(self, plan: Plan, journal: Journal) -> None:
         self.plan, self.journal = plan, journal
         self.trials: dict[str, Trial] = {}
         self.frozen: dict[str, list[Configuration]] | None = None
+        self.is_decided: Callable[[], bool] = lambda: False
+        self._chosen: dict[str, list[tuple[int, Configuration]]] = {}
+        self._num_looks = 1 + self._num_undecided()
         self._told = {(t["arm"], t["method"], t["index"]): t["cost"] for t in journal.of_kind("told")}
         self._suggested = {(s["arm"], s["method"], s["index"]) for s in journal.of_kind("suggest")}
         self._root_name = cache(lambda seed: plan.root(seed).name())  # naming it takes a seventh of planning a trial
@@ -131,8 +139,10 @@ class StudyProtocol:
             while self._streams[arm, method].is_next_known:
                 if (candidate := self._ask(arm, method)) is not None:
                     known.append(candidate)
-        chosen = self._frozen_before().get(arm, [])[: self.plan.study.confirm.top]
-        return known + [self._to_confirm(arm, rank, -1, choice) for rank, choice in enumerate(chosen, start=1)]
+        confirm = self.plan.study.confirm
+        seeds = range(CONFIRM_SEED, CONFIRM_SEED + confirm.looks[-1])
+        chosen = self._frozen_before().get(arm, [])[: confirm.top]
+        return known + [self._to_confirm(arm, rank, -1, choice, seeds) for rank, choice in enumerate(chosen, start=1)]
 
     def trials_of(self, candidate: Candidate) -> tuple[list[Trial], list[Settings]]:
         """The trials of a candidate, one per seed, and the settings of their epochs if nothing triggers.
@@ -170,28 +180,52 @@ class StudyProtocol:
 
     def freeze(self) -> list[Trial]:
         """Choose each arm's best configurations and make their confirm trials: of all arms with one seed, then the next."""
-        chosen = {arm: self._best(arm)[: self.plan.study.confirm.top] for arm in self.plan.arms}
-        self.frozen = {arm: [configuration for _, configuration in best] for arm, best in chosen.items()}
-        if canonical_json(self._frozen_before()) != canonical_json(self.frozen):
-            has_read_test = any(line["test"] for line in self.journal.of_kind("trial"))
-            self.journal.write("frozen", arms=self.frozen, deviates=has_read_test)
-        of_candidates = [
-            self.trials_of(self._to_confirm(arm, rank, index, configuration))[0]
-            for arm, best in chosen.items()
-            for rank, (index, configuration) in enumerate(best, start=1)
-        ]
-        return self._keep(trial for with_seed in zip(*of_candidates, strict=True) for trial in with_seed)
+        self._chosen = {arm: self._best(arm)[: self.plan.study.confirm.top] for arm in self.plan.arms}
+        self.frozen = {arm: [configuration for _, configuration in best] for arm, best in self._chosen.items()}
+        if history.note_freeze(self.journal, history.planned(self.plan, self.frozen)):
+            self._num_looks = 1
+        return self._confirm_trials(range(CONFIRM_SEED, CONFIRM_SEED + self.num_seeds))
+
+    def next_look(self) -> list[Trial]:
+        """The confirm trials of the next look; none if this one was the last or decides all comparisons.
+
+        The answer is written to the journal, and obeyed when the study runs again.
+        """
+        looks, before = self.plan.study.confirm.looks, self.num_seeds
+        if self._num_looks == len(looks) or not any(self._chosen.values()):
+            return []
+        noted = [line["decided"] for line in self._looks() if line["seeds"] == before]
+        decided = noted[-1] if noted else self.is_decided()
+        if not noted:
+            self.journal.write("look", seeds=before, decided=decided)
+        if decided:
+            return []
+        self._num_looks += 1
+        return self._confirm_trials(range(CONFIRM_SEED + before, CONFIRM_SEED + self.num_seeds))
+
+    @property
+    def num_seeds(self) -> int:
+        """How many fresh seeds every arm is confirmed with, as far as the looks have come."""
+        return self.plan.study.confirm.looks[self._num_looks - 1]
 
     @property
     def num_planned(self) -> int:
-        """How many trials the whole study has, as far as is known: a small space may be used up early."""
-        search = self.plan.study.search
+        """How many trials the study has up to this look, as far as is known, without those of retired arms.
+
+        A small space may be used up early, and an arm of which nothing completed is not confirmed.
+        """
+        search, confirm = self.plan.study.search, self.plan.study.confirm
         missing = sum(
             self.plan.num_suggestions(arm) - len(stream.asked)
             for (arm, _), stream in self._streams.items()
             if stream.is_exhausted and arm not in self.plan.retired
         )
-        return self.plan.num_trials - missing * len(search.seeds)
+        unconfirmed = 0
+        for arm in self.plan.arms.keys() - self.plan.retired:
+            at_most = min(confirm.top, self.plan.num_suggestions(arm))
+            chosen = at_most if self.frozen is None else len(self.frozen[arm])
+            unconfirmed += at_most * confirm.looks[-1] - chosen * self.num_seeds
+        return self.plan.num_trials - missing * len(search.seeds) - unconfirmed
 
     def _stream(self, arm: str, method: str) -> Stream:
         plan = self.plan
@@ -221,8 +255,29 @@ class StudyProtocol:
         name, seeds = _tuning_name(arm, method, index), self.plan.study.search.seeds
         return Candidate(name, arm, method, phase, index, configuration, seeds)
 
-    def _to_confirm(self, arm: str, rank: int, index: int, configuration: Configuration) -> Candidate:
-        seeds = range(CONFIRM_SEED, CONFIRM_SEED + self.plan.study.confirm.seeds)
+    def _confirm_trials(self, seeds: Sequence[int]) -> list[Trial]:
+        """The confirm trials of what was chosen: of all arms with one seed, then the next."""
+        of_candidates = [
+            self.trials_of(self._to_confirm(arm, rank, index, configuration, seeds))[0]
+            for arm, best in self._chosen.items()
+            for rank, (index, configuration) in enumerate(best, start=1)
+        ]
+        return self._keep(trial for with_seed in zip(*of_candidates, strict=True) for trial in with_seed)
+
+    def _looks(self) -> list[dict[str, Any]]:
+        """The looks since the last freeze that changed anything."""
+        lines = [line for line in self.journal.lines if line["kind"] in ("frozen", "look")]
+        last = max((k for k, line in enumerate(lines) if line["kind"] == "frozen"), default=-1)
+        return lines[last + 1 :]
+
+    def _num_undecided(self) -> int:
+        """How many looks have been gone beyond already."""
+        undecided = {line["seeds"] for line in self._looks() if not line["decided"]}
+        return sum(seeds in undecided for seeds in self.plan.study.confirm.looks[:-1])
+
+    def _to_confirm(
+        self, arm: str, rank: int, index: int, configuration: Configuration, seeds: Sequence[int]
+    ) -> Candidate:
         return Candidate(f"{arm}-confirm-{rank}", arm, self.plan.methods[0], "confirm", index, configuration, seeds)
 
     def _spec(self, candidate: Candidate, seed: int) -> TrialSpec:

@@ -1,6 +1,6 @@
 """The journal: what a study knows beyond its records, one append-only file of JSON lines per run.
 
-    journal/0001.jsonl     kind: run | slots | suggest | told | trial | frozen | spans | idle | done | end | killed
+    journal/0001.jsonl     kind: run | slots | suggest | told | trial | frozen | look | spans | idle | done | end | killed
 
 Each line is written at once and unbuffered, so a driver that is killed loses nothing that it has
 written; a torn line is ignored. All else that a study knows is in the records of the memo.
