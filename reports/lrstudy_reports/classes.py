@@ -66,9 +66,20 @@ def classes(analysis: Analysis) -> PageSection:
             "Undefined: no example of that part has the class, or all have, so there is nothing to rank. Means over "
             "classes leave it out."
         )
+    if tables and _is_twofold(study) and len(analysis.ranked.columns):
+        has_auroc = "auroc" in (study.lock.metric, *study.lock.report_metrics)
+        where = "it stands above" if has_auroc else "`report_metrics: [auroc]` shows it"
+        notes.append(f"Of two classes each is ranked as well as the other: they have one AUROC, and {where}.")
     if len(class_names(study)) > MOST_CLASSES:
         notes.append(f"The {MOST_CLASSES} largest of {len(class_names(study))} classes; tables/classes.csv has all.")
     return PageSection("classes", "Classes and further metrics", tables=tables, notes=notes)
+
+
+def _is_twofold(study: StudyTables) -> bool:
+    """Whether every example has one of two classes; two labels that an example may both have are ranked on their own."""
+    statistics = study.lock.data.get("statistics")
+    has_several = bool(statistics.get("several")) if isinstance(statistics, dict) else False
+    return len(class_names(study)) == 2 and not has_several
 
 
 def _of_trial(rows: Mapping[str, Any]) -> NDArray[np.float64]:
@@ -103,8 +114,8 @@ def _per_class(analysis: Analysis) -> Table | None:
     counts = {part: _counts(study, part) for part in _PARTS}
     if not all(counts.values()):
         return None
-    # Of two classes each is ranked as well as the other, and the metrics above say how well.
-    arms = [arm for arm in analysis.comparison.arms["arm"] if arm in analysis.ranked and len(names) > 2]
+    is_twofold = _is_twofold(study)
+    arms = [arm for arm in analysis.comparison.arms["arm"] if arm in analysis.ranked and not is_twofold]
     rows = []
     for k in _shown(study):
         values = [float(analysis.ranked[arm].iloc[k]) for arm in arms]

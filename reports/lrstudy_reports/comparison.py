@@ -207,12 +207,20 @@ def _identity(
         "diverged": outcome.diverged,
         "failed": outcome.failed,
         "exploratory": study.lock.is_exploratory,
+        "tuned_val_metric": value,
+        "confirmed_val_metric": _confirmed_validation(study, arm),
         "val_metric": float(np.mean(finals)) if finals else value,
         "test_metric": interval.mean,
         "test_low": interval.low,
         "test_high": interval.high,
         "test_sd": interval.sd,
     }
+
+
+def _confirmed_validation(study: StudyTables, arm: str) -> float:
+    """Mean over completed confirm trials of the validation value that configurations are chosen by."""
+    trials = study.confirming[(study.confirming["arm"] == arm) & (study.confirming["status"] == "completed")]
+    return float(trials["best_val_metric" if study.lock.select == "best" else "final_val_metric"].mean())
 
 
 def _cost_columns(study: StudyTables, row: dict[str, Any], curves: list[Curve]) -> dict[str, Any]:

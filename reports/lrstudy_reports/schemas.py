@@ -132,6 +132,11 @@ ARMS = TableDescription(
         Column("may_be_best", _FLAG, "",
                "whether the arm may be the best: its interval does not end at 0 and it is not `worse`; the control may be "
                "as long as no arm is `better`"),
+        Column("tuned_val_metric", _FLOAT, "",
+               "validation metric by which the configuration was chosen: that of the best tuning trial of the first "
+               "searcher, mean over tuning seeds"),
+        Column("confirmed_val_metric", _FLOAT, "",
+               "the same of its confirm trials, mean over those that completed: what is left of it with fresh seeds"),
         Column("exploratory", _FLAG, "",
                "whether the plan was changed after the test part had been read, so that verdicts are exploratory"),
     ),

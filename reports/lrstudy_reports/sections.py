@@ -10,11 +10,13 @@ from lrstudy_reports.accounts import ledger, provenance, trouble, what_was_share
 from lrstudy_reports.analysis import Analysis
 from lrstudy_reports.classes import classes
 from lrstudy_reports.comparison import configuration_of, verdicts_by_look
+from lrstudy_reports.configurations import policies
 from lrstudy_reports.curves import FRACTIONS
 from lrstudy_reports.headline import answer, metric_name, ratio, status
 from lrstudy_reports.page import Cell, Page, PageSection, Table
 from lrstudy_reports.statistics import FEWEST
 from lrstudy_reports.tables import StudyTables
+from lrstudy_reports.transfer import transfer
 from lrstudy_reports.wording import caveats, limits, protocol
 
 
@@ -24,7 +26,8 @@ def compose(analysis: Analysis) -> Page:
     sections = [
         _verdicts(analysis),
         _curves(analysis),
-        _policies(analysis),
+        transfer(analysis),
+        policies(analysis),
         _tuning(analysis),
         classes(analysis),
         trouble(analysis),
@@ -196,17 +199,6 @@ def _readings(analysis: Analysis) -> list[Table]:
     metric = metric_name(analysis.study)
     caption = f"Validation {metric} last observed at shares of the cheapest training ({unit.label})"
     return [Table(caption, columns, cells, frozenset(range(1, len(columns))))]
-
-
-def _policies(analysis: Analysis) -> PageSection:
-    cells = []
-    for row in analysis.comparison.rows():
-        values = configuration_of(row["configuration"])
-        if values:
-            source = str(row["configuration_source"])
-            cells.append([analysis.arm(row["arm"]), Cell(formats.configuration(values)), Cell(source)])
-    tables = [Table("Best configuration of each arm", ["Arm", "Configuration", "Source"], cells)] if cells else []
-    return PageSection("policies", "Policies as applied", tables=tables, drawings=analysis.drawn("traces"))
 
 
 def _tuning(analysis: Analysis) -> PageSection:
