@@ -68,7 +68,7 @@ def classes(analysis: Analysis) -> PageSection:
         )
     if tables and _is_twofold(study) and len(analysis.ranked.columns):
         has_auroc = "auroc" in (study.lock.metric, *study.lock.report_metrics)
-        where = "it stands above" if has_auroc else "`report_metrics: [auroc]` shows it"
+        where = "it stands above" if has_auroc else "with auroc among the report metrics it is shown"
         notes.append(f"Of two classes each is ranked as well as the other: they have one AUROC, and {where}.")
     if len(class_names(study)) > MOST_CLASSES:
         notes.append(f"The {MOST_CLASSES} largest of {len(class_names(study))} classes; tables/classes.csv has all.")

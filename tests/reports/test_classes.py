@@ -89,7 +89,7 @@ def test_two_classes_are_counted_and_not_ranked_twice(tmp_path: Path) -> None:
     text = build(with_classes(tmp_path, several=False, names=NAMES[:2])).with_name("report.md").read_text()
     assert "| bee | 15 | 8 | 10 |" in text
     assert "AUROC against the rest" not in text
-    assert "they have one AUROC, and \\`report\\_metrics: \\[auroc\\]\\` shows it" in text
+    assert "they have one AUROC, and with auroc among the report metrics it is shown." in text
 
 
 def test_two_labels_that_an_example_may_both_have_are_ranked_each(tmp_path: Path) -> None:
