@@ -24,7 +24,15 @@ from lrstudy_reports.curves import (
 )
 from lrstudy_reports.lock import Lock
 from lrstudy_reports.schemas import ARMS
-from lrstudy_reports.statistics import Paired, equivalence_p, holm, mean_interval, smallest_detectable
+from lrstudy_reports.statistics import (
+    FloatArray,
+    Interval,
+    Paired,
+    equivalence_p,
+    holm,
+    mean_interval,
+    smallest_detectable,
+)
 from lrstudy_reports.tables import StudyTables
 from lrstudy_reports.tuning import best_configurations
 from lrstudy_reports.verdicts import Evidence, Outcome, judge, outcomes, paired
@@ -116,7 +124,7 @@ def _tests(
     """
     lock = study.lock
     control = outcome_of.get(lock.control) if lock.control is not None else None
-    pairs = {arm: paired(outcome, control, lock.level) for arm, outcome in outcome_of.items() if arm != lock.control}
+    pairs = {arm: paired(study, outcome, control) for arm, outcome in outcome_of.items() if arm != lock.control}
     columns = {arm: _difference_columns(pair) for arm, pair in pairs.items()}
     p_values = holm([pairs[arm].p if is_final else math.nan for arm in family])
     equivalence = holm([equivalence_p(pairs[arm].difference, lock.margin) if is_final else math.nan for arm in family])
@@ -159,8 +167,7 @@ def _against_best(
     """
     lock = study.lock
     whole = [arm for arm in study.arms if arm not in lock.retired and _is_whole(outcome_of[arm])]
-    values = np.array([[outcome_of[arm].tested[seed] for arm in whole] for seed in _seeds(outcome_of, whole)])
-    found = against_best(lock.sign * values, lock.level) if len(whole) > 1 else []
+    found = against_best(lock.sign * _blocks(study, outcome_of, whole), lock.level) if len(whole) > 1 else []
     is_beaten = any(tests[arm]["verdict"] == "better" for arm in study.arms)
     columns = {}
     for arm, mine in zip(whole, found, strict=False):
@@ -173,9 +180,14 @@ def _is_whole(outcome: Outcome) -> bool:
     return outcome.trials > 0 and not outcome.lost and all(math.isfinite(value) for value in outcome.tested.values())
 
 
-def _seeds(outcome_of: dict[str, Outcome], arms: list[str]) -> list[int]:
-    """The seeds that all `arms` were tested with, ascending."""
-    return sorted(set.intersection(*(set(outcome_of[arm].tested) for arm in arms))) if arms else []
+def _blocks(study: StudyTables, outcome_of: dict[str, Outcome], arms: list[str]) -> FloatArray:
+    """Test values of `arms` by block, shape (blocks, arms): a block is a seed, or the mean of a search if there are several."""
+    keys = sorted(set.intersection(*(set(outcome_of[arm].tested) for arm in arms)))
+    values = np.array([[outcome_of[arm].tested[key] for arm in arms] for key in keys]).reshape(-1, len(arms))
+    if study.num_searches == 1:
+        return values
+    search = np.array([key[0] for key in keys])
+    return np.array([values[search == number].mean(axis=0) for number in np.unique(search)])
 
 
 def _best_columns(mine: AgainstBest, sign: float) -> dict[str, float]:
@@ -194,7 +206,7 @@ def _identity(
     workload = trials["workload"].dropna()
     done = [curve.seen[1] for curve in curves if curve.status == "completed"]
     finals = [float(values[-1]) for values in done if len(values)]
-    interval = mean_interval(list(outcome.tested.values()), study.lock.level, bounded=study.lock.is_bounded)
+    interval = _test_interval(study, outcome)
     return {
         "arm": arm,
         "workload": str(workload.iloc[0]) if len(workload) else None,
@@ -202,7 +214,7 @@ def _identity(
         "configuration": str(chosen.iloc[0]) if len(chosen) else tuned,
         "configuration_source": "confirmed" if len(chosen) else ("best so far" if tuned else None),
         "metric": study.lock.metric,
-        "seeds": interval.n,
+        "seeds": sum(math.isfinite(test) for test in outcome.tested.values()),
         "seeds_expected": outcome.expected,
         "diverged": outcome.diverged,
         "failed": outcome.failed,
@@ -215,6 +227,14 @@ def _identity(
         "test_high": interval.high,
         "test_sd": interval.sd,
     }
+
+
+def _test_interval(study: StudyTables, outcome: Outcome) -> Interval:
+    """The mean test value with its interval: over seeds, or over the means of the searches if there are several."""
+    values = pd.Series(outcome.tested, dtype="float64").dropna()
+    if study.num_searches > 1:
+        values = values.groupby(level=0).mean()
+    return mean_interval(values, study.lock.level, bounded=study.lock.is_bounded)
 
 
 def _confirmed_validation(study: StudyTables, arm: str) -> float:

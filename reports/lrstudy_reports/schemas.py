@@ -81,7 +81,8 @@ ARMS = TableDescription(
         Column("difference_low", _FLOAT, "", "lower end of the difference's 95% t interval, -1 at least"),
         Column("difference_high", _FLOAT, "", "its upper end, 1 at most"),
         Column("difference_sd", _FLOAT, "", "standard deviation of the difference over pairs"),
-        Column("pairs", _INT32, "", "seeds that both the arm and the control have a test value for; 0 for the control"),
+        Column("pairs", _INT32, "", "seeds that both the arm and the control have a test value for; of three or more searches, how many there are; "
+               "0 for the control"),
         Column("p", _FLOAT, "", "p-value of the paired t-test against the control, two-sided"),
         Column("p_holm", _FLOAT, "",
                "`p` adjusted by Holm over all arms but the control and retired ones; an arm without a p-value counts as "

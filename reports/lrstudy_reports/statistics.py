@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -88,17 +88,25 @@ def paired_t(arm: ArrayLike, control: ArrayLike, level: float = LEVEL) -> Paired
     """Paired t-test of `arm` - `control`, with one entry per seed in both; pairs with a NaN are dropped.
 
     As scipy.stats.ttest_rel, except that differences without spread give p = NaN, where scipy gives 0 or NaN: n equal
-    differences give no estimate of the error to test against. So do fewer than three. Metrics lie in [0, 1] and so
-    their differences in [-1, 1]: an interval that reaches further is cut off there, which changes neither its coverage
-    nor whether it holds 0.
+    differences give no estimate of the error to test against. So do fewer than three.
     """
     difference = np.asarray(arm, dtype=np.float64) - np.asarray(control, dtype=np.float64)
     interval = mean_interval(difference, level)
-    if not interval.sd > 0 or interval.n < FEWEST:
-        return Paired(interval, math.nan, math.nan)
-    t = interval.mean / (interval.sd / math.sqrt(interval.n))
-    interval = replace(interval, low=max(interval.low, -1.0), high=min(interval.high, 1.0))
-    return Paired(interval, t, float(2 * stdtr(interval.n - 1, -abs(t))))
+    return paired_of(interval.mean, interval.sd, interval.n, level)
+
+
+def paired_of(mean: float, sd: float, n: int, level: float = LEVEL) -> Paired:
+    """The t-test of `n` differences with this mean and standard deviation.
+
+    Metrics lie in [0, 1] and so their differences in [-1, 1]: an interval that reaches further is cut off there, which
+    changes neither its coverage nor whether it holds 0. It is NaN, as are t and p, without spread and for n < 3.
+    """
+    if not sd > 0 or n < FEWEST:
+        return Paired(Interval(mean, math.nan, math.nan, sd, n), math.nan, math.nan)
+    error = sd / math.sqrt(n)
+    half, t = float(stdtrit(n - 1, 0.5 + level / 2)) * error, mean / error
+    interval = Interval(mean, max(mean - half, -1.0), min(mean + half, 1.0), sd, n)
+    return Paired(interval, t, float(2 * stdtr(n - 1, -abs(t))))
 
 
 def equivalence_p(difference: Interval, margin: float | None) -> float:

@@ -4,23 +4,32 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
+from lrstudy_reports.bootstrap import contributions, paired_over_searches
 from lrstudy_reports.lock import Lock
-from lrstudy_reports.statistics import FEWEST, Interval, Paired, paired_t, verdict
-from lrstudy_reports.tables import ENDED, StudyTables
+from lrstudy_reports.statistics import FEWEST, FloatArray, Interval, Paired, paired_t, verdict
+from lrstudy_reports.tables import ENDED, StudyTables, predictions
+
+Key = tuple[int, int]
+"""The number of a search, from 0, and a seed."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """The confirm trials of an arm: their test values by seed, NaN where a trial has none.
+    """The confirm trials of an arm: their test values by search (from 0) and seed, NaN where a trial has none.
 
-    `expected` is the number of seeds that the study asks for; `final` says that all of them have ended.
+    `trial_ids` and `lineages` have the same keys. `expected` is the number of trials that the study asks for; `final`
+    says that all of them have ended.
     """
 
-    tested: dict[int, float] = field(default_factory=dict)
-    lineages: dict[int, str] = field(default_factory=dict)
+    tested: dict[Key, float] = field(default_factory=dict)
+    trial_ids: dict[Key, str] = field(default_factory=dict)
+    lineages: dict[Key, str] = field(default_factory=dict)
     trials: int = 0
     diverged: int = 0
     failed: int = 0
@@ -52,19 +61,57 @@ def outcomes(study: StudyTables, look: int | None = None) -> dict[str, Outcome]:
     if look is not None:
         confirm = confirm[confirm["seed"].isin(sorted(confirm["seed"].unique())[:look])]
     counts = confirm.groupby("arm").size()
-    expected = look or lock.confirm_seeds or int(counts.max() if len(counts) else 0)
+    expected = (look or lock.confirm_seeds or 0) * study.num_searches or int(counts.max() if len(counts) else 0)
     is_over = lock.complete and (look is None or look <= (lock.confirm_seeds or 0))
     return {
         arm: _outcome(confirm[confirm["arm"] == arm], expected, is_over or arm in lock.retired) for arm in study.arms
     }
 
 
-def paired(arm: Outcome, control: Outcome | None, level: float) -> Paired:
-    """The paired t-test over the seeds that arm and control have in common."""
+def paired(study: StudyTables, arm: Outcome, control: Outcome | None) -> Paired:
+    """The comparison of an arm with the control over the seeds that they have in common.
+
+    A paired t-test; where the study searched three times or more and no seed is missing, a hierarchical bootstrap.
+    """
     if control is None:
         return paired_t([], [])
-    seeds = sorted(set(arm.tested) & set(control.tested))
-    return paired_t([arm.tested[seed] for seed in seeds], [control.tested[seed] for seed in seeds], level)
+    keys = sorted(key for key in arm.tested.keys() & control.tested.keys() if _is_known(arm, control, key))
+    searches = [[key for key in keys if key[0] == search] for search in range(study.num_searches)]
+    if len(searches) < FEWEST or len({len(of_search) for of_search in searches}) > 1 or not searches[0]:
+        return paired_t([arm.tested[key] for key in keys], [control.tested[key] for key in keys], study.lock.level)
+    differences, strata = _differences(study, arm, control, searches)
+    return paired_over_searches(differences, strata, study.lock.level)
+
+
+def _is_known(arm: Outcome, control: Outcome, key: Key) -> bool:
+    return math.isfinite(arm.tested[key]) and math.isfinite(control.tested[key])
+
+
+def _differences(
+    study: StudyTables, arm: Outcome, control: Outcome, searches: list[list[Key]]
+) -> tuple[FloatArray, NDArray[Any] | None]:
+    """Differences by search, seed and, where the metric allows it, test example; then with the classes of the examples."""
+    by_seed = np.array([[arm.tested[key] - control.tested[key] for key in keys] for keys in searches])
+    sides = [_by_example(study, outcome, searches) for outcome in (arm, control)]
+    if sides[0] is None or sides[1] is None:
+        return by_seed, None
+    by_example = sides[0][0] - sides[1][0]
+    is_the_metric = np.allclose(by_example.mean(axis=2), by_seed, rtol=0, atol=1e-6)  # metrics are float32 in part
+    return (by_example, sides[0][1]) if is_the_metric else (by_seed, None)
+
+
+def _by_example(
+    study: StudyTables, outcome: Outcome, searches: list[list[Key]]
+) -> tuple[FloatArray, NDArray[Any]] | None:
+    """What each example gives to the metric, shape (searches, seeds, examples), with its class; None if it is not known."""
+    ids = [outcome.trial_ids[key] for keys in searches for key in keys]
+    known = predictions(study.folder, ids)
+    parts = [contributions(known[trial_id], study.lock.metric) for trial_id in ids if trial_id in known]
+    found = [part for part in parts if part is not None]
+    if len(found) < len(ids):
+        return None
+    values = np.array([part[0] for part in found])
+    return values.reshape(len(searches), -1, values.shape[1]), found[0][1]
 
 
 @dataclass(frozen=True)
@@ -135,13 +182,15 @@ def _beside_the_interval(judged: str, difference: Interval, evidence: Evidence, 
 
 
 def _outcome(trials: pd.DataFrame, expected: int, complete: bool) -> Outcome:
-    status, seeds = trials["status"], [int(seed) for seed in trials["seed"]]
+    status = trials["status"]
+    keys = [(int(k), int(seed)) for k, seed in zip(trials["repeat"].fillna(0), trials["seed"], strict=True)]
     values = trials["test_metric"].where(status == "completed", math.nan)
-    lineages = zip(seeds, trials["lineage"], strict=True)
+    lineages = zip(keys, trials["lineage"], strict=True)
     ended = len(trials) > 0 and len(trials) >= expected and bool(status.isin(ENDED).all())
     return Outcome(
-        tested={seed: float(value) for seed, value in zip(seeds, values, strict=True)},
-        lineages={seed: str(lineage) for seed, lineage in lineages if pd.notna(lineage)},
+        tested={key: float(value) for key, value in zip(keys, values, strict=True)},
+        trial_ids={key: str(trial_id) for key, trial_id in zip(keys, trials["trial_id"], strict=True)},
+        lineages={key: str(lineage) for key, lineage in lineages if pd.notna(lineage)},
         trials=len(trials),
         diverged=int((status == "diverged").sum()),
         failed=int((status == "failed").sum()),

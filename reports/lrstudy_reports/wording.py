@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 
 from lrstudy_reports import formats
+from lrstudy_reports.bootstrap import BY_EXAMPLE
 from lrstudy_reports.calibration import Calibration
 from lrstudy_reports.comparison import Comparison
 from lrstudy_reports.headline import metric_name
 from lrstudy_reports.lock import Lock
+from lrstudy_reports.statistics import FEWEST
 from lrstudy_reports.tables import StudyTables
 
 FIGURES = {
@@ -76,9 +78,7 @@ def limits(study: StudyTables, comparison: Comparison) -> list[str]:
     """What the numbers do not show."""
     lock = study.lock
     sentences = [
-        "The intervals cover the spread over seeds (initial weights, order, augmentation) of the tuned "
-        "configurations. They do not include the spread over searches: tuning was done once, and another run of it "
-        "could choose others.",
+        _coverage(study),
         f"Intervals are {formats.percent(lock.level)} each, not jointly, but for those of the comparison with the best, "
         "which hold together. Verdicts use p-values adjusted by Holm over all "
         f"{formats.count(comparison.comparisons, 'comparison')}: those of a difference, and those of equivalence.",
@@ -133,6 +133,25 @@ def _tuned(study: StudyTables) -> str:
         f"Tuned on validation: {f'{counts[0]} to ' if len(counts) > 1 else ''}{number} per arm"
         f"{' and searcher' if len(searchers) > 1 else ''}{cohort}; "
         f"searched by {formats.listed(list(searchers)) or 'nobody'}; tuning seeds {formats.value(list(lock.seeds))}."
+    )
+
+
+def _coverage(study: StudyTables) -> str:
+    """Which spread the intervals include."""
+    seeds = "the spread over seeds (initial weights, order, augmentation) of the tuned configurations"
+    if study.num_searches == 1:
+        return (
+            f"The intervals cover {seeds}. They do not include the spread over searches: tuning was done once, and "
+            "another run of it could choose others."
+        )
+    if study.num_searches < FEWEST:
+        return f"The intervals cover {seeds} of two searches. Two searches do not show how much searches scatter; three do."
+    by_example = " and, where predictions of every test example are kept, over test examples" * (
+        study.lock.metric in BY_EXAMPLE
+    )
+    return (
+        f"The intervals cover the spread over {study.num_searches} searches and over seeds{by_example}, by a hierarchical "
+        "bootstrap with as many degrees of freedom as there are searches, less one."
     )
 
 

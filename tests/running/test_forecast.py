@@ -249,5 +249,5 @@ def test_the_command_tells_people_and_programs(
     assert "small: 18 trials of 4 epochs" in said
     assert "Cost: unknown; use --probe." in said
     assert "Smallest detectable difference" in said
-    assert "compare.margin (0.1 points)" in said
+    assert "compare.margin (0.001)" in said
     assert not (tmp_path / "runs" / "small").exists(), "planning begins no study"

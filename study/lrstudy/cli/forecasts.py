@@ -33,7 +33,7 @@ def plan(
 ) -> None:
     """Forecast trials, shared epochs, device-hours, money and the smallest detectable difference; trains nothing."""
     from lrstudy.memo.memo import Memo
-    from lrstudy.planning import study_lock
+    from lrstudy.planning import arm_checks, study_lock
     from lrstudy.running import forecast, forecast_cost, history
     from lrstudy.study import Study
     from lrstudy.study_folder.journal import Journal
@@ -53,7 +53,7 @@ def plan(
         **expected.to_json(),
         "cost": _cost(made, expected, timing, study_lock.price(made)),
         "detectable": _detectable(made, forecast_cost.noise(made, ours.storage)),
-        "notes": [*notes, *kept],
+        "notes": [*notes, *kept, *arm_checks.notes(made)],
     }
     if as_json:
         print(json.dumps(facts, allow_nan=False))
@@ -208,18 +208,16 @@ def _difference(facts: dict[str, Any]) -> Iterator[str]:
         yield f"Smallest detectable difference: none can be shown with {design}: at least 3 seeds that differ are needed."
         return
     if facts["low"] > 1:  # of a metric that lies in [0, 1]
-        yield f"Smallest detectable difference: none; not even 100 points of {facts['metric']} would show with {design}."
+        yield f"Smallest detectable difference: none; not even one of 1 in {facts['metric']} would show with {design}."
         return
     if facts["pairs"]:
-        size = f"{100 * facts['low']:.2f} points of {facts['metric']}"
-        basis = (
-            f"the differences of {facts['pairs']} recorded pairs of this workload vary by {100 * facts['sd_low']:.2f}"
-        )
+        size = f"{facts['low']:.2g} in {facts['metric']}"
+        basis = f"the differences of {facts['pairs']} recorded pairs of this workload vary by {facts['sd_low']:.2g}"
     else:
-        size = f"{100 * facts['low']:.1f} to {100 * facts['high']:.1f} points of {facts['metric']}"
+        size = f"{facts['low']:.2g} to {facts['high']:.2g} in {facts['metric']}"
         basis = facts["assumption"]
     yield f"Smallest detectable difference: about {size}, with {design}; {basis}."
     if facts["margin"] is not None and facts["high"] > facts["margin"]:
         enough = facts["seeds_for_margin"]
         more = f"about {enough} seeds" if enough else f"more than {_MOST_SEEDS} seeds"
-        yield f"  A difference as small as compare.margin ({100 * facts['margin']:.2g} points) would take {more} (confirm.seeds)."
+        yield f"  A difference as small as compare.margin ({facts['margin']:g}) would take {more} (confirm.seeds)."
