@@ -52,7 +52,7 @@ def plan(
         "name": ours.file.name,
         **expected.to_json(),
         "cost": _cost(made, expected, timing, study_lock.price(made)),
-        "detectable": _detectable(made, forecast_cost.noise(made, ours.storage)),
+        "detectable": _detectable(made, forecast_cost.noise(made, ours.storage), history.num_seeds_read(journal)),
         "notes": [*notes, *kept, *arm_checks.notes(made)],
     }
     if as_json:
@@ -83,7 +83,7 @@ def _cost(made: Plan, expected: Forecast, timing: Timing | None, price: dict[str
     }
 
 
-def _detectable(made: Plan, noise: Noise) -> dict[str, Any]:
+def _detectable(made: Plan, noise: Noise, num_read: int) -> dict[str, Any]:
     """The true difference to the control that the confirm trials would show with power 0.8."""
     from lrstudy_reports.statistics import smallest_detectable
 
@@ -104,7 +104,7 @@ def _detectable(made: Plan, noise: Noise) -> dict[str, Any]:
         "metric": study.metric, "low": least(noise.low, seeds), "high": least(noise.high, seeds),
         "sd_low": noise.low, "sd_high": noise.high, "seeds": seeds if study.confirm.top else 0,
         "looks": len(looks), "comparisons": comparisons, "pairs": noise.pairs, "assumption": noise.assumption, "margin": margin,
-        "seeds_for_margin": enough,
+        "seeds_for_margin": enough, "seeds_read": num_read,
     }  # fmt: skip
 
 
@@ -220,4 +220,5 @@ def _difference(facts: dict[str, Any]) -> Iterator[str]:
     if facts["margin"] is not None and facts["high"] > facts["margin"]:
         enough = facts["seeds_for_margin"]
         more = f"about {enough} seeds" if enough else f"more than {_MOST_SEEDS} seeds"
-        yield f"  A difference as small as compare.margin ({facts['margin']:g}) would take {more} (confirm.seeds)."
+        read = ", in a study whose test part has not been read" if facts["seeds_read"] else ""
+        yield f"  A difference as small as compare.margin ({facts['margin']:g}) would take {more} (confirm.seeds{read})."

@@ -210,22 +210,19 @@ class StudyProtocol:
 
     @property
     def num_planned(self) -> int:
-        """How many trials the study has up to this look, as far as is known, without those of retired arms.
+        """How many trials the study has up to this look, as far as is known, without those of retired arms."""
+        return sum(self.num_planned_of(arm) for arm in self.plan.arms.keys() - self.plan.retired)
+
+    def num_planned_of(self, arm: str) -> int:
+        """How many trials an arm has up to this look, as far as is known.
 
         A small space may be used up early, and an arm of which nothing completed is not confirmed.
         """
-        search, confirm = self.plan.study.search, self.plan.study.confirm
-        missing = sum(
-            self.plan.num_suggestions(arm) - len(stream.asked)
-            for (arm, _), stream in self._streams.items()
-            if stream.is_exhausted and arm not in self.plan.retired
-        )
-        unconfirmed = 0
-        for arm in self.plan.arms.keys() - self.plan.retired:
-            at_most = min(confirm.top, self.plan.num_suggestions(arm))
-            chosen = at_most if self.frozen is None else len(self.frozen[arm])
-            unconfirmed += at_most * confirm.looks[-1] - chosen * self.num_seeds
-        return self.plan.num_trials - missing * len(search.seeds) - unconfirmed
+        search, confirm, suggestions = self.plan.study.search, self.plan.study.confirm, self.plan.num_suggestions(arm)
+        streams = [stream for key, stream in self._streams.items() if key[0] == arm]
+        tuned = sum(len(stream.asked) if stream.is_exhausted else suggestions for stream in streams)
+        confirmed = min(confirm.top, suggestions) if self.frozen is None else len(self.frozen[arm])
+        return tuned * len(search.seeds) + confirmed * self.num_seeds
 
     def _stream(self, arm: str, method: str) -> Stream:
         plan = self.plan
