@@ -162,6 +162,8 @@ def _confirmed(lock: Lock) -> list[str]:
     text = f"Confirmed with {formats.count(lock.confirm_seeds, 'fresh seed')} per arm; arms are paired by seed."
     if lock.is_exploratory:
         read = "These trials alone read the test part, but the plan was changed after some had: see the deviations."
+    elif len(lock.looks) > 1:
+        read = "These trials alone read the test part, for looks that were planned before."
     else:
         read = "The test part was read once, by these trials."
     sentences = [f"{text} {read}"]

@@ -103,6 +103,7 @@ def test_an_undecided_look_is_followed_by_the_next_at_its_share_of_alpha(tmp_pat
     assert (row["difference_low"], row["difference_high"]) == pytest.approx((interval.low, interval.high))
     page = Path(build(folder)).read_text()
     assert "Planned looks after 3 and 6 seeds" in page
+    assert READ_ONCE not in page
     assert "Verdict at each planned look, each at 0.025" in page
     assert "97.5% intervals in brackets" in page
     looks = [(line["seeds"], line["decided"]) for line in Journal(folder / "journal").of_kind("look")]
