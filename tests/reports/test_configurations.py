@@ -34,7 +34,8 @@ def test_a_value_at_the_edge_of_its_range_is_known(spec: object, value: object, 
 
 def test_a_best_value_at_the_edge_of_its_range_is_flagged(tmp_path: Path) -> None:
     """The best rate is 0.05, and the study searches up to 0.02 only."""
-    folder = run_study(tmp_path, SMALL, "common.lr={ordered: [0.005, 0.01, 0.02]}", "confirm.seeds=3")
+    all_three = ("common.lr={ordered: [0.005, 0.01, 0.02]}", "common.weight_decay=0", "search.method=grid")
+    folder = run_study(tmp_path, SMALL, *all_three, "confirm.seeds=3")
     assert by_arm(folder)["constant"]["configuration"].count('"lr": 0.02')
     text = build(folder).with_name("report.md").read_text()
     assert "(at the edge of its range: lr (highest))" in text

@@ -139,7 +139,7 @@ def test_an_interrupted_extension_keeps_the_last_complete_answer(tmp_path: Path)
     between = tmp_path / "between"
     moments = {between: lambda admission: sum(t.test is not None for t in admission.trials.values()) == 8}
     run_study(tmp_path / "runs", SMALL, "confirm.seeds=6", training=CLEAR, moments=moments)
-    page = Path(build(between)).read_text()
+    page = Path(build(between)).read_text().replace("\u00a0", " ")
     for text in (answer(between), page):
         assert complete in text
         assert (
@@ -153,9 +153,11 @@ def test_an_interrupted_extension_keeps_the_last_complete_answer(tmp_path: Path)
 
 
 def test_a_count_of_trials_knows_small_spaces_and_leaves_out_retired_arms(tmp_path: Path) -> None:
-    """constant has two configurations, whatever is asked for; clr has gone out."""
-    small = ("common={lr: {choice: [0.02, 0.05]}, weight_decay: 0, batch_size: 32}", "confirm.seeds=3")
-    folder = run_study(tmp_path, SMALL, *small, "arms.clr={step_size: 1}")
+    """Every arm has two configurations, though three are asked for; clr has gone out."""
+    lr = "common={lr: {choice: [0.02, 0.05]}, weight_decay: 0, batch_size: 32}"
+    small = (lr, "arms.step.gamma=0.5", "confirm.seeds=3")
+    clr = "arms.clr={mode: triangular, step_size: 1, base_ratio: 0.1}"
+    folder = run_study(tmp_path, SMALL, *small, clr)
     assert lock_of(folder)["planned_trials"] == 3 * (2 + 3)
     run_study(tmp_path, SMALL, *small)
     assert lock_of(folder)["planned_trials"] == 2 * (2 + 3)
