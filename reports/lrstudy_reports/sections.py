@@ -53,7 +53,9 @@ def compose(analysis: Analysis) -> Page:
 
 def _facts(analysis: Analysis) -> list[tuple[str, str]]:
     lock, shared = analysis.study.lock, analysis.sharing
-    facts = [("Arms", f"{len(analysis.study.arms)}")]
+    retired = len(lock.retired & set(analysis.study.arms))
+    earlier = f", and {retired} of earlier runs" if retired else ""
+    facts = [("Arms", f"{len(analysis.study.arms) - retired}{earlier}")]
     if lock.budget_epochs is not None:
         facts.append(("Budget of a training", formats.count(lock.budget_epochs, "epoch")))
     if lock.confirm_seeds:
@@ -107,7 +109,7 @@ def _verdicts(analysis: Analysis) -> PageSection:
         f"{tuning.label} of tuning",
     ]
     caption = f"Arms by mean test {metric}; {formats.percent(lock.level)} intervals in brackets; costs calibrated"
-    table = Table(caption, columns, cells, frozenset({2, 3, 4, 7, 8, 9}))
+    table = Table(caption, columns, cells, frozenset({2, 3, 4, 6, 7, 8, 9}))
     return PageSection(
         "verdicts",
         "Verdicts",
