@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -77,8 +78,8 @@ def changes(lock: Lock) -> Iterator[str]:
 
 
 def _is_at(value: object, end: object) -> bool:
-    if _is_number(value) and _is_number(end):
-        return abs(value - end) <= 1e-6 * max(abs(value), abs(end))  # type: ignore[operator, arg-type]
+    if isinstance(value, int | float) and isinstance(end, int | float):
+        return math.isclose(value, end, rel_tol=1e-6)
     return value == end
 
 

@@ -124,9 +124,9 @@ def _tuned(study: StudyTables) -> str:
     lock, searchers = study.lock, study.searchers()
     counts = [lock.trials_per_arm or 0]
     if lock.complete and searchers:
-        used = study.of_searcher(searchers[0])
-        used = used[~used["arm"].isin(lock.retired)].groupby("arm")["index"].nunique()
-        counts = sorted({int(number) for number in used}) or counts
+        trials = study.of_searcher(searchers[0])
+        used = trials[~trials["arm"].isin(lock.retired)].groupby("arm")["index"].nunique()
+        counts = sorted(set(used.tolist())) or counts
     number = formats.count(counts[-1], "configuration")
     cohort = f", {lock.cohort} of them the cohort that all arms share" if lock.cohort else ""
     return (
