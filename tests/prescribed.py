@@ -24,6 +24,7 @@ import numpy as np
 from lrstudy import run as run_module
 from lrstudy.memo.memo import Memo
 from lrstudy.memo.records import Record
+from lrstudy.planning import study_lock
 from lrstudy.planning.plan import Plan
 from lrstudy.running import calibration
 from lrstudy.running.admission import Admission
@@ -46,24 +47,34 @@ Moments = Mapping[Path, Callable[[Admission], bool]]
 
 
 def run_study(
-    storage: Path, text: str, *overrides: str, training: Training | None = None, moments: Moments | None = None
+    storage: Path,
+    text: str,
+    *overrides: str,
+    training: Training | None = None,
+    moments: Moments | None = None,
+    is_decided: Callable[[Path], bool] | None = None,
 ) -> Path:
-    """Run a study file to its end; returns the study's folder.
+    """Run a study file to its end, or run it again; returns the study's folder.
 
-    `moments` are folders that receive a copy of it, as it is when their condition first holds.
+    `moments` are folders that receive a copy of it, as it is when their condition first holds. `is_decided` is asked
+    between two looks.
     """
     plan, clock = plan_of(*overrides, text=text, slots=SLOTS), Clock()
     ray = _Ray(training or Training(), clock, dict(moments or {}))
     folder = storage / plan.study.name
-    folder.mkdir(parents=True)
+    notes: tuple[str, ...] = ()
+    if folder.exists():
+        lock = study_lock.read(folder)
+        plan, notes = study_lock.reconcile(plan_of(*overrides, text=text, lock=lock, slots=SLOTS), lock, folder)
+    folder.mkdir(parents=True, exist_ok=True)
     local_ray = SimpleNamespace(num_slots=SLOTS, begin=lambda: None)
-    options = run_module.RunOptions(text, overrides, folder, storage, clock.monotonic(), local_ray)
+    options = run_module.RunOptions(text, overrides, folder, storage, clock.monotonic(), local_ray, is_decided)
     with ExitStack() as stack:
         for module in ("run", "trial.walk", "running.admission", "ray_tune.slots"):
             stack.enter_context(mock.patch(f"lrstudy.{module}.time", clock))
         stack.enter_context(mock.patch("lrstudy.ray_tune.slots._is_alive", ray.is_alive))
         stack.enter_context(mock.patch("lrstudy.ray_tune.runner.run", ray.run))
-        run_module.run(plan, options, ())
+        run_module.run(plan, options, notes)
     return folder
 
 

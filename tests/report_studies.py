@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lrstudy.planning import study_lock
+from lrstudy_reports import summary
 from study_files import plan_of
 
 EFFECTS = {"step": 0.006, "batch_increase": -0.001, "sgdr_dlr": 0.021}
@@ -78,3 +79,14 @@ def edit_table(path: Path, edit: Edit) -> None:
     """Change the rows of a table; its columns and their types stay."""
     table = pq.read_table(path)
     pq.write_table(pa.Table.from_pandas(edit(table.to_pandas()), table.schema, preserve_index=False), path)
+
+
+def by_arm(folder: Path) -> dict[str, dict[str, Any]]:
+    """The rows of a study's verdict table by arm."""
+    return {row["arm"]: row for row in summary(folder)}
+
+
+def confirmed(folder: Path) -> pd.DataFrame:
+    """Test values of the confirm trials: a row per seed, a column per arm."""
+    trials = pd.read_parquet(folder / "trials.parquet")
+    return trials[trials["phase"] == "confirm"].pivot(index="seed", columns="arm", values="test_metric")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-__all__ = ["answer", "build", "summary"]
+__all__ = ["answer", "build", "is_decided", "summary"]
 
 
 def build(path: str | Path) -> Path:
@@ -36,10 +36,27 @@ def summary(path: str | Path) -> list[dict[str, Any]]:
 
 
 def answer(path: str | Path) -> str:
-    """The study's answer in a few plain sentences; writes nothing."""
+    """The study's answer in a few plain sentences; writes nothing.
+
+    While an extension of the study is under way, that is its last complete answer, if a report was built of it.
+    """
+    from lrstudy_reports import last_answer
     from lrstudy_reports.comparison import compare
+    from lrstudy_reports.headline import answer as worded
     from lrstudy_reports.tables import load
-    from lrstudy_reports.wording import answer as worded
 
     study = load(Path(path))
-    return worded(study, compare(study))
+    return worded(study, compare(study), last_answer.read(study.folder))
+
+
+def is_decided(path: str | Path) -> bool:
+    """Whether all confirm trials have ended and further seeds could change no verdict; writes nothing.
+
+    An arm that lost seeds stays undecided however many there are.
+    """
+    from lrstudy_reports.comparison import compare
+    from lrstudy_reports.tables import load
+
+    comparison = compare(load(Path(path)))
+    open_ones = [row for row in comparison.rows() if row["verdict"] == "undecided"]
+    return comparison.final and all(row["diverged"] + row["failed"] > 0 for row in open_ones)

@@ -9,6 +9,7 @@ import pandas as pd
 
 from lrstudy_reports.comparison import Comparison
 from lrstudy_reports.costs import Closing, Sharing
+from lrstudy_reports.last_answer import LastAnswer
 from lrstudy_reports.page import Cell, Drawing
 from lrstudy_reports.style import Look
 from lrstudy_reports.tables import StudyTables
@@ -16,7 +17,10 @@ from lrstudy_reports.tables import StudyTables
 
 @dataclass(frozen=True)
 class Analysis:
-    """What the sections of the page draw on. `ranked` is the test AUROC by class (rows) and arm (columns)."""
+    """What the sections of the page draw on.
+
+    `ranked` is the test AUROC by class (rows) and arm (columns), `last` the last complete answer, if there was one.
+    """
 
     study: StudyTables
     comparison: Comparison
@@ -26,6 +30,7 @@ class Analysis:
     ranked: pd.DataFrame
     looks: Mapping[str, Look]
     drawings: Mapping[str, Drawing]
+    last: LastAnswer | None = None
 
     def drawn(self, *names: str) -> tuple[Drawing, ...]:
         """The figures called `names`, leaving out those that the study has no data for."""

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from matplotlib.figure import Figure
 
-from lrstudy_reports import figures, traces
+from lrstudy_reports import figures, last_answer, traces
 from lrstudy_reports.accounts import troubled
 from lrstudy_reports.accuracy_per_gpu_hour import accuracy_per_gpu_hour
 from lrstudy_reports.analysis import Analysis
@@ -40,11 +40,12 @@ def build_report(folder: Path) -> Path:
     comparison = compare(study)
     tuned = all_configurations(study)
     after, searchers = best_after(study, tuned), searcher_table(study, tuned)
-    curves, ranked = mean_curves(comparison.curves, study.lock.name), by_class(study)
+    curves, ranked = mean_curves(comparison.curves, study.lock), by_class(study)
     shared, closing = sharing(study), close_ledger(study)
     look = looks(study.arms, study.lock.control)
     drawings = _draw(study, comparison, curves, after, shared, closing, look)
-    page = compose(Analysis(study, comparison, shared, closing, searchers, ranked, look, drawings))
+    last = last_answer.read(folder)
+    page = compose(Analysis(study, comparison, shared, closing, searchers, ranked, look, drawings, last))
     report = folder / "report"
     frames = {
         "arms": comparison.arms,
@@ -62,10 +63,12 @@ def build_report(folder: Path) -> Path:
     written = {f"tables/{name}.csv": _csv(frame) for name, frame in frames.items() if len(frame.columns) > 1}
     written |= {f"figures/{name}.svg": drawing.svg.encode() for name, drawing in drawings.items()}
     texts = {name: text.encode() for name, text in render(page).items()}
+    if comparison.final and comparison.arms["test_metric"].notna().any():
+        written[last_answer.FILE] = last_answer.render(last_answer.of_study(study, page.answer))
     parquet: dict[TableDescription, list[dict[str, Any]]] = {
         ARMS: comparison.rows(),
         ACCURACY: accuracy_per_gpu_hour(study, comparison),
-        CURVES: curves.astype(object).where(curves.notna(), None).to_dict("records"),
+        CURVES: [{str(key): value for key, value in row.items()} for row in _without_nan(curves).to_dict("records")],
     }
     for table, rows in parquet.items():
         replace(folder / f"{table.name}.parquet", as_parquet(table, rows))
@@ -139,6 +142,10 @@ def _closing_table(closing: Closing | None) -> pd.DataFrame:
     )
     last["fraction"] = last["device_s"] / closing.allocated_s
     return pd.concat([closing.categories, last], ignore_index=True)
+
+
+def _without_nan(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame.astype(object).where(frame.notna(), None)
 
 
 def _csv(frame: pd.DataFrame) -> bytes:

@@ -66,9 +66,20 @@ def classes(analysis: Analysis) -> PageSection:
             "Undefined: no example of that part has the class, or all have, so there is nothing to rank. Means over "
             "classes leave it out."
         )
+    if tables and _is_twofold(study) and len(analysis.ranked.columns):
+        has_auroc = "auroc" in (study.lock.metric, *study.lock.report_metrics)
+        where = "it stands above" if has_auroc else "with auroc among the report metrics it is shown"
+        notes.append(f"Of two classes each is ranked as well as the other: they have one AUROC, and {where}.")
     if len(class_names(study)) > MOST_CLASSES:
         notes.append(f"The {MOST_CLASSES} largest of {len(class_names(study))} classes; tables/classes.csv has all.")
     return PageSection("classes", "Classes and further metrics", tables=tables, notes=notes)
+
+
+def _is_twofold(study: StudyTables) -> bool:
+    """Whether every example has one of two classes; two labels that an example may both have are ranked on their own."""
+    statistics = study.lock.data.get("statistics")
+    has_several = bool(statistics.get("several")) if isinstance(statistics, dict) else False
+    return len(class_names(study)) == 2 and not has_several
 
 
 def _of_trial(rows: Mapping[str, Any]) -> NDArray[np.float64]:
@@ -103,8 +114,8 @@ def _per_class(analysis: Analysis) -> Table | None:
     counts = {part: _counts(study, part) for part in _PARTS}
     if not all(counts.values()):
         return None
-    # Of two classes each is ranked as well as the other, and the metrics above say how well.
-    arms = [arm for arm in analysis.comparison.arms["arm"] if arm in analysis.ranked and len(names) > 2]
+    is_twofold = _is_twofold(study)
+    arms = [arm for arm in analysis.comparison.arms["arm"] if arm in analysis.ranked and not is_twofold]
     rows = []
     for k in _shown(study):
         values = [float(analysis.ranked[arm].iloc[k]) for arm in arms]
@@ -130,14 +141,14 @@ def _further(analysis: Analysis) -> Table | None:
     for arm in analysis.comparison.arms["arm"]:
         mine = study.confirming.loc[study.confirming["arm"] == arm, "trial_id"]
         values = by_trial.reindex(mine)
-        rows.append([analysis.arm(arm), *(_mean(values[name]) for name in wanted)])
+        rows.append([analysis.arm(arm), *(_mean(values[name], study.lock.level) for name in wanted)])
     columns = ["Arm", *(f"Test {name.replace('_', ' ')}" for name in wanted)]
     caption = "Further metrics on the test part; nothing was chosen by them"
     return Table(caption, columns, rows, frozenset(range(1, len(columns))))
 
 
-def _mean(values: pd.Series[Any]) -> Cell:
-    interval = mean_interval(values)
+def _mean(values: pd.Series[Any], level: float) -> Cell:
+    interval = mean_interval(values, level, bounded=True)
     if interval.n == 0:
         return Cell(UNDEFINED if len(values) else formats.MISSING)
     decimals = formats.decimals_for([formats.half_width(interval.low, interval.high)])

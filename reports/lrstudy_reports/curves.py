@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from lrstudy_reports.calibration import Calibration
+from lrstudy_reports.lock import Lock
 from lrstudy_reports.schemas import CURVES
 from lrstudy_reports.statistics import (
     FloatArray,
@@ -127,8 +128,8 @@ def readings(curves: list[Curve], common: tuple[float, float], target: float, si
     )
 
 
-def mean_curves(curves: list[Curve], study: str) -> pd.DataFrame:
-    """Mean cost and metric after each epoch, by arm, with t intervals: the columns of curves.parquet.
+def mean_curves(curves: list[Curve], lock: Lock) -> pd.DataFrame:
+    """Mean cost and metric after each epoch, by arm, with their intervals: the columns of curves.parquet.
 
     An epoch that not all completed trials of the arm have is left out.
     """
@@ -136,9 +137,10 @@ def mean_curves(curves: list[Curve], study: str) -> pd.DataFrame:
     for arm in dict.fromkeys(curve.arm for curve in curves):
         done = [curve for curve in curves if curve.arm == arm and curve.status == "completed"]
         for epoch in range(min((len(curve.value) for curve in done), default=0)):
-            interval = mean_interval([curve.value[epoch] for curve in done])
+            values = [curve.value[epoch] for curve in done]
+            interval = mean_interval(values, lock.level, bounded=lock.is_bounded)
             cost = _mean([float(curve.cost[epoch]) for curve in done])
-            rows.append((arm, epoch + 1, cost, interval.mean, interval.low, interval.high, interval.n, study))
+            rows.append((arm, epoch + 1, cost, interval.mean, interval.low, interval.high, interval.n, lock.name))
     return pd.DataFrame(rows, columns=CURVES.names)
 
 

@@ -189,7 +189,7 @@ def _curves(study: StudyTables, curves: pd.DataFrame, looks: Looks, *, log: bool
         _log_ticks(axes, low, high)
     late = curves["epoch"] > 0.2 * curves["epoch"].max()
     least, most = _limits(curves.loc[late, ["value", "low", "high"]])
-    axes.set_ylim(max(least, -0.02), min(most, 1.02))  # every metric lies in [0, 1]; intervals of few seeds do not
+    axes.set_ylim(max(least, -0.02), min(most, 1.02))  # every metric lies in [0, 1]
     axes.set_ylabel(f"validation {_metric(study)}")
     axes.grid(axis="y")
     axes.spines["left"].set_visible(False)

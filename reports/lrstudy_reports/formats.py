@@ -28,7 +28,8 @@ class Unit:
         values = [value / self.seconds for value in device_s]
         largest = max((abs(value) for value in values), default=0.0)
         decimals = min(max(3 - math.floor(math.log10(largest)), 0), 6) if largest > 0 else 0
-        return [fixed(value, decimals) for value in values]
+        rounded = [round(value, decimals) + 0.0 for value in values]  # + 0.0 turns -0 into 0
+        return [f"{value:.{decimals}f}".replace("-", MINUS) for value in rounded]
 
 
 def time_unit(study_unit: str, device_s: Iterable[float | None]) -> Unit:
@@ -49,13 +50,18 @@ def one_time(study_unit: str, device_s: float) -> str:
 
 
 def fixed(value: float | None, decimals: int, sign: bool = False) -> str:
-    """`value` with so many decimals and a true minus sign; with a plus if `sign`; a dash if it is missing."""
+    """`value` with so many decimals and a true minus sign; with a plus if `sign`; a dash if it is missing.
+
+    What would round to zero and is not zero keeps its sign: '<0.001', '−<0.001'.
+    """
     if value is None or not math.isfinite(value):
         return MISSING
-    text = f"{value:+.{decimals}f}" if sign else f"{value:.{decimals}f}"
+    text = f"{abs(value):.{decimals}f}"
+    if value == 0:
+        return text
     if float(text) == 0:
-        text = text.lstrip("+-")
-    return text.replace("-", MINUS)
+        text = f"<{10.0**-decimals:.{decimals}f}"
+    return (MINUS if value < 0 else "+" if sign else "") + text
 
 
 def significant(value: float | None, digits: int = 3) -> str:
@@ -134,6 +140,11 @@ def count(number: float, noun: str) -> str:
     return f"{number:,.0f} {noun}" + ("" if number == 1 else "s")
 
 
-def listed(words: list[str]) -> str:
-    """Words as a list in a sentence: 'a', 'a and b', 'a, b and c'."""
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}" if words else ""
+def listed(words: list[str], link: str = "and") -> str:
+    """Words as a list in a sentence: 'a', 'a and b', 'a, b and c'; or with another `link`."""
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} {link} {words[-1]}" if words else ""
+
+
+def percent(level: float) -> str:
+    """A level of confidence: '95%', '97.5%'."""
+    return f"{100 * level:.4g}%"

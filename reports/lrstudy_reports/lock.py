@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
 
+from lrstudy_reports.statistics import ALPHA
+
 TARGET_OF_CONTROL = 0.98
 
 
@@ -23,10 +25,12 @@ class HourlyPrice:
 class Lock:
     """The frozen protocol of a study.
 
-    `arms` maps each arm to its policy, `parameters` to the names of its searched parameters, and `caveats` to
-    what a report must say about it. `trials_per_arm` is the number of configurations per searcher, including
-    the cohort's. `seeds` are the tuning seeds, `repeats` the searches of each arm and searcher. `target` is a value of the metric; if it is None, the target is
-    `target_of_control` x the control's mean final validation value.
+    `arms` maps each arm to its policy, `parameters` to the names of its searched parameters, `definitions` to all that
+    it was made of, and `caveats` to what a report must say about it. `retired` arms are those of earlier runs that the
+    study file no longer has. `trials_per_arm` is the number of configurations per search, including the cohort's.
+    `seeds` are the tuning seeds, and `repeats` the searches of each arm and searcher. `confirm_seeds` is how many fresh
+    seeds every arm is confirmed with, and `looks` after how many of them the study planned to compare the arms. `target`
+    is a value of the metric; if it is None, the target is `target_of_control` x the control's mean final validation value.
     """
 
     name: str
@@ -41,12 +45,16 @@ class Lock:
     arms: Mapping[str, str] = field(default_factory=dict)
     parameters: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     caveats: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    definitions: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    retired: frozenset[str] = frozenset()
     trials_per_arm: int | None = None
     cohort: int | None = None
     seeds: tuple[int, ...] = (0,)
     repeats: int = 1
     confirm_top: int = 1
     confirm_seeds: int | None = None
+    looks: tuple[int, ...] = ()
+    num_planned: int | None = None
     device_kind: str = ""
     unit: str = "device-hours"
     price: HourlyPrice | None = None
@@ -65,12 +73,36 @@ class Lock:
         return 1.0 if self.mode == "max" else -1.0
 
     @property
+    def is_bounded(self) -> bool:
+        """Whether the metric lies in [0, 1], as all do of which more is better."""
+        return self.mode == "max"
+
+    @property
+    def alpha(self) -> float:
+        """What an adjusted p-value must be below: each planned look has an equal share of 0.05 (Bonferroni)."""
+        return ALPHA / max(len(self.looks), 1)
+
+    @property
+    def level(self) -> float:
+        """The level of intervals: 0.95, or what fits the share of a look."""
+        return 1 - self.alpha
+
+    @property
+    def is_exploratory(self) -> bool:
+        """Whether the plan was changed after the test part had been read: p-values then promise too much."""
+        return bool(self.deviations)
+
+    @property
     def planned_trials(self) -> int | None:
-        """The number of trials that the study asks for; None if the lock does not say."""
-        if self.trials_per_arm is None or not self.arms:
-            return None
+        """The number of trials that the study asks for, retired arms aside; None if the lock does not say."""
+        if self.num_planned is not None or self.trials_per_arm is None or not self.arms:
+            return self.num_planned
         tuning = self.trials_per_arm * max(len(self.searchers), 1) * max(len(self.seeds), 1)
-        return len(self.arms) * self.repeats * (tuning + self.confirm_top * (self.confirm_seeds or 0))
+        return (
+            len(self.arms.keys() - self.retired)
+            * self.repeats
+            * (tuning + self.confirm_top * (self.confirm_seeds or 0))
+        )
 
 
 def read_lock(path: Path, name: str) -> Lock:
@@ -114,12 +146,16 @@ def parse_lock(raw: Mapping[str, Any], name: str) -> Lock:
         arms={arm: str(_map(body).get("policy") or arm) for arm, body in arms.items()},
         parameters={arm: tuple(map(str, _map(body).get("parameters") or ())) for arm, body in arms.items()},
         caveats={arm: tuple(map(str, _map(body).get("caveats") or ())) for arm, body in arms.items()},
+        definitions={arm: _map(_map(body).get("definition")) for arm, body in arms.items()},
+        retired=frozenset(arm for arm, body in arms.items() if _map(body).get("retired")),
         trials_per_arm=raw.get("trials_per_arm"),
         cohort=raw.get("cohort"),
         seeds=_seeds(raw.get("seeds")),
         repeats=int(raw.get("search_repeats") or 1),
         confirm_top=int(confirm.get("top") or 1),
         confirm_seeds=confirm.get("seeds"),
+        looks=tuple(int(seeds) for seeds in confirm.get("looks") or ()),
+        num_planned=raw.get("planned_trials"),
         device_kind=str(raw.get("device_kind") or ""),
         unit=str(raw.get("unit") or "device-hours"),
         price=HourlyPrice(float(price["device_hour"]), str(price.get("currency") or ""))

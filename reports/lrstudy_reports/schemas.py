@@ -63,7 +63,8 @@ ARMS = TableDescription(
     "arm, best first",
     (
         Column("rank", _INT32, "",
-               "by `test_metric`, from 1, equal ones alike; null where confirm trials diverged or none was tested"),
+               "by `test_metric`, from 1, equal ones alike; null where confirm trials diverged or failed or none was "
+               "tested, and for a retired arm"),
         Column("arm", _TEXT, "", "the arm's name"),
         Column("workload", _TEXT, "", "as in trials.parquet"),
         Column("policy", _TEXT, "", "the arm's policy"),
@@ -80,19 +81,22 @@ ARMS = TableDescription(
                "of the best configuration"),
         Column("test_metric", _FLOAT, "", "metric on the test part, mean over completed confirm trials"),
         Column("test_low", _FLOAT, "",
-               "lower end of the test metric's 95% t interval; null for a single seed, or without spread"),
+               "lower end of the test metric's 95% t interval, made on the logit scale; null for fewer than three "
+               "seeds, or without spread. With several looks its level is 1 - 0.05 / looks, as that of all intervals"),
         Column("test_high", _FLOAT, "", "its upper end"),
         Column("test_sd", _FLOAT, "", "standard deviation of the test metric over seeds"),
         Column("difference", _FLOAT, "",
                "test metric minus the control's, paired by seed, mean; null for the control"),
-        Column("difference_low", _FLOAT, "", "lower end of the difference's 95% t interval"),
-        Column("difference_high", _FLOAT, "", "its upper end"),
+        Column("difference_low", _FLOAT, "", "lower end of the difference's 95% t interval, -1 at least"),
+        Column("difference_high", _FLOAT, "", "its upper end, 1 at most"),
         Column("difference_sd", _FLOAT, "", "standard deviation of the difference over pairs"),
-        Column("pairs", _INT32, "", "seeds that both the arm and the control have a test value for; 0 for the control"),
+        Column("pairs", _INT32, "", "seeds that both the arm and the control have a test value for; of three or more searches, how many there are; "
+               "0 for the control"),
         Column("p", _FLOAT, "", "p-value of the paired t-test against the control, two-sided"),
         Column("p_holm", _FLOAT, "",
-               "`p` adjusted by Holm over all arms but the control; an arm without a p-value counts as p = 1"),
-        Column("verdict", _TEXT, "", "`control`, `better`, `worse`, `equivalent` or `undecided`"),
+               "`p` adjusted by Holm over all arms but the control and retired ones; an arm without a p-value counts as "
+               "p = 1; null before all confirm trials have ended"),
+        Column("verdict", _TEXT, "", "`control`, `better`, `worse`, `equivalent` or `undecided`; `retired` if an earlier run's"),
         Column("note", _TEXT, "", "what a reader must know of the verdict; null if nothing"),
         Column("smallest_detectable", _FLOAT, "",
                "true difference that so many pairs with this spread detect with power 0.8, at 0.05 over the number of "
@@ -139,6 +143,24 @@ ARMS = TableDescription(
         *_STUDY,
         Column("budget_epochs", _FLOAT, "epochs", "the study's budget of a training"),
         *_DEVICE,
+        Column("p_equivalence", _FLOAT, "",
+               "p-value of equivalence: twice the larger of two one-sided t-tests against the margin, adjusted by Holm "
+               "as `p_holm`; null without a margin"),
+        Column("best_difference", _FLOAT, "",
+               "mean test metric minus the highest of the other arms; null where seeds were lost, and before all confirm "
+               "trials have ended"),
+        Column("best_low", _FLOAT, "", "lower end of its simultaneous 95% interval (Hsu's comparison with the best), 0 at most"),
+        Column("best_high", _FLOAT, "", "its upper end, 0 at least"),
+        Column("may_be_best", _FLAG, "",
+               "whether the arm may be the best: its interval does not end at 0 and it is not `worse`; the control may be "
+               "as long as no arm is `better`"),
+        Column("tuned_val_metric", _FLOAT, "",
+               "validation metric by which the configuration was chosen: that of the best tuning trial of the first "
+               "searcher, mean over tuning seeds"),
+        Column("confirmed_val_metric", _FLOAT, "",
+               "the same of its confirm trials, mean over those that completed: what is left of it with fresh seeds"),
+        Column("exploratory", _FLAG, "",
+               "whether the plan was changed after the test part had been read, so that verdicts are exploratory"),
     ),
 )  # fmt: skip
 
@@ -254,7 +276,7 @@ CURVES = TableDescription(
         Column("epoch", _INT32, "", "number of finished epochs, from 1"),
         Column("device_s", _FLOAT, _DEVICE_S, "calibrated cost up to here, mean over trials"),
         Column("value", _FLOAT, "", "validation metric, mean over trials"),
-        Column("low", _FLOAT, "", "lower end of the value's 95% t interval"),
+        Column("low", _FLOAT, "", "lower end of the value's 95% t interval, made on the logit scale"),
         Column("high", _FLOAT, "", "its upper end"),
         Column("n", _INT32, "", "trials with a value"),
         Column("study", _TEXT, "", "the study's name"),

@@ -9,11 +9,15 @@ from lrstudy_reports import formats
 from lrstudy_reports.accounts import ledger, provenance, trouble, what_was_shared
 from lrstudy_reports.analysis import Analysis
 from lrstudy_reports.classes import classes
-from lrstudy_reports.comparison import configuration_of
+from lrstudy_reports.comparison import configuration_of, verdicts_by_look
+from lrstudy_reports.configurations import policies
 from lrstudy_reports.curves import FRACTIONS
+from lrstudy_reports.headline import answer, metric_name, ratio, status
 from lrstudy_reports.page import Cell, Page, PageSection, Table
+from lrstudy_reports.statistics import FEWEST
 from lrstudy_reports.tables import StudyTables
-from lrstudy_reports.wording import answer, caveats, limits, metric_name, protocol, ratio, status
+from lrstudy_reports.transfer import transfer
+from lrstudy_reports.wording import caveats, limits, protocol
 
 
 def compose(analysis: Analysis) -> Page:
@@ -22,7 +26,8 @@ def compose(analysis: Analysis) -> Page:
     sections = [
         _verdicts(analysis),
         _curves(analysis),
-        _policies(analysis),
+        transfer(analysis),
+        policies(analysis),
         _tuning(analysis),
         classes(analysis),
         trouble(analysis),
@@ -32,12 +37,13 @@ def compose(analysis: Analysis) -> Page:
             "protocol",
             "Protocol and limits",
             bullets=[*protocol(study, analysis.comparison), *limits(study, analysis.comparison)],
+            tables=_looks(analysis),
         ),
         provenance(analysis),
     ]
     return Page(
         title=study.lock.name,
-        answer=answer(study, analysis.comparison),
+        answer=answer(study, analysis.comparison, analysis.last),
         status=status(study),
         complete=study.lock.complete,
         facts=_facts(analysis),
@@ -47,7 +53,9 @@ def compose(analysis: Analysis) -> Page:
 
 def _facts(analysis: Analysis) -> list[tuple[str, str]]:
     lock, shared = analysis.study.lock, analysis.sharing
-    facts = [("Arms", f"{len(analysis.study.arms)}")]
+    retired = len(lock.retired & set(analysis.study.arms))
+    earlier = f", and {retired} of earlier runs" if retired else ""
+    facts = [("Arms", f"{len(analysis.study.arms) - retired}{earlier}")]
     if lock.budget_epochs is not None:
         facts.append(("Budget of a training", formats.count(lock.budget_epochs, "epoch")))
     if lock.confirm_seeds:
@@ -78,12 +86,12 @@ def _verdicts(analysis: Analysis) -> PageSection:
         cells.append(
             [
                 analysis.arm(row["arm"], row["policy"] if row["policy"] != row["arm"] else ""),
-                Cell(formats.MISSING if row["rank"] is None else f"{row['rank']:.0f}"),
                 Cell(_searched(study, row), "" if row["configuration_source"] == "confirmed" else "so far"),
                 Cell(formats.fixed(row["test_metric"], decimals), test),
                 Cell(formats.fixed(row["difference"], decimals, sign=True), span),
                 Cell(formats.p_value(row["p_holm"])),
                 Cell(row["verdict"], row["note"] or "", kind=row["verdict"]),
+                _best_of_all(row, rows, decimals),
                 Cell(training(row["training_device_s"])),
                 Cell(ratio(row["cost_ratio"])),
                 Cell(tuning(row["tuning_device_s"]), f"{tuning(row['tuning_paid_device_s'])} {spent}"),
@@ -91,25 +99,73 @@ def _verdicts(analysis: Analysis) -> PageSection:
         )
     columns = [
         "Arm",
-        "Rank",
         "Configuration",
         f"Test {metric}",
         f"Difference to {lock.control or 'control'}",
         "p (Holm)",
-        "Verdict",
+        "Verdict (exploratory)" if lock.is_exploratory else "Verdict",
+        "Best of all",
         f"{training.label} per training",
         "× control",
         f"{tuning.label} of tuning",
     ]
-    caption = f"Arms by mean test {metric}; 95% intervals in brackets; costs calibrated"
-    table = Table(caption, columns, cells, frozenset({1, 3, 4, 5, 7, 8, 9}))
+    caption = f"Arms by mean test {metric}; {formats.percent(lock.level)} intervals in brackets; costs calibrated"
+    table = Table(caption, columns, cells, frozenset({2, 3, 4, 6, 7, 8, 9}))
     return PageSection(
         "verdicts",
         "Verdicts",
         tables=[table],
-        notes=[*caveats(study), *_quotients(study, rows)],
+        notes=[*_how_to_read(analysis), *caveats(study), *_quotients(study, rows)],
         drawings=analysis.drawn("verdicts"),
     )
+
+
+def _best_of_all(row: Mapping[str, Any], rows: list[dict[str, Any]], decimals: int) -> Cell:
+    """Whether an arm may be the best, with its difference to the best of the others."""
+    if row["may_be_best"] is None:
+        return Cell(formats.MISSING)
+    alone = sum(bool(other["may_be_best"]) for other in rows) == 1
+    text = ("is" if alone else "may be") if row["may_be_best"] else "is not"
+    span = formats.interval(row["best_low"], row["best_high"], decimals, sign=True)
+    return Cell(text, f"{formats.fixed(row['best_difference'], decimals, sign=True)} {span}")
+
+
+def _how_to_read(analysis: Analysis) -> list[str]:
+    """What a reader of the verdicts may stumble over."""
+    lock, rows = analysis.study.lock, analysis.comparison.rows()
+    notes = []
+    if any(row["p_holm"] is not None for row in rows):
+        notes.append(
+            "The interval of a difference holds for itself; p is corrected for all "
+            f"{formats.count(analysis.comparison.comparisons, 'comparison')} (Holm), and the verdict follows p."
+        )
+    if any(row["may_be_best"] is not None for row in rows):
+        notes.append(
+            f"Best of all: difference to the best of the other arms, with intervals that hold together with "
+            f"{formats.percent(lock.level)} (Hsu's multiple comparisons with the best)."
+        )
+    seeds = max((row["seeds"] for row in rows), default=0)
+    if 0 < seeds < FEWEST:
+        notes.append(f"{formats.count(seeds, 'seed')} {'gives' if seeds == 1 else 'give'} no intervals.")
+    return notes
+
+
+def _looks(analysis: Analysis) -> list[Table]:
+    """The verdicts of each look that has ended, if the study planned several."""
+    seen = verdicts_by_look(analysis.study)
+    if not seen:
+        return []
+    rows = [row for row in analysis.comparison.rows() if row["verdict"] not in ("control", "retired")]
+    cells = [
+        [
+            analysis.arm(row["arm"]),
+            *(Cell(of_look[row["arm"]], kind=of_look[row["arm"]]) for of_look in seen.values()),
+        ]
+        for row in rows
+    ]
+    columns = ["Arm", *(f"{seeds} seeds" for seeds in seen)]
+    caption = f"Verdict at each planned look, each at {analysis.study.lock.alpha:.3g}"
+    return [Table(caption, columns, cells)]
 
 
 def _curves(analysis: Analysis) -> PageSection:
@@ -146,17 +202,6 @@ def _readings(analysis: Analysis) -> list[Table]:
     metric = metric_name(analysis.study)
     caption = f"Validation {metric} last observed at shares of the cheapest training ({unit.label})"
     return [Table(caption, columns, cells, frozenset(range(1, len(columns))))]
-
-
-def _policies(analysis: Analysis) -> PageSection:
-    cells = []
-    for row in analysis.comparison.rows():
-        values = configuration_of(row["configuration"])
-        if values:
-            source = str(row["configuration_source"])
-            cells.append([analysis.arm(row["arm"]), Cell(formats.configuration(values)), Cell(source)])
-    tables = [Table("Best configuration of each arm", ["Arm", "Configuration", "Source"], cells)] if cells else []
-    return PageSection("policies", "Policies as applied", tables=tables, drawings=analysis.drawn("traces"))
 
 
 def _tuning(analysis: Analysis) -> PageSection:

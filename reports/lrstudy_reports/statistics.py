@@ -1,7 +1,8 @@
 """The statistics of a comparison, as pure functions of arrays.
 
-Intervals and tests are Student's t. Distribution functions come from scipy.special, which scipy.stats calls
-too and which imports in a third of the time. The tests check the results against scipy.stats.
+Intervals and tests are Student's t, those of a bounded metric on the logit scale. Distribution functions come from
+scipy.special, which scipy.stats calls too and which imports in a third of the time. The tests check the results against
+scipy.stats, and the level of what scipy.stats does not have by simulation.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import gammaln, nctdtrinc, stdtr, stdtrit
+from scipy.special import expit, gammaln, logit, nctdtrinc, stdtr, stdtrit
 
 FloatArray = NDArray[np.float64]
 Verdict = Literal["better", "worse", "equivalent", "undecided"]
@@ -21,12 +22,15 @@ Verdict = Literal["better", "worse", "equivalent", "undecided"]
 LEVEL = 0.95
 ALPHA = 0.05
 POWER = 0.8
+FEWEST = 3
+"""How many values an interval or a test takes. Two give one with a factor of 12.7 (t with one degree of freedom) on a
+spread that is itself known to within a factor of 32 only: it would rest on the assumption of normality alone."""
 _NO_SPREAD = 1e-12  # relative; a spread below it is rounding, e.g. of (0.9 + 0.01) - 0.9
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean with its confidence interval. What `n` values cannot give is NaN, such as an interval for n = 1."""
+    """A mean with its confidence interval. What `n` values cannot give is NaN, such as an interval for n < 3."""
 
     mean: float
     low: float
@@ -44,11 +48,21 @@ class Paired:
     p: float
 
 
-def mean_interval(values: ArrayLike, level: float = LEVEL) -> Interval:
-    """The mean of the finite `values` and its t interval: mean ± t(n-1) · sd / √n.
+def mean_interval(values: ArrayLike, level: float = LEVEL, *, bounded: bool = False) -> Interval:
+    """The mean of the finite `values` and its t interval.
 
-    Without spread (n = 1, or all values equal) there is no interval: a t interval of width zero would claim
-    a certainty that n equal values do not give.
+    Without spread (all values equal), and with fewer than three values, there is no interval: one of width zero would
+    claim a certainty that equal values do not give.
+
+    Args:
+        values: The values, any shape (n,).
+        level: The probability with which such intervals hold the true mean.
+        bounded: Whether the values lie in [0, 1]. The interval is then made on the logit scale: logit(mean) ± t(n-1) ·
+            sd / √n / (mean · (1 - mean)), the delta method, as Stata's `proportion` does for means of 0 and 1. It lies
+            within (0, 1), holds the mean, and is the usual one where the spread is small.
+
+    Returns:
+        The interval: mean ± t(n-1) · sd / √n unless `bounded`.
     """
     x = np.asarray(values, dtype=np.float64)
     x = x[np.isfinite(x)]
@@ -61,22 +75,50 @@ def mean_interval(values: ArrayLike, level: float = LEVEL) -> Interval:
     sd = float(x.std(ddof=1))
     if sd <= _NO_SPREAD * max(float(np.abs(x).max()), 1.0):
         return Interval(mean, math.nan, math.nan, 0.0, n)
+    if n < FEWEST:
+        return Interval(mean, math.nan, math.nan, sd, n)
     half = float(stdtrit(n - 1, 0.5 + level / 2)) * sd / math.sqrt(n)
-    return Interval(mean, mean - half, mean + half, sd, n)
+    if not bounded:
+        return Interval(mean, mean - half, mean + half, sd, n)
+    centre, half = float(logit(mean)), half / (mean * (1 - mean))
+    return Interval(mean, float(expit(centre - half)), float(expit(centre + half)), sd, n)
 
 
 def paired_t(arm: ArrayLike, control: ArrayLike, level: float = LEVEL) -> Paired:
     """Paired t-test of `arm` - `control`, with one entry per seed in both; pairs with a NaN are dropped.
 
-    As scipy.stats.ttest_rel, except that differences without spread give p = NaN, where scipy gives 0 or NaN:
-    n equal differences give no estimate of the error to test against.
+    As scipy.stats.ttest_rel, except that differences without spread give p = NaN, where scipy gives 0 or NaN: n equal
+    differences give no estimate of the error to test against. So do fewer than three.
     """
     difference = np.asarray(arm, dtype=np.float64) - np.asarray(control, dtype=np.float64)
     interval = mean_interval(difference, level)
-    if not interval.sd > 0:
-        return Paired(interval, math.nan, math.nan)
-    t = interval.mean / (interval.sd / math.sqrt(interval.n))
-    return Paired(interval, t, float(2 * stdtr(interval.n - 1, -abs(t))))
+    return paired_of(interval.mean, interval.sd, interval.n, level)
+
+
+def paired_of(mean: float, sd: float, n: int, level: float = LEVEL) -> Paired:
+    """The t-test of `n` differences with this mean and standard deviation.
+
+    Metrics lie in [0, 1] and so their differences in [-1, 1]: an interval that reaches further is cut off there, which
+    changes neither its coverage nor whether it holds 0. It is NaN, as are t and p, without spread and for n < 3.
+    """
+    if not sd > 0 or n < FEWEST:
+        return Paired(Interval(mean, math.nan, math.nan, sd, n), math.nan, math.nan)
+    error = sd / math.sqrt(n)
+    half, t = float(stdtrit(n - 1, 0.5 + level / 2)) * error, mean / error
+    interval = Interval(mean, max(mean - half, -1.0), min(mean + half, 1.0), sd, n)
+    return Paired(interval, t, float(2 * stdtr(n - 1, -abs(t))))
+
+
+def equivalence_p(difference: Interval, margin: float | None) -> float:
+    """The p-value against a true difference of ±`margin` or beyond: two one-sided t-tests (Schuirmann 1987).
+
+    Twice the larger of the two, so that it is below 0.05 exactly where the 95% interval lies within ±`margin`, and one
+    level serves both kinds of verdict. NaN without a margin or where nothing can be tested.
+    """
+    if margin is None or not difference.sd > 0 or difference.n < FEWEST:
+        return math.nan
+    nearest = (margin - abs(difference.mean)) / (difference.sd / math.sqrt(difference.n))
+    return min(1.0, 2 * float(stdtr(difference.n - 1, -nearest)))
 
 
 def holm(p_values: ArrayLike) -> FloatArray:
@@ -95,25 +137,23 @@ def holm(p_values: ArrayLike) -> FloatArray:
     return np.where(np.isnan(p), np.nan, adjusted)
 
 
-def verdict(difference: Interval, p_holm: float, sign: float, margin: float | None) -> Verdict:
+def verdict(difference: Interval, p_holm: float, p_equivalence: float, sign: float, alpha: float = ALPHA) -> Verdict:
     """Judge an arm against the control.
 
     Args:
-        difference: Mean difference to the control with its 95% interval.
+        difference: Mean difference to the control.
         p_holm: Holm-adjusted p-value of the difference; may be NaN.
+        p_equivalence: Holm-adjusted p-value of `equivalence_p`; may be NaN.
         sign: 1 if more of the metric is better, -1 if less is.
-        margin: Largest difference that does not matter, above 0; None if the study names none.
+        alpha: What an adjusted p-value must be below.
 
     Returns:
-        `equivalent` if the interval lies within ±`margin` (two one-sided tests at 2.5% each). This comes first: by
-        the study's own definition, a difference below the margin is none. `better` or `worse` if `p_holm` is below
-        0.05. Otherwise, and always for a single pair, `undecided`.
+        `equivalent` if `p_equivalence` is below `alpha`. This comes first: by the study's own definition, a difference
+        within the margin is none. `better` or `worse` if `p_holm` is. Otherwise `undecided`.
     """
-    if math.isnan(difference.low):
-        return "undecided"
-    if margin is not None and -margin < difference.low and difference.high < margin:
+    if p_equivalence < alpha:
         return "equivalent"
-    if not p_holm < ALPHA:
+    if not p_holm < alpha:
         return "undecided"
     return "better" if sign * difference.mean > 0 else "worse"
 
@@ -121,10 +161,10 @@ def verdict(difference: Interval, p_holm: float, sign: float, margin: float | No
 def smallest_detectable(sd: float, n: int, comparisons: int = 1) -> float:
     """The true mean difference that `n` pairs whose differences have this `sd` would detect with power 0.8.
 
-    For a two-sided paired t-test at 0.05 / `comparisons` (Holm's first step), from the noncentral t distribution.
-    NaN if n < 2 or there is no spread.
+    For a two-sided paired t-test at 0.05 / `comparisons` (Holm's first step; with several looks, their number times
+    that of the arms compared), from the noncentral t distribution. NaN if n < 3 or there is no spread.
     """
-    if n < 2 or not sd > 0:
+    if n < FEWEST or not sd > 0:
         return math.nan
     critical = float(stdtrit(n - 1, 1 - ALPHA / (2 * max(comparisons, 1))))
     return float(nctdtrinc(n - 1, 1 - POWER, critical)) * sd / math.sqrt(n)

@@ -120,6 +120,12 @@ class StudyTables:
         first = confirm.groupby("arm")["index"].transform("min")
         return confirm[confirm["index"] == first].sort_values(["arm", "seed"], kind="stable")
 
+    @cached_property
+    def num_searches(self) -> int:
+        """How many times each searcher searched, each time with a seed of its own."""
+        last = self.trials["repeat"].max()
+        return 1 if pd.isna(last) else int(last) + 1
+
     def searchers(self) -> tuple[str, ...]:
         """The searchers; the first is the one whose configurations are confirmed."""
         if self.lock.searchers:

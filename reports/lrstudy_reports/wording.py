@@ -1,26 +1,27 @@
-"""The sentences of a report: its answer, how to read each figure, the protocol and its limits."""
+"""The sentences of a report beside its answer: how to read each figure, the protocol and its limits."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from lrstudy_reports import formats
+from lrstudy_reports.bootstrap import BY_EXAMPLE
 from lrstudy_reports.calibration import Calibration
 from lrstudy_reports.comparison import Comparison
-from lrstudy_reports.tables import ENDED, StudyTables
-
-Row = dict[str, Any]
+from lrstudy_reports.headline import metric_name
+from lrstudy_reports.lock import Lock
+from lrstudy_reports.statistics import FEWEST
+from lrstudy_reports.tables import StudyTables
 
 FIGURES = {
     "verdicts": (
         "Difference to the control",
-        "Points are mean differences over seeds, lines their 95% intervals; a line that crosses zero leaves "
-        "the sign open, and the verdict also asks for a Holm-adjusted p below 0.05.",
+        "Points are mean differences over seeds, lines their intervals, each for itself; a line that crosses zero "
+        "leaves the sign open, and the verdict also asks for a p that is corrected for all comparisons (Holm).",
     ),
     "over_cost": (
         "Validation metric against device time",
-        "Confirm trials, mean and 95% interval over seeds. Higher at the same abscissa is more for the same "
+        "Confirm trials, mean and interval over seeds. Higher at the same abscissa is more for the same "
         "cost; before its end a curve shows a schedule under way, not what a shorter schedule would reach.",
     ),
     "over_epochs": (
@@ -50,44 +51,6 @@ FIGURES = {
 }
 
 
-def metric_name(study: StudyTables) -> str:
-    """The name of the study's metric, in words."""
-    return study.lock.metric.replace("_", " ")
-
-
-def status(study: StudyTables) -> str:
-    """How far the study is: 'complete, 105 trials' or 'running, 31 of 105 trials'."""
-    ended = int(study.trials["status"].isin(ENDED).sum())
-    if study.lock.complete:
-        return f"complete, {formats.count(ended, 'trial')}"
-    planned = max(study.lock.planned_trials or 0, len(study.trials))
-    return f"running, {ended:,} of {formats.count(planned, 'trial')}" if planned else "running, no trials yet"
-
-
-def answer(study: StudyTables, comparison: Comparison) -> str:
-    """The answer of the study in a few sentences, claiming no more than its verdicts do."""
-    rows = [row for row in comparison.rows() if row["test_metric"] is not None]
-    if not rows:
-        text = f"No answer{'' if comparison.final else ' yet'} ({status(study)}): no arm has a test value."
-        return " ".join([text, *_lost_seeds(comparison)])
-    if not comparison.final:
-        return (
-            f"No answer yet ({status(study)}): the numbers below are interim, and no verdict is given "
-            "before every confirm trial has ended."
-        )
-    control = study.lock.control
-    reference = next((row for row in rows if row["arm"] == control), None)
-    if reference is None:
-        why = "the study names no control" if control is None else f"the control {control} has no test value"
-        mean = "highest" if study.lock.mode == "max" else "lowest"
-        return f"{_reached(study, rows[0])}, the {mean} mean; {why}, so no difference was tested."
-    if comparison.comparisons == 0:
-        return f"{_reached(study, reference)}; there is no other arm to compare it with."
-    better = [row for row in rows if row["verdict"] == "better"]
-    parts = [_won(study, better)] if better else _nobody_won(study, comparison, rows, reference)
-    return " ".join([*parts, *_lost_seeds(comparison)])
-
-
 def caveats(study: StudyTables) -> list[str]:
     """The caveats of policies, each once for all arms that it concerns."""
     arms: dict[str, list[str]] = {}
@@ -115,10 +78,10 @@ def limits(study: StudyTables, comparison: Comparison) -> list[str]:
     """What the numbers do not show."""
     lock = study.lock
     sentences = [
-        "The intervals cover the spread over seeds (initial weights, order, augmentation) of the tuned "
-        "configurations. Tuning itself was done once: another run of it could choose others.",
-        "Intervals are 95% each, not jointly; the verdict uses p-values adjusted by Holm over all "
-        f"{formats.count(comparison.comparisons, 'comparison')}.",
+        _coverage(study),
+        f"Intervals are {formats.percent(lock.level)} each, not jointly, but for those of the comparison with the best, "
+        "which hold together. Verdicts use p-values adjusted by Holm over all "
+        f"{formats.count(comparison.comparisons, 'comparison')}: those of a difference, and those of equivalence.",
         _of_calibration(comparison.calibration),
     ]
     if lock.budget_epochs is not None:
@@ -139,25 +102,15 @@ def limits(study: StudyTables, comparison: Comparison) -> list[str]:
 def protocol(study: StudyTables, comparison: Comparison) -> list[str]:
     """How the numbers were obtained."""
     lock, searchers = study.lock, study.searchers()
-    sentences = []
-    if lock.trials_per_arm is not None:
-        cohort = f", {lock.cohort} of them the cohort that all arms share" if lock.cohort else ""
-        sentences.append(
-            f"Tuned on validation: {formats.count(lock.trials_per_arm, 'configuration')} per arm"
-            f"{' and searcher' if len(searchers) > 1 else ''}{cohort}; "
-            f"searched by {formats.listed(list(searchers)) or 'nobody'}; "
-            f"tuning seeds {formats.value(list(lock.seeds))}."
-        )
+    sentences = [_tuned(study)] if lock.trials_per_arm is not None else []
     if len(searchers) > 1:
         sentences.append(f"The confirmed configurations are those that {searchers[0]} found.")
-    seeds = lock.confirm_seeds
-    if seeds:
-        sentences.append(
-            f"Confirmed with {formats.count(seeds, 'fresh seed')} per arm; arms are paired by seed. The test "
-            "set was read once, by these trials."
-        )
+    sentences.extend(_confirmed(lock))
     if lock.margin is not None:
-        sentences.append(f"Equivalent means: the 95% interval of the difference lies within ±{lock.margin:g}.")
+        sentences.append(
+            f"Equivalent means: the difference lies within ±{lock.margin:g}, by two one-sided tests whose p-values are "
+            "adjusted by Holm as well."
+        )
     if not math.isnan(comparison.target):
         how = "as the study set it" if lock.target is not None else f"{lock.target_of_control:g} of the control"
         sentences.append(f"Target for device time: validation {metric_name(study)} {comparison.target:.4g} ({how}).")
@@ -166,55 +119,66 @@ def protocol(study: StudyTables, comparison: Comparison) -> list[str]:
     return sentences
 
 
-def _reached(study: StudyTables, row: Row) -> str:
-    half = formats.half_width(row["test_low"], row["test_high"])
-    decimals = formats.decimals_for([half])
-    spread = f" ± {formats.fixed(half, decimals)}" if half is not None else ""
-    mean = formats.fixed(row["test_metric"], decimals)
-    return f"{row['arm']} reached {mean}{spread} test {metric_name(study)}"
-
-
-def _won(study: StudyTables, better: list[Row]) -> str:
-    first = better[0]
-    decimals = formats.decimals_for([formats.half_width(first["difference_low"], first["difference_high"])])
-    sign = 1 if first["difference"] > 0 else -1
-    low, high = sorted((sign * first["difference_low"], sign * first["difference_high"]))
-    text = (
-        f"{_reached(study, first)}, {formats.fixed(abs(first['difference']), decimals)} "
-        f"{formats.interval(low, high, decimals)} {'above' if sign > 0 else 'below'} {study.lock.control}"
+def _tuned(study: StudyTables) -> str:
+    """How many configurations were tried and by whom: as planned, and once the study is complete as used."""
+    lock, searchers = study.lock, study.searchers()
+    counts = [lock.trials_per_arm or 0]
+    if lock.complete and searchers:
+        trials = study.of_searcher(searchers[0])
+        used = trials[~trials["arm"].isin(lock.retired)].groupby("arm")["index"].nunique()
+        counts = sorted(set(used.tolist())) or counts
+    number = formats.count(counts[-1], "configuration")
+    cohort = f", {lock.cohort} of them the cohort that all arms share" if lock.cohort else ""
+    return (
+        f"Tuned on validation: {f'{counts[0]} to ' if len(counts) > 1 else ''}{number} per arm"
+        f"{' and searcher' if len(searchers) > 1 else ''}{cohort}; "
+        f"searched by {formats.listed(list(searchers)) or 'nobody'}; tuning seeds {formats.value(list(lock.seeds))}."
     )
-    if first["cost_ratio"] is not None:
-        text += f", at {ratio(first['cost_ratio'])} the device time"
-    also = [f"{row['arm']} (by {formats.fixed(abs(row['difference']), decimals)})" for row in better[1:]]
-    return text + (f"; {formats.listed(also)} did better than {study.lock.control} too." if also else ".")
 
 
-def _nobody_won(study: StudyTables, comparison: Comparison, rows: list[Row], reference: Row) -> list[str]:
-    others = [row for row in rows if row is not reference]
-    control, seeds = study.lock.control, formats.count(reference["seeds"], "seed")
-    worse = [row["arm"] for row in others if row["verdict"] == "worse"]
-    equal = [row["arm"] for row in others if row["verdict"] == "equivalent"]
-    if not worse and not equal:
-        parts = [f"No policy could be told apart from {control} with {seeds}."]
+def _coverage(study: StudyTables) -> str:
+    """Which spread the intervals include."""
+    seeds = "the spread over seeds (initial weights, order, augmentation) of the tuned configurations"
+    if study.num_searches == 1:
+        return (
+            f"The intervals cover {seeds}. They do not include the spread over searches: tuning was done once, and "
+            "another run of it could choose others."
+        )
+    if study.num_searches < FEWEST:
+        return f"The intervals cover {seeds} of two searches. Two searches do not show how much searches scatter; three do."
+    by_example = " and, where predictions of every test example are kept, over test examples" * (
+        study.lock.metric in BY_EXAMPLE
+    )
+    return (
+        f"The intervals cover the spread over {study.num_searches} searches and over seeds{by_example}, by a hierarchical "
+        "bootstrap with as many degrees of freedom as there are searches, less one."
+    )
+
+
+def _confirmed(lock: Lock) -> list[str]:
+    """How the test part was read."""
+    if not lock.confirm_seeds:
+        return []
+    text = f"Confirmed with {formats.count(lock.confirm_seeds, 'fresh seed')} per arm; arms are paired by seed."
+    if lock.is_exploratory:
+        read = "These trials alone read the test part, but the plan was changed after some had: see the deviations."
+    elif len(lock.looks) > 1:
+        read = "These trials alone read the test part, for looks that were planned before."
     else:
-        parts = [f"No policy was better than {control} with {seeds}."]
-    if worse:
-        parts.append(f"{formats.listed(worse)} did worse.")
-    if equal:
-        parts.append(f"{formats.listed(equal)} can count as equivalent.")
-    if math.isfinite(comparison.detectable):
-        size = formats.significant(comparison.detectable, 2)
-        parts.append(f"The smallest difference this study could have detected is about {size}.")
-    elif reference["seeds"] < 2:
-        parts.append("One seed gives no interval, so it could not have detected any difference.")
-    return parts
-
-
-def _lost_seeds(comparison: Comparison) -> list[str]:
-    lost = [
-        f"{row['arm']} ({row['diverged']} of {row['seeds_expected']})" for row in comparison.rows() if row["diverged"]
-    ]
-    return [f"Confirm trials diverged in {formats.listed(lost)}."] if lost else []
+        read = "The test part was read once, by these trials."
+    sentences = [f"{text} {read}"]
+    if len(lock.looks) > 1:
+        after = formats.listed([str(seeds) for seeds in lock.looks])
+        sentences.append(
+            f"Planned looks after {after} seeds, until one decides all comparisons. Each has an equal share of 0.05 "
+            f"(Bonferroni): p-values must be below {lock.alpha:.3g}, and intervals are {formats.percent(lock.level)}."
+        )
+    if lock.is_exploratory:
+        sentences.append(
+            "Verdicts are exploratory: who changes a plan after looking at the test part finds differences more often "
+            "than p-values say. A new study on test examples that nobody has looked at would confirm them."
+        )
+    return sentences
 
 
 def _test_error(study: StudyTables, comparison: Comparison) -> str | None:
@@ -228,8 +192,3 @@ def _test_error(study: StudyTables, comparison: Comparison) -> str | None:
         f"accuracy near {best:.3f} would vary by about {formats.significant(error, 2)} (one standard error), "
         "which the intervals do not include."
     )
-
-
-def ratio(value: float | None) -> str:
-    """A ratio as '0.83×'; a dash if it is missing."""
-    return formats.MISSING if value is None else f"{formats.significant(value, 3 if value >= 1 else 2)}×"

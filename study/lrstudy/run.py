@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,7 +19,7 @@ from lrstudy.memo.memo import Memo
 from lrstudy.planning import study_lock
 from lrstudy.planning.plan import Plan
 from lrstudy.ray_tune.local_ray import LocalRay
-from lrstudy.running import retention
+from lrstudy.running import history, retention
 from lrstudy.running.admission import Admission
 from lrstudy.running.protocol import Trial
 from lrstudy.running.tables import TableWriter
@@ -82,6 +83,8 @@ class RunOptions:
         storage: The folder of the memo and of all studies.
         begun: When the user began to wait for the run (monotonic clock); devices count as allocated from then on.
         local_ray: The Ray to run on, with one slot per trial that runs at a time.
+        is_decided: Whether the tables in the study's folder decide all comparisons, asked between two planned looks;
+            without it there are all looks.
     """
 
     text: str
@@ -90,6 +93,7 @@ class RunOptions:
     storage: Path
     begun: float
     local_ray: LocalRay
+    is_decided: Callable[[Path], bool] | None = None
 
 
 def run(plan: Plan, options: RunOptions, notes: tuple[str, ...], display: Display | None = None) -> Summary:
@@ -118,11 +122,13 @@ def run(plan: Plan, options: RunOptions, notes: tuple[str, ...], display: Displa
         if not study_lock.read(options.folder).get("complete"):
             options.local_ray.begin()  # now, as Ray can start while searchers are imported, which takes seconds as well
         journal = _open_journal(options, lock)
+        plan, kept = history.with_what_was_begun(plan, journal)
         memo = Memo(options.storage / "memo")
         admission = Admission(plan, memo, journal)
         tables = TableWriter(admission, options.folder)
+        admission.protocol.is_decided = partial(_is_decided, admission, options, tables)
         _keep_sources(plan, options.folder)
-        _describe(plan, options, journal, is_complete=False)
+        _describe(admission, options, is_complete=False)
         try:
             first = _within_limits(admission, admission.next())
             if first is not None or admission.unpriced():
@@ -130,7 +136,7 @@ def run(plan: Plan, options: RunOptions, notes: tuple[str, ...], display: Displa
         finally:
             _close(admission, options, tables)
         memo.compact()
-        return _summary(admission, options.folder, (*notes, *retention.clear(admission, options.folder)))
+        return _summary(admission, options.folder, (*notes, *kept, *retention.clear(admission, options.folder)))
     finally:
         lock.release()
 
@@ -177,7 +183,7 @@ def _train(
         device=workload.device,
         host=platform.node(),
     )
-    upkeep, board = _Upkeep(admission, lock, tables, display), Slots(slots, journal, options.begun)
+    upkeep, board = _Upkeep(admission, options, lock, tables, display), Slots(slots, journal, options.begun)
     if display:
         display.start(admission, slots)
     try:
@@ -197,7 +203,7 @@ def _close(admission: Admission, options: RunOptions, tables: TableWriter) -> No
         admission.journal.write("end", at=time.monotonic())
     tables.write(time.monotonic())
     tables.write_calibration()
-    _describe(admission.plan, options, admission.journal, admission.is_done)
+    _describe(admission, options, admission.is_done)
     admission.journal.close()
 
 
@@ -211,16 +217,28 @@ def _keep_sources(plan: Plan, folder: Path) -> None:
         raise StorageError(f"storage.path: cannot write in {folder}: {error.strerror}.") from error
 
 
-def _describe(plan: Plan, options: RunOptions, journal: Journal, is_complete: bool) -> None:
+def _is_decided(admission: Admission, options: RunOptions, tables: TableWriter) -> bool:
+    """Whether the look that has just ended decides all comparisons; tables and lock show it first."""
+    if options.is_decided is None:
+        return False
+    tables.write(time.monotonic())
+    _describe(admission, options, is_complete=False)
+    return options.is_decided(options.folder)
+
+
+def _describe(admission: Admission, options: RunOptions, is_complete: bool) -> None:
     """Write study.yaml and study.lock.json."""
     versions = {name: version(name) for name in _PACKAGES}
-    deviations = dict.fromkeys(
-        f"run {line['run']}: configurations were chosen anew after the test part had been read"
-        for line in journal.of_kind("frozen")
-        if line["deviates"]
-    )
+    protocol = admission.protocol
     try:
-        lock = study_lock.render(plan, options.overrides, is_complete, versions, list(deviations))
+        lock = study_lock.render(
+            admission.plan,
+            options.overrides,
+            is_complete,
+            versions,
+            history.deviations(admission.journal),
+            {"num_seeds": protocol.num_seeds, "planned_trials": protocol.num_planned},
+        )
         for name, text in (("study.yaml", options.text), ("study.lock.json", lock)):
             with replacing(options.folder / name) as fresh:
                 fresh.write_text(text, encoding="utf-8")
@@ -231,8 +249,11 @@ def _describe(plan: Plan, options: RunOptions, journal: Journal, is_complete: bo
 class _Upkeep:
     """What the driver does while trials run: show progress, enforce limits, keep its lock and refresh the tables."""
 
-    def __init__(self, admission: Admission, lock: DriverLock, tables: TableWriter, display: Display | None) -> None:
+    def __init__(
+        self, admission: Admission, options: RunOptions, lock: DriverLock, tables: TableWriter, display: Display | None
+    ) -> None:
         self._admission, self._lock, self._tables, self._display = admission, lock, tables, display
+        self._options, self._described = options, 0
         self._limits = _Limits(admission.plan.study, admission.journal)
         self.refreshed_at = time.monotonic()
         self._tables_due, self._limits_due = _Every(TABLES_EVERY_S), _Every(_LIMITS_EVERY_S)
@@ -248,8 +269,16 @@ class _Upkeep:
             self._lock.beat()
             if self._tables_due.is_due():
                 self._tables.refresh(time.monotonic())
+                self._describe_anew()
         except StorageError as error:
             self._admission.fail(str(error))
+
+    def _describe_anew(self) -> None:
+        """Write the lock again once the journal has another freeze or look: it says what is planned, and what deviates."""
+        noted = sum(line["kind"] in ("frozen", "look") for line in self._admission.journal.lines)
+        if noted != self._described:
+            _describe(self._admission, self._options, is_complete=False)
+            self._described = noted
 
 
 class _Every:

@@ -118,10 +118,17 @@ class Study:
             rehearse(workload)
         return study_lock.reconcile(fresh, lock, self.folder)
 
-    def run(self, display: Display | None = None, slots: int | None = None) -> Summary:
+    def run(
+        self,
+        display: Display | None = None,
+        slots: int | None = None,
+        is_decided: Callable[[Path], bool] | None = None,
+    ) -> Summary:
         """Run the study to its end. Running it again recalls what is recorded and goes on.
 
-        `display` shows the progress, if given; `slots` is how many trials run at once, by default as many as fit.
+        `display` shows the progress, if given; `slots` is how many trials run at once, by default as many as fit. Between
+        two planned looks, `is_decided` says of the study's folder whether its tables decide all comparisons, as
+        `lrstudy_reports.is_decided` does; without it there are all looks.
         Raises InputError for the user's mistakes, StorageError if the storage fails and KeyboardInterrupt if the run is
         interrupted. In each case everything recorded stays, and the tables show it.
         """
@@ -129,7 +136,9 @@ class Study:
         with LocalRay(resources, slots or resources.num_slots) as local_ray:
             resolved, notes = self.plan(before_decoding=local_ray.begin)
             _require_writable(self.folder)
-            options = run.RunOptions(self.text, self.overrides, self.folder, self.storage, self.begun, local_ray)
+            options = run.RunOptions(
+                self.text, self.overrides, self.folder, self.storage, self.begun, local_ray, is_decided
+            )
             return run.run(resolved, options, notes, display)
 
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
 
 import pytest
+from rich.console import Console
 
+import lrstudy_reports
 from lrstudy import __version__
 from lrstudy.cli import _LATER, _main
+from lrstudy.cli.studies import _print_verdicts
+from prescribed import Training, run_study
+from report_studies import SMALL as SMALL_STUDY
 
 
 def test_the_version_is_printed(capsys):
@@ -86,3 +92,16 @@ def test_validate_of_the_quickstart_says_what_will_be_run(capsys, tmp_path):
 def test_help_is_fast_because_nothing_heavy_is_imported():
     code = "import sys, lrstudy.cli as c; c._main(['--help']); sys.exit(bool({'pyarrow', 'torch', 'ray'} & sys.modules.keys()))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
+
+
+def test_the_terminal_shows_p_notes_and_the_answer(tmp_path):
+    """Two seeds give no interval, and the reader of the terminal learns that as the reader of the page does."""
+    folder = run_study(tmp_path, SMALL_STUDY, "confirm.seeds=2", training=Training({"step": -0.00002}))
+    lrstudy_reports.build(folder)
+    out = io.StringIO()
+    _print_verdicts(Console(file=out, width=160), folder)
+    said = out.getvalue()
+    assert "p (Holm)" in said
+    assert "step: 2 pairs of seeds give no interval" in said
+    assert lrstudy_reports.answer(folder) in said
+    assert "-0.000" not in said

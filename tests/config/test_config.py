@@ -150,6 +150,11 @@ def test_a_byte_order_mark_does_no_harm():
         ("search: {trials: 0}", "search.trials: expected a whole number of at least 1; got 0."),
         ("search: {trials: 4, cohort: 9}", "search.cohort: expected at most search.trials (4); got 9."),
         ("search: {cohort: -1}", "search.cohort: expected a whole number of at least 0; got -1."),
+        ("confirm: {seeds: 0}", "confirm.seeds: expected a whole number of at least 1, or a list of them; got 0."),
+        (
+            "confirm: {seeds: [9, 5]}",
+            "confirm.seeds: expected looks after more and more seeds, such as [5, 10]; got [9, 5].",
+        ),
         ("search: {seeds: 3}", "search.seeds: expected a list of whole numbers; got 3."),
         ("search: {seeds: []}", "search.seeds: expected a list of whole numbers; got []."),
         ("search: {seeds: [0, 0]}", "search.seeds: expected every value once; 0 repeats."),

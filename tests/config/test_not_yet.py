@@ -68,6 +68,7 @@ ACCEPTED = (
     "search: {method: [hyperopt, smac, random, grid, optuna], repeats: 3}",
     "early_stopping: none",
     "confirm: {top: 1, seeds: 5}",
+    "confirm: {seeds: [5, 10]}",
     "compare: {control: constant, margin: 0.003}",
     "target: {value: 0.9}",
     "target: {of_control: 0.98}",

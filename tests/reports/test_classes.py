@@ -88,7 +88,18 @@ def test_the_page_shows_counts_areas_and_what_is_undefined(tmp_path: Path) -> No
 def test_two_classes_are_counted_and_not_ranked_twice(tmp_path: Path) -> None:
     text = build(with_classes(tmp_path, several=False, names=NAMES[:2])).with_name("report.md").read_text()
     assert "| bee | 15 | 8 | 10 |" in text
-    assert "AUROC" not in text
+    assert "AUROC against the rest" not in text
+    assert "they have one AUROC, and with auroc among the report metrics it is shown." in text
+
+
+def test_two_labels_that_an_example_may_both_have_are_ranked_each(tmp_path: Path) -> None:
+    folder = with_classes(tmp_path, several=True, names=NAMES[:2])
+    text = build(folder).with_name("report.md").read_text()
+    row = next(line for line in text.splitlines() if line.startswith("| bee |"))
+    expected = by_class(load(folder)).loc["bee"]
+    assert row.startswith("| bee | 15 | 8 | 10 | ")
+    assert sorted(row.strip("| ").split(" | ")[4:]) == sorted(f"{area:.3f}" for area in expected)
+    assert "they have one AUROC" not in text
 
 
 def test_further_metrics_have_intervals_and_no_say(tmp_path: Path) -> None:

@@ -25,15 +25,20 @@ def test_decimals_follow_the_half_width(half, decimals):
     assert formats.decimals_for([half]) == decimals
 
 
-def test_numbers_have_true_minus_signs_and_no_negative_zero():
+def test_numbers_have_true_minus_signs_and_the_sign_that_they_have():
     assert formats.fixed(-0.0049, 3, sign=True) == "\u22120.005"
-    assert formats.fixed(-0.0001, 3, sign=True) == "0.000"
+    assert formats.fixed(-0.00009, 3, sign=True) == "\u2212<0.001"
+    assert formats.fixed(0.00009, 3, sign=True) == "+<0.001"
+    assert formats.fixed(0.00009, 3) == "<0.001"
+    assert formats.fixed(-0.0, 3, sign=True) == formats.fixed(0.0, 3) == "0.000"
+    assert formats.interval(-0.0001, 0.02, 3, sign=True) == "[\u2212<0.001, +0.020]"
     assert formats.fixed(None, 3) == formats.MISSING
     assert formats.significant(1234567) == "1.23e+06"
     assert formats.significant(0.0416) == "0.0416"
 
 
 def test_a_column_of_times_has_one_number_of_decimals():
+    assert formats.Unit("s", 1.0).column([117.9, -1e-13]) == ["117.9", "0.0"]
     assert formats.Unit("s", 1.0).column([117.9, 15.02, 1e-13]) == ["117.9", "15.0", "0.0"]
 
 

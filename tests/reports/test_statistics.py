@@ -8,11 +8,13 @@ import pytest
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
+from statsmodels.stats.weightstats import ttost_paired
 
 from lrstudy_reports.statistics import (
     Interval,
     area_over_log_cost,
     cost_to_target,
+    equivalence_p,
     expected_best,
     holm,
     mean_interval,
@@ -33,8 +35,8 @@ def test_mean_interval_is_the_t_interval_worked_by_hand():
     assert (found.low, found.high) == pytest.approx((1.036757, 4.963243), abs=1e-6)
 
 
-@pytest.mark.parametrize(("values", "n"), [([], 0), ([0.9], 1), ([0.9, math.nan], 1), ([0.9, 0.9, 0.9], 3)])
-def test_no_interval_without_spread(values, n):
+@pytest.mark.parametrize(("values", "n"), [([], 0), ([0.9], 1), ([0.9, math.nan], 1), ([0.8, 0.9], 2), ([0.9] * 3, 3)])
+def test_no_interval_without_spread_or_from_two_values(values, n):
     found = mean_interval(values)
     assert found.n == n
     assert math.isnan(found.low)
@@ -83,29 +85,83 @@ def test_a_missing_p_value_stays_in_the_family():
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "p", "sign", "margin", "expected"),
+    ("mean", "p", "p_equivalence", "sign", "expected"),
     [
-        (0.01, 0.03, 0.01, 1, None, "better"),
-        (0.01, 0.03, 0.01, -1, None, "worse"),
-        (-0.03, -0.01, 0.01, 1, None, "worse"),
-        (-0.03, -0.01, 0.01, -1, None, "better"),
-        (0.01, 0.03, 0.05, 1, None, "undecided"),
-        (0.01, 0.03, math.nan, 1, None, "undecided"),
-        (-0.002, 0.002, 0.9, 1, 0.003, "equivalent"),
-        (0.001, 0.002, 0.001, 1, 0.003, "equivalent"),
-        (-0.002, 0.003, 0.9, 1, 0.003, "undecided"),
-        (math.nan, math.nan, math.nan, 1, 1.0, "undecided"),
+        (0.02, 0.01, math.nan, 1, "better"),
+        (0.02, 0.01, math.nan, -1, "worse"),
+        (-0.02, 0.01, math.nan, 1, "worse"),
+        (-0.02, 0.01, math.nan, -1, "better"),
+        (0.02, 0.05, math.nan, 1, "undecided"),
+        (0.02, math.nan, math.nan, 1, "undecided"),
+        (0.0, 0.9, 0.04, 1, "equivalent"),
+        (0.0015, 0.001, 0.04, 1, "equivalent"),
+        (0.0, 0.9, 0.05, 1, "undecided"),
     ],
 )
-def test_verdicts(low, high, p, sign, margin, expected):
-    assert verdict(Interval((low + high) / 2, low, high, 0.01, 5), p, sign, margin) == expected
+def test_verdicts(mean, p, p_equivalence, sign, expected):
+    difference = Interval(mean, mean - 0.01, mean + 0.01, 0.01, 5)
+    assert verdict(difference, p, p_equivalence, sign) == expected
+    assert verdict(difference, p, p_equivalence, sign, alpha=1e-4) == "undecided"
+
+
+@pytest.mark.parametrize("margin", [0.005, 0.015, 0.04])
+def test_equivalence_is_that_of_two_one_sided_tests_of_statsmodels(margin):
+    difference = paired_t(ARM, CONTROL).difference
+    larger, _, _ = ttost_paired(np.array(ARM), np.array(CONTROL), -margin, margin)
+    found = equivalence_p(difference, margin)
+    assert found == pytest.approx(min(1.0, 2 * larger), rel=1e-9)
+    assert (found < 0.05) == (-margin < difference.low and difference.high < margin)
+
+
+def test_without_a_margin_nothing_is_equivalent():
+    assert math.isnan(equivalence_p(paired_t(ARM, CONTROL).difference, None))
+    assert math.isnan(equivalence_p(paired_t([0.9, 0.8], [0.9, 0.7]).difference, 0.1))
+
+
+SKEWED = {
+    "accuracies near 0.9": lambda rng, n: rng.beta(90, 10, n),
+    "scattered in the middle": lambda rng, n: rng.beta(3, 4, n),
+    "near the upper end": lambda rng, n: rng.beta(30, 1.5, n),
+}
+
+
+@pytest.mark.parametrize("values", SKEWED.values(), ids=SKEWED)
+@pytest.mark.parametrize("n", [3, 5, 10])
+def test_intervals_of_a_bounded_metric_lie_inside_and_cover_as_often_as_those_of_t(values, n):
+    """Never more than a point and a half below the plain interval, whose coverage is its own business, or above 94%."""
+    rng, studies = np.random.default_rng(5), 4000
+    truth = values(np.random.default_rng(6), 1_000_000).mean()
+    covered, plain = 0, 0
+    for _ in range(studies):
+        sample = values(rng, n)
+        inside, usual = mean_interval(sample, bounded=True), mean_interval(sample)
+        assert 0 < inside.low < inside.mean < inside.high < 1
+        covered += inside.low <= truth <= inside.high
+        plain += usual.low <= truth <= usual.high
+    assert covered / studies > min(0.94, plain / studies) - 0.015
+
+
+def test_the_intervals_seen_outside_of_the_scale_lie_inside():
+    assert mean_interval([0.1, 0.2, 0.9]).low < 0
+    assert (
+        0
+        < mean_interval([0.1, 0.2, 0.9], bounded=True).low
+        < 0.4
+        < mean_interval([0.1, 0.2, 0.9], bounded=True).high
+        < 1
+    )
+
+
+def test_differences_end_at_one():
+    found = paired_t([1.0, 0.0, 0.5], [0.0, 1.0, 0.5])
+    assert (found.difference.low, found.difference.high) == (-1.0, 1.0)
 
 
 def test_the_smallest_detectable_difference_has_power_080():
     effect = smallest_detectable(0.01, 5, comparisons=4) / 0.01
     power = TTestPower().power(effect, nobs=5, alpha=0.05 / 4, alternative="two-sided")
     assert power == pytest.approx(0.8, abs=1e-4)  # the other tail, which we leave out, is below 1e-4
-    assert math.isnan(smallest_detectable(0.01, 1))
+    assert math.isnan(smallest_detectable(0.01, 2))
     assert math.isnan(smallest_detectable(0.0, 5))
 
 

@@ -267,12 +267,15 @@ def test_the_command_tells_people_and_programs(
 ) -> None:
     monkeypatch.setattr("lrstudy.workload.numerics.probe", lambda *_: NUMERICS)
     path = tmp_path / "s.yaml"
-    path.write_text(SMALL + "storage: {path: runs}\ncompare: {margin: 0.001}\nprice: {cpu_core_hour: 36}\n")
+    path.write_text(
+        SMALL.replace("seeds: 2", "seeds: 3")
+        + "storage: {path: runs}\ncompare: {margin: 0.001}\nprice: {cpu_core_hour: 36}\n"
+    )
     timing = Timing({20: 0.5}, 0.0, "measured", 1, state_bytes=2_000_000)
     monkeypatch.setattr(probe_cost, "probe", lambda plan, work, tell: timing)
     assert _main(["plan", str(path), "--probe", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert found["total"]["trials"] == 3 * 4 + 3 * 2
+    assert found["total"]["trials"] == 3 * 4 + 3 * 3
     hours = found["total"]["to_train"] * 4 * 0.5 / 3600  # four updates an epoch
     assert found["cost"]["device_hours"] == pytest.approx(hours)
     assert found["cost"]["money"] == pytest.approx(36 * hours)
@@ -285,12 +288,13 @@ def test_the_command_tells_people_and_programs(
     assert found["detectable"]["low"] < found["detectable"]["high"]
     assert _main(["plan", str(path)]) == 0
     said = capsys.readouterr().out
-    assert "small: 18 trials of 4 epochs" in said
+    assert "small: 21 trials of 4 epochs" in said
     assert "by a model" in said
     assert "Cost: unknown; use --probe." in said
-    assert "Smallest detectable difference" in said
+    assert "Smallest detectable difference: about 0." in said
+    assert "in accuracy, with 3 paired seeds, 2 comparisons with the control (Holm)" in said
     assert "States:" not in said, "their size is not known"
-    assert "compare.margin (0.1 points)" in said
+    assert "compare.margin (0.001)" in said
     assert not (tmp_path / "runs" / "small").exists(), "planning begins no study"
 
 

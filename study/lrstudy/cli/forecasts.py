@@ -37,15 +37,16 @@ def plan(
 ) -> None:
     """Forecast trials, shared epochs, device-hours, money and the smallest detectable difference; trains nothing."""
     from lrstudy.memo.memo import Memo
-    from lrstudy.planning import study_lock
-    from lrstudy.running import forecast, forecast_cost, probe_cost
+    from lrstudy.planning import arm_checks, study_lock
+    from lrstudy.running import forecast, forecast_cost, history, probe_cost
     from lrstudy.study import Study
     from lrstudy.study_folder.journal import Journal
 
     ours = Study.from_yaml(*split(study))
     made, notes = ours.plan()
-    memo = Memo(ours.storage / "memo")
-    expected = forecast.forecast(made, Journal(ours.folder / "journal"), memo)
+    memo, journal = Memo(ours.storage / "memo"), Journal(ours.folder / "journal")
+    made, kept = history.with_what_was_begun(made, journal)
+    expected = forecast.forecast(made, journal, memo)
     timing: Timing | None
     if probe:
         timing = probe_cost.probe(made, expected.asked_work or expected.work, _tell)
@@ -56,8 +57,8 @@ def plan(
         **expected.to_json(),
         "cost": _cost(made, expected, timing, study_lock.price(made)),
         "states": _states(made, expected, timing, memo),
-        "detectable": _detectable(made, forecast_cost.noise(made, ours.storage)),
-        "notes": list(notes),
+        "detectable": _detectable(made, forecast_cost.noise(made, ours.storage), history.num_seeds_read(journal)),
+        "notes": [*notes, *kept, *arm_checks.notes(made)],
     }
     if as_json:
         print(json.dumps(facts, allow_nan=False))
@@ -108,27 +109,28 @@ def _cost(made: Plan, expected: Forecast, timing: Timing | None, price: dict[str
     }
 
 
-def _detectable(made: Plan, noise: Noise) -> dict[str, Any]:
+def _detectable(made: Plan, noise: Noise, num_read: int) -> dict[str, Any]:
     """The true difference to the control that the confirm trials would show with power 0.8."""
     from lrstudy_reports.statistics import smallest_detectable
 
     study = made.study
-    seeds, comparisons = study.confirm.seeds, max(1, len(made.arms.keys() - made.retired) - 1)
+    looks = study.confirm.looks
+    seeds, comparisons = looks[-1], max(1, len(made.arms.keys() - made.retired) - 1)
 
     def least(sd: float, pairs: int) -> float | None:
-        value = smallest_detectable(sd, pairs, comparisons)
+        value = smallest_detectable(sd, pairs, comparisons * len(looks))
         return None if math.isnan(value) else value
 
     margin = study.compare.margin
     enough = None
     if margin is not None:
-        counts = range(2, _MOST_SEEDS + 1)
+        counts = range(3, _MOST_SEEDS + 1)
         enough = next((n for n in counts if (gap := least(noise.high, n)) is not None and gap <= margin), None)
     return {
         "metric": study.metric, "low": least(noise.low, seeds), "high": least(noise.high, seeds),
         "sd_low": noise.low, "sd_high": noise.high, "seeds": seeds if study.confirm.top else 0,
-        "comparisons": comparisons, "pairs": noise.pairs, "assumption": noise.assumption, "margin": margin,
-        "seeds_for_margin": enough,
+        "looks": len(looks), "comparisons": comparisons, "pairs": noise.pairs, "assumption": noise.assumption, "margin": margin,
+        "seeds_for_margin": enough, "seeds_read": num_read,
     }  # fmt: skip
 
 
@@ -266,23 +268,23 @@ def _difference(facts: dict[str, Any]) -> Iterator[str]:
         yield "Smallest detectable difference: none, because nothing is confirmed (confirm.top is 0)."
         return
     comparisons = counted(facts["comparisons"], "comparison")
-    design = f"{facts['seeds']} paired seeds, {comparisons} with the control (Holm), power 0.8"
+    looks = f" at the last of {facts['looks']} looks" if facts["looks"] > 1 else ""
+    design = f"{facts['seeds']} paired seeds{looks}, {comparisons} with the control (Holm), power 0.8"
     if facts["low"] is None:
-        yield f"Smallest detectable difference: none can be shown with {design}: at least 2 seeds that differ are needed."
+        yield f"Smallest detectable difference: none can be shown with {design}: at least 3 seeds that differ are needed."
         return
     if facts["low"] > 1:  # of a metric that lies in [0, 1]
-        yield f"Smallest detectable difference: none; not even 100 points of {facts['metric']} would show with {design}."
+        yield f"Smallest detectable difference: none; not even one of 1 in {facts['metric']} would show with {design}."
         return
     if facts["pairs"]:
-        size = f"{100 * facts['low']:.2f} points of {facts['metric']}"
-        basis = (
-            f"the differences of {facts['pairs']} recorded pairs of this workload vary by {100 * facts['sd_low']:.2f}"
-        )
+        size = f"{facts['low']:.2g} in {facts['metric']}"
+        basis = f"the differences of {facts['pairs']} recorded pairs of this workload vary by {facts['sd_low']:.2g}"
     else:
-        size = f"{100 * facts['low']:.1f} to {100 * facts['high']:.1f} points of {facts['metric']}"
+        size = f"{facts['low']:.2g} to {facts['high']:.2g} in {facts['metric']}"
         basis = facts["assumption"]
     yield f"Smallest detectable difference: about {size}, with {design}; {basis}."
     if facts["margin"] is not None and facts["high"] > facts["margin"]:
         enough = facts["seeds_for_margin"]
         more = f"about {enough} seeds" if enough else f"more than {_MOST_SEEDS} seeds"
-        yield f"  A difference as small as compare.margin ({100 * facts['margin']:.2g} points) would take {more} (confirm.seeds)."
+        read = ", in a study whose test part has not been read" if facts["seeds_read"] else ""
+        yield f"  A difference as small as compare.margin ({facts['margin']:g}) would take {more} (confirm.seeds{read})."

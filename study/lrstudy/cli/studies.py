@@ -41,7 +41,7 @@ def run(study: StudyAndOverrides = None, name: As = None, as_json: Json = False)
     from lrstudy.study import Study
 
     console = Console(stderr=as_json, highlight=False)
-    summary = Study.from_yaml(*split(study), name, BEGUN).run(Progress(console))
+    summary = Study.from_yaml(*split(study), name, BEGUN).run(Progress(console), is_decided=_is_decided)
     page = _build_report(summary.folder, is_forced=summary.trained > 0)
     took_s = time.monotonic() - BEGUN
     if as_json:
@@ -127,6 +127,14 @@ def _build_report(folder: Path, is_forced: bool = True) -> Path:
     return page
 
 
+def _is_decided(folder: Path) -> bool:
+    """Whether the look that has ended decides all comparisons; its report stays as the last complete answer."""
+    import lrstudy_reports
+
+    _build_report(folder)
+    return lrstudy_reports.is_decided(folder)
+
+
 def _print_summary(console: Console, summary: Summary) -> None:
     """Print the notes of a run, the verdicts so far, and how many epochs were trained and recalled."""
     for note in summary.notes:
@@ -143,31 +151,45 @@ def _print_summary(console: Console, summary: Summary) -> None:
 
 
 def _print_verdicts(console: Console, folder: Path) -> None:
-    """Print the verdict table that the report has written, if any arm has a result on the test part."""
+    """Print the verdict table that the report has written, if any arm has a result on the test part, and the answer."""
     import pyarrow.parquet as pq
     from rich.table import Table
 
+    import lrstudy_reports
+    from lrstudy_reports import formats
+
     rows = pq.read_table(folder / "arms.parquet").to_pylist()
+    if not any(row["test_metric"] is not None for row in rows):
+        return
+    decimals = formats.decimals_for(formats.half_width(row["test_low"], row["test_high"]) for row in rows)
     table = Table(box=None, pad_edge=False, collapse_padding=True)
-    for heading in ("arm", "test \\[95% interval]", "against control", "verdict", "cost"):
+    for heading in ("arm", "test \\[interval]", "against control", "p (Holm)", "verdict", "cost"):
         table.add_column(heading, no_wrap=True)
     for row in rows:
         table.add_row(
             row["arm"],
-            _with_interval(row["test_metric"], row["test_low"], row["test_high"]),
-            _with_interval(row["difference"], row["difference_low"], row["difference_high"], "+"),
+            _with_interval(row["test_metric"], row["test_low"], row["test_high"], decimals),
+            _with_interval(row["difference"], row["difference_low"], row["difference_high"], decimals, sign=True),
+            "" if row["p_holm"] is None else formats.p_value(row["p_holm"]),
             row["verdict"] or "",
             "" if row["cost_ratio"] is None else f"x{row['cost_ratio']:.2f}",
         )
-    if any(row["test_metric"] is not None for row in rows):
-        console.print(table)
+    console.print(table)
+    for row in rows:
+        if row["note"]:
+            console.print(f"{row['arm']}: {row['note']}", soft_wrap=True, markup=False)
+    console.print(lrstudy_reports.answer(folder), soft_wrap=True, markup=False)
 
 
-def _with_interval(value: float | None, low: float | None, high: float | None, sign: str = "") -> str:
+def _with_interval(
+    value: float | None, low: float | None, high: float | None, decimals: int, sign: bool = False
+) -> str:
+    from lrstudy_reports import formats
+
     if value is None:
         return ""
-    interval = "" if low is None or high is None else f" \\[{low:{sign}.3f}, {high:{sign}.3f}]"
-    return f"{value:{sign}.3f}{interval}"
+    interval = formats.interval(low, high, decimals, sign).replace("[", "\\[")
+    return f"{formats.fixed(value, decimals, sign)} {interval}".strip()
 
 
 def _summary_dict(summary: Summary) -> dict[str, Any]:

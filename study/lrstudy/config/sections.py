@@ -211,10 +211,25 @@ class SearchConfig(ConfigSection):
 
 
 class ConfirmConfig(ConfigSection):
-    """How many of each arm's best configurations are trained anew, and with how many fresh seeds."""
+    """How many of each arm's best configurations are trained anew, and with how many fresh seeds.
+
+    A list of numbers plans looks: after so many seeds the arms are compared, until all comparisons are decided.
+    """
 
     top: Natural = 1
-    seeds: Count = 5
+    seeds: Annotated[Count | list[Count], Field(description="a whole number of at least 1, or a list of them")] = 5
+
+    @field_validator("seeds")
+    @classmethod
+    def _growing(cls, value: int | list[int]) -> int | list[int]:
+        if isinstance(value, list) and (not value or value != sorted(set(value))):
+            raise ValueError(f"expected looks after more and more seeds, such as [5, 10]; got {value}")
+        return value
+
+    @property
+    def looks(self) -> tuple[int, ...]:
+        """After how many seeds of every arm the arms are compared; the last is how many there are at most."""
+        return tuple(self.seeds) if isinstance(self.seeds, list) else (self.seeds,)
 
 
 class CompareConfig(ConfigSection):

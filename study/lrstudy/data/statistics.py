@@ -16,6 +16,8 @@ from lrstudy.data.splits import Splits
 
 IMBALANCED = 3.0
 """A note is given if the training counts of two classes differ by more than this factor."""
+FEWEST_OF_A_CLASS = 5
+"""A note is given if a class has fewer examples in a part that decides or judges."""
 _MOST_CLASSES_SHOWN = 20
 _WORDS = {"train": "training", "validation": "validation", "test": "test"}
 
@@ -95,6 +97,7 @@ class Statistics:
             if names := self.undefined(part):
                 shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
                 yield f"In the {part} part {shown} cannot be ranked: no example has it, or all have. Means leave it out."
+        yield from self._few()
         if self.num_copies:
             total = self.num_examples["test"]
             yield (
@@ -102,6 +105,18 @@ class Statistics:
                 "pixels of a training or validation "
                 "example: what is measured on them is memory, not generalisation."
             )
+
+    def _few(self) -> Iterator[str]:
+        """A warning for each part that has only a few examples of some classes, if any."""
+        for part, what in (("validation", "choices"), ("test", "verdicts")):
+            few = [(count, name) for name, count in zip(self.classes, self.counts[part], strict=True)]
+            few = sorted((count, name) for count, name in few if 0 < count < FEWEST_OF_A_CLASS)
+            if few:
+                shown = ", ".join(f"{name} {count}" for count, name in few[:5]) + (", ..." if len(few) > 5 else "")
+                yield (
+                    f"The {_WORDS[part]} part has fewer than {FEWEST_OF_A_CLASS} examples of some classes ({shown}): by a "
+                    f"mean over classes, single images decide {what}."
+                )
 
     def describe(self) -> list[str]:
         """Lines for a terminal: a table of classes by part, the largest classes only if there are many."""

@@ -66,12 +66,13 @@ class Plan:
 
     @property
     def num_trials(self) -> int:
-        """How many trials the study has, without those of retired arms."""
+        """How many trials the study has, with all looks and without those of retired arms."""
         search, confirm = self.study.search, self.study.confirm
         total = 0
         for arm in self.arms.keys() - self.retired:
             suggestions = self.num_suggestions(arm)
-            total += len(self.methods) * suggestions * len(search.seeds) + min(confirm.top, suggestions) * confirm.seeds
+            tuned = len(self.methods) * suggestions * len(search.seeds)
+            total += tuned + min(confirm.top, suggestions) * confirm.looks[-1]
         return total * len(self.repeats)
 
     def num_suggestions(self, arm: str) -> int:

@@ -88,6 +88,7 @@ def render(
     is_complete: bool,
     versions: Mapping[str, str],
     deviations: Sequence[str] = (),
+    progress: Mapping[str, int] | None = None,
 ) -> str:
     """The text of study.lock.json.
 
@@ -97,8 +98,11 @@ def render(
         is_complete: Whether every trial of the study has ended.
         versions: The versions of packages by name.
         deviations: Departures from the protocol that a report must show, a sentence each.
+        progress: `num_seeds`, with how many fresh seeds every arm is confirmed up to the present look, and
+            `planned_trials`, how many trials that makes; by default those of the whole study.
     """
     study, workload = plan.study, plan.workload
+    progress = progress or {"num_seeds": study.confirm.looks[-1], "planned_trials": plan.num_trials}
     lock = {
         "lock_format": FORMAT,
         "name": study.name,
@@ -120,7 +124,8 @@ def render(
         "search_seed": plan.search_seed,
         "search_repeats": study.search.repeats,
         "seeds": study.search.seeds,
-        "confirm": study.confirm.model_dump(),
+        "confirm": {"top": study.confirm.top, "seeds": progress["num_seeds"], "looks": study.confirm.looks},
+        "planned_trials": progress["planned_trials"],
         "device_kind": workload.device,
         "unit": "GPU-hours" if workload.device == "cuda" else "CPU-core-hours",
         "price": price(plan),

@@ -12,7 +12,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from lrstudy.errors import ClusterError
 from lrstudy.ray_tune.local_ray import LocalRay
 from lrstudy.ray_tune.slots import Slots
 from lrstudy.running.admission import Admission
@@ -77,18 +76,8 @@ def run(
             ),
         )
         local_ray.wait()
-        with _deaths_noted(slots), local_ray.watched():
+        with local_ray.watched():
             tuner.fit()
-
-
-@contextmanager
-def _deaths_noted(slots: Slots) -> Iterator[None]:
-    """If Ray dies within it, note which workers died with it."""
-    try:
-        yield
-    except ClusterError:
-        slots.notice_deaths()
-        raise
 
 
 class Interrupts:

@@ -78,6 +78,8 @@ class Admission:
                 break
             elif self.protocol.frozen is None:
                 self._queue(self.protocol.freeze())
+            elif more := self.protocol.next_look():
+                self._queue(more)
             else:
                 self.is_done = True
         self._note_idleness()

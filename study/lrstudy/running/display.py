@@ -69,9 +69,8 @@ class Progress:
             ("device", "right"),
         ):
             table.add_column(heading, justify=justify)  # type: ignore[arg-type]
-        per_arm = self._admission.protocol.num_planned // max(1, len(self._admission.plan.arms))
-        for arm in self._admission.plan.arms:
-            table.add_row(*self._row(arm, per_arm))
+        for arm in (arm for arm in self._admission.plan.arms if arm not in self._admission.plan.retired):
+            table.add_row(*self._row(arm, self._admission.protocol.num_planned_of(arm)))
         return Group(table, Text(self._line(), style="dim"))
 
     def _row(self, arm: str, num_planned: int) -> tuple[str | ProgressBar, ...]:
@@ -118,7 +117,9 @@ def duration(seconds: float) -> str:
 
 
 def _num_ended(admission: Admission) -> int:
-    return sum(trial.ended_at is not None for trial in admission.trials.values())
+    """How many trials have ended, without those of retired arms, as nobody plans any of these."""
+    retired = admission.plan.retired
+    return sum(trial.ended_at is not None and trial.arm not in retired for trial in admission.trials.values())
 
 
 def _device_s(trials: Iterable[Trial]) -> float:

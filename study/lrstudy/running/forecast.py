@@ -165,7 +165,7 @@ def _num_unknown(plan: Plan, arm: str, known: Sequence[Candidate]) -> int:
     in_all = {search: max(plan.num_suggestions(arm), suggested[search]) for search in searches}
     to_suggest = sum(in_all.values()) - suggested.total()
     to_choose = min(confirm.top, max(in_all.values())) * len(plan.repeats) - (len(known) - suggested.total())
-    return to_suggest * len(search.seeds) + to_choose * confirm.seeds
+    return to_suggest * len(search.seeds) + to_choose * confirm.looks[-1]
 
 
 def _num_by_model(plan: Plan, arm: str, method: str, known: Sequence[Candidate]) -> int:

@@ -19,6 +19,7 @@ from lrstudy.memo.memo import Memo
 from lrstudy.memo.records import Record
 from lrstudy.planning import study_lock
 from lrstudy.planning.plan import Plan
+from lrstudy.running.counting_noise import counting_deviation
 from lrstudy.running.forecast import Work
 
 _ROOT_FAMILY = ("data", "split", "preprocessing", "model", "augment")
@@ -117,19 +118,26 @@ def noise(plan: Plan, storage: Path) -> Noise:
 
 
 def _assumed(plan: Plan) -> Noise:
-    """Noise in proportion to the binomial deviation of an accuracy over the test examples.
+    """Noise in proportion to the deviation that the metric has by counting: over the examples of each class in the test part.
 
     Seeds alone scatter by about 0.6 of the binomial deviation on CIFAR-10 (Jordan 2023, arXiv 2304.01910: 0.15 points
     at 94% of 10,000); small training sets and averages over rare classes scatter more.
     """
-    num_test = plan.workload.counts[2]
-    accuracy = plan.study.target.value or 0.9
-    binomial = math.sqrt(accuracy * (1 - accuracy) / num_test)
-    low, high = (factor * binomial * math.sqrt(2) for factor in (0.5, 1.5))
+    statistics, metric = plan.workload.statistics, plan.study.metric
+    counts, total = statistics.counts["test"], plan.workload.counts[2]
+    value = min(plan.study.target.value or 0.9, 0.999)
+    counting = counting_deviation(metric, value, counts, total, statistics.is_multilabel)
+    low, high = (factor * counting * math.sqrt(2) for factor in (0.5, 1.5))
+    smallest = ""
+    if metric != "accuracy" and metric != "exact_match":
+        least, name = min(
+            (count, name) for count, name in zip(counts, statistics.classes, strict=True) if count or not any(counts)
+        )
+        smallest = f", of which {least} have the smallest class, {name},"
     words = (
-        f"nothing is recorded to measure the noise with; assumed: {plan.study.metric} near {accuracy:g}, whose counting noise "
-        f"over {num_test} test examples is sqrt(p(1-p)/n) = {binomial:.4f}, seeds that scatter by 0.5 to 1.5 of that, and "
-        "arms that do so independently"
+        f"nothing is recorded to measure the noise with; assumed: {metric} near {value:g}, whose counting noise over "
+        f"{total} test examples{smallest} is {counting:.4f}, seeds that scatter by 0.5 to 1.5 of that, and arms that do so "
+        "independently"
     )
     return Noise(low, high, 0, words)
 

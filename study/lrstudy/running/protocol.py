@@ -17,7 +17,8 @@ from typing import Any, Literal
 from lrstudy.lineage import chain
 from lrstudy.memo.records import Record
 from lrstudy.planning.plan import CONFIRM_SEED, Phase, Plan
-from lrstudy.running.searches import Search, numbered, place, proposed_by, search_of, tuning_name, unless_first
+from lrstudy.running import history
+from lrstudy.running.searches import Search, numbered, place, proposed_by, search_of, tuning_name
 from lrstudy.search import INDEPENDENT
 from lrstudy.search.base import ProposedBy
 from lrstudy.search.parameter import Configuration
@@ -119,12 +120,19 @@ class Trial:
 
 
 class StudyProtocol:
-    """Makes the trials of a study, as far as results allow. `trials` holds all that were made, by id."""
+    """Makes the trials of a study, as far as results allow. `trials` holds all that were made, by id.
+
+    `is_decided` is asked once the confirm trials of a look have ended, unless it is the last: whether the tables decide
+    all comparisons, so that no further seeds are needed. Whoever runs the study may set it; by default there are all looks.
+    """
 
     def __init__(self, plan: Plan, journal: Journal) -> None:
         self.plan, self.journal = plan, journal
         self.trials: dict[str, Trial] = {}
-        self.frozen: dict[tuple[str, int], list[Configuration]] | None = None  # by arm and repeat
+        self.frozen: list[dict[str, list[Configuration]]] | None = None  # by the number of the search, then by arm
+        self.is_decided: Callable[[], bool] = lambda: False
+        self._chosen: dict[tuple[str, int], list[tuple[int, Configuration]]] = {}
+        self._num_looks = 1 + self._num_undecided()
         self._told = {(search_of(told), told["index"]): told["cost"] for told in journal.of_kind("told")}
         self._suggested = {(search_of(line), line["index"]) for line in journal.of_kind("suggest")}
         self._root_name = cache(lambda seed: plan.root(seed).name())  # naming it takes a seventh of planning a trial
@@ -151,9 +159,13 @@ class StudyProtocol:
             while search[0] == arm and stream.is_next_known:
                 if (candidate := self._ask(search)) is not None:
                     known.append(candidate)
-        for repeat in self.plan.repeats:
-            chosen = self._frozen_before(repeat).get(arm, [])[: self.plan.study.confirm.top]
-            known += [self._to_confirm(arm, repeat, rank, -1, choice) for rank, choice in enumerate(chosen, start=1)]
+        confirm = self.plan.study.confirm
+        seeds = range(CONFIRM_SEED, CONFIRM_SEED + confirm.looks[-1])
+        for repeat, arms in zip(self.plan.repeats, history.frozen(self.journal), strict=False):
+            chosen = arms.get(arm, [])[: confirm.top]
+            known += [
+                self._to_confirm(arm, repeat, rank, -1, choice, seeds) for rank, choice in enumerate(chosen, start=1)
+            ]
         return known
 
     def trials_of(self, candidate: Candidate) -> tuple[list[Trial], list[Settings]]:
@@ -195,28 +207,58 @@ class StudyProtocol:
 
         Only searches of the first searcher are confirmed.
         """
-        searches = list(product(self.plan.arms, self.plan.repeats))
-        chosen = {(arm, repeat): self._best(arm, repeat)[: self.plan.study.confirm.top] for arm, repeat in searches}
-        self.frozen = {key: [configuration for _, configuration in best] for key, best in chosen.items()}
-        for repeat in self.plan.repeats:
-            self._note_frozen(repeat, {arm: self.frozen[arm, repeat] for arm in self.plan.arms})
-        of_candidates = [
-            self.trials_of(self._to_confirm(arm, repeat, rank, index, configuration))[0]
-            for (arm, repeat), best in chosen.items()
-            for rank, (index, configuration) in enumerate(best, start=1)
+        arms, top = self.plan.arms, self.plan.study.confirm.top
+        self._chosen = {
+            (arm, repeat): self._best(arm, repeat)[:top] for arm, repeat in product(arms, self.plan.repeats)
+        }
+        self.frozen = [
+            {arm: [configuration for _, configuration in self._chosen[arm, repeat]] for arm in arms}
+            for repeat in self.plan.repeats
         ]
-        return self._keep(trial for with_seed in zip(*of_candidates, strict=True) for trial in with_seed)
+        if history.note_freeze(self.journal, history.planned(self.plan, self.frozen)):
+            self._num_looks = 1
+        return self._confirm_trials(range(CONFIRM_SEED, CONFIRM_SEED + self.num_seeds))
+
+    def next_look(self) -> list[Trial]:
+        """The confirm trials of the next look; none if this one was the last or decides all comparisons.
+
+        The answer is written to the journal, and obeyed when the study runs again.
+        """
+        looks, before = self.plan.study.confirm.looks, self.num_seeds
+        if self._num_looks == len(looks) or not any(self._chosen.values()):
+            return []
+        noted = [line["decided"] for line in self._looks() if line["seeds"] == before]
+        decided = noted[-1] if noted else self.is_decided()
+        if not noted:
+            self.journal.write("look", seeds=before, decided=decided)
+        if decided:
+            return []
+        self._num_looks += 1
+        return self._confirm_trials(range(CONFIRM_SEED + before, CONFIRM_SEED + self.num_seeds))
+
+    @property
+    def num_seeds(self) -> int:
+        """How many fresh seeds every arm is confirmed with, as far as the looks have come."""
+        return self.plan.study.confirm.looks[self._num_looks - 1]
 
     @property
     def num_planned(self) -> int:
-        """How many trials the whole study has, as far as is known: a small space may be used up early."""
-        search = self.plan.study.search
-        missing = sum(
-            self.plan.num_suggestions(arm) - len(stream.asked)
-            for (arm, _, _), stream in self._streams.items()
-            if stream.is_exhausted and arm not in self.plan.retired
-        )
-        return self.plan.num_trials - missing * len(search.seeds)
+        """How many trials the study has up to this look, as far as is known, without those of retired arms."""
+        return sum(self.num_planned_of(arm) for arm in self.plan.arms.keys() - self.plan.retired)
+
+    def num_planned_of(self, arm: str) -> int:
+        """How many trials an arm has up to this look, as far as is known.
+
+        A small space may be used up early, and an arm of which nothing completed is not confirmed.
+        """
+        search, confirm, suggestions = self.plan.study.search, self.plan.study.confirm, self.plan.num_suggestions(arm)
+        streams = [stream for key, stream in self._streams.items() if key[0] == arm]
+        tuned = sum(len(stream.asked) if stream.is_exhausted else suggestions for stream in streams)
+        if self.frozen is None:
+            confirmed = min(confirm.top, suggestions) * len(self.plan.repeats)
+        else:
+            confirmed = sum(len(arms[arm]) for arms in self.frozen)
+        return tuned * len(search.seeds) + confirmed * self.num_seeds
 
     def _stream(self, search: Search) -> Stream:
         plan, (arm, method, _) = self.plan, search
@@ -246,11 +288,32 @@ class StudyProtocol:
         name, seeds = tuning_name(search, index), self.plan.study.search.seeds
         return Candidate(name, arm, method, phase, index, made.configuration, seeds, repeat, made.proposed_by)
 
-    def _to_confirm(self, arm: str, repeat: int, rank: int, index: int, configuration: Configuration) -> Candidate:
+    def _confirm_trials(self, seeds: Sequence[int]) -> list[Trial]:
+        """The confirm trials of what was chosen: of all searches with one seed, then the next."""
+        of_candidates = [
+            self.trials_of(self._to_confirm(arm, repeat, rank, index, configuration, seeds))[0]
+            for (arm, repeat), best in self._chosen.items()
+            for rank, (index, configuration) in enumerate(best, start=1)
+        ]
+        return self._keep(trial for with_seed in zip(*of_candidates, strict=True) for trial in with_seed)
+
+    def _looks(self) -> list[dict[str, Any]]:
+        """The looks since the last freeze that changed anything."""
+        lines = [line for line in self.journal.lines if line["kind"] in ("frozen", "look")]
+        last = max((k for k, line in enumerate(lines) if line["kind"] == "frozen"), default=-1)
+        return lines[last + 1 :]
+
+    def _num_undecided(self) -> int:
+        """How many looks have been gone beyond already."""
+        undecided = {line["seeds"] for line in self._looks() if not line["decided"]}
+        return sum(seeds in undecided for seeds in self.plan.study.confirm.looks[:-1])
+
+    def _to_confirm(
+        self, arm: str, repeat: int, rank: int, index: int, configuration: Configuration, seeds: Sequence[int]
+    ) -> Candidate:
         method = self.plan.methods[0]
         asked = self._streams[arm, method, repeat].asked
         origin: ProposedBy = asked[index].proposed_by if index >= 0 else "model"
-        seeds = range(CONFIRM_SEED, CONFIRM_SEED + self.plan.study.confirm.seeds)
         name = f"{arm}-{numbered('confirm', repeat)}-{rank}"
         return Candidate(name, arm, method, "confirm", index, configuration, seeds, repeat, origin)
 
@@ -276,25 +339,11 @@ class StudyProtocol:
             made = {"configuration": candidate.configuration, "proposed_by": candidate.proposed_by}
             self.journal.write("suggest", **place(*key), **made)
 
-    def _note_frozen(self, repeat: int, arms: Mapping[str, list[Configuration]]) -> None:
-        """Write what was chosen of the searches with this number to the journal, if it is not what was chosen before."""
-        if canonical_json(self._frozen_before(repeat)) != canonical_json(arms):
-            has_read_test = any(line["test"] for line in self.journal.of_kind("trial"))
-            self.journal.write("frozen", arms=arms, deviates=has_read_test, **unless_first(repeat))
-
     def _keep(self, trials: Iterable[Trial]) -> list[Trial]:
         """Add trials to those of the study; returns them."""
         made = list(trials)
         self.trials.update((trial.trial_id, trial) for trial in made)
         return made
-
-    def _frozen_before(self, repeat: int) -> Mapping[str, list[Configuration]]:
-        """The configurations that were frozen last of the searches with this number, by arm; none if nothing was."""
-        frozen: Mapping[str, list[Configuration]] = {}
-        for line in self.journal.of_kind("frozen"):
-            if line.get("repeat", 0) == repeat:
-                frozen = line["arms"]
-        return frozen
 
     def _best(self, arm: str, repeat: int) -> list[tuple[int, Configuration]]:
         """The configurations of a search of the first searcher, best mean over seeds first, each once, with their index.
