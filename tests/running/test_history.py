@@ -47,12 +47,12 @@ def test_as_many_or_more_are_taken_as_they_are(journal: Journal, overrides: tupl
 
 
 def test_a_freeze_of_an_earlier_version_counts_as_the_same_plan(journal: Journal) -> None:
-    assert not history.note_freeze(journal, history.planned(plan_of("confirm.seeds=5"), CHOSEN))
+    assert not history.note_freeze(journal, history.planned(plan_of("confirm.seeds=5"), [CHOSEN]))
     assert history.deviations(journal) == []
 
 
 def test_more_seeds_than_an_earlier_version_read_are_a_deviation(journal: Journal) -> None:
-    now = history.planned(plan_of("confirm.seeds=10"), CHOSEN)
+    now = history.planned(plan_of("confirm.seeds=10"), [CHOSEN])
     assert history.note_freeze(journal, now)
     assert not history.note_freeze(journal, now), "a freeze is noted once"
     told = "run 1: confirm.seeds went from 5 to 10, after 5 confirm trials had read the test part"
@@ -60,8 +60,20 @@ def test_more_seeds_than_an_earlier_version_read_are_a_deviation(journal: Journa
 
 
 def test_other_configurations_are_named_by_their_arm(journal: Journal) -> None:
-    history.note_freeze(journal, history.planned(plan_of("confirm.seeds=5"), CHOSEN | {"clr": [{"lr": 0.2}]}))
+    history.note_freeze(journal, history.planned(plan_of("confirm.seeds=5"), [CHOSEN | {"clr": [{"lr": 0.2}]}]))
     assert history.deviations(journal)[0].startswith("run 1: configurations of clr were chosen anew, after 5")
+
+
+def test_more_searches_are_a_deviation_and_what_they_chose_stands_beside_the_first(journal: Journal) -> None:
+    plan = plan_of("confirm.seeds=5", "search.repeats=2")
+    assert history.frozen(journal) == [CHOSEN]
+    assert history.note_freeze(journal, history.planned(plan, [CHOSEN, CHOSEN]))
+    told = "run 1: search.repeats went from 1 to 2, after 5 confirm trials had read the test part"
+    assert history.deviations(journal) == [told]
+    assert history.frozen(journal) == [CHOSEN, CHOSEN]
+    assert not history.note_freeze(journal, history.planned(plan, [CHOSEN, CHOSEN]))
+    assert history.note_freeze(journal, history.planned(plan, [CHOSEN, CHOSEN | {"clr": [{"lr": 0.2}]}]))
+    assert history.deviations(journal)[1].startswith("run 1: configurations of clr were chosen anew, after 5")
 
 
 def test_a_deviation_that_an_earlier_version_noted_stays_one(journal: Journal) -> None:

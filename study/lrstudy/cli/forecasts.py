@@ -79,7 +79,7 @@ def _states(made: Plan, expected: Forecast, timing: Timing | None, memo: Memo) -
     measured = timing.state_bytes if timing else None
     size, study = measured or recorded_state_bytes(memo, expected.records), made.study
     most = expected.total.to_train
-    needed = len(made.arms.keys() - made.retired) * study.confirm.top * study.confirm.seeds
+    needed = len(made.arms.keys() - made.retired) * study.confirm.top * study.confirm.looks[-1] * study.search.repeats
     return {
         "bytes_per_state": size, "most": most, "most_bytes": size and size * most,
         "needed": needed, "needed_bytes": size and size * needed, "keep_gb": study.storage.keep_gb,
