@@ -376,7 +376,8 @@ def test_a_price_is_that_of_the_whole_name(name, order):
     prices = {key: float(len(key)) for key in list(GPUS)[::order]}
     prices["A10"], prices["L4"], prices["A10G"] = 100.0, 200.0, 300.0
     priced = study_lock.price(on_gpu(plan_of(f"price={json.dumps({'gpu_hour': prices})}"), GPUS[name]))
-    assert priced == {"device_hour": prices[name], "currency": "USD"}
+    assert priced == {"device_hour": prices.pop(name), "currency": "USD"}
+    assert study_lock.price(on_gpu(plan_of(f"price={json.dumps({'gpu_hour': prices})}"), GPUS[name])) is None
 
 
 def test_of_several_names_that_fit_the_longest_holds():

@@ -88,6 +88,8 @@ def _states(made: Plan, expected: Forecast, timing: Timing | None, memo: Memo) -
 
 def _cost(made: Plan, expected: Forecast, timing: Timing | None, price: dict[str, Any] | None) -> dict[str, Any]:
     """Device-hours and money for what is left to train, and for what would be without sharing and records."""
+    from lrstudy.running import probe_cost
+
     workload = made.workload
     unit = "GPU-hours" if workload.device == "cuda" else "CPU-core-hours"
     facts: dict[str, Any] = {"unit": unit, "slots": workload.num_slots, "source": None, "price": price}
@@ -98,6 +100,7 @@ def _cost(made: Plan, expected: Forecast, timing: Timing | None, price: dict[str
         "source": timing.source,
         "timed": timing.count,
         "running": timing.running,
+        "waiting_is_left_out": probe_cost.runs_on_one_core(made),
         "has_neighbours": timing.has_neighbours,
         "seconds_per_update": {str(batch): s for batch, s in sorted(timing.per_update_s.items())},
         "seconds_per_evaluation": timing.evaluation_s,
@@ -221,7 +224,12 @@ def _costs(cost: dict[str, Any], total: dict[str, int]) -> Iterator[str]:
     if cost["running"] < _ALONE:
         yield (
             f"warning: the probe was not alone: it waited {1 - cost['running']:.0%} of its time for other programs or the disk. "
-            "That does not count, but shared caches do; beside the same programs the study takes longer."
+            + (
+                "That does not count, but shared caches do"
+                if cost["waiting_is_left_out"]
+                else "The forecast may be too high by that"
+            )
+            + "; beside the same programs the study takes longer."
         )
     if cost["has_neighbours"]:
         yield "warning: the probe was not alone: another program has memory of the GPU, and may have slowed it."

@@ -33,7 +33,7 @@ class Timing:
 
     `source` says whether these are medians over recorded epochs or come from a probe; `count` is the number of epochs,
     or of batch sizes that were probed. A probe also knows in which fraction of the time it was running (`running`, 1 if it
-    was alone; on a CPU only that time counts), whether another program had memory of the GPU (`has_neighbours`), and the
+    was alone; on one core only that time counts), whether another program had memory of the GPU (`has_neighbours`), and the
     size of a state in bytes.
     """
 

@@ -1,9 +1,10 @@
 """A probe: what the updates and evaluations of a study take on this device, by training for a moment.
 
 Whatever else computes meanwhile makes every update seem slow: four probes of one study said 4.6 hours, 73 minutes, 5.3 hours
-and 79 minutes, two of them beside other programs. So the fastest of several tries counts, tried until two agree. On a CPU it is
-timed by a clock that stands still while another program runs: beside one to four others, an update that takes 8.3 ms alone took
-13 to 84 ms by the clock on the wall, and 7 to 12 ms by this one.
+and 79 minutes, two of them beside other programs. So the fastest of several tries counts, tried until two agree. On one core it
+is timed by a clock that stands still while another program runs: beside one to four others, an update that takes 8.3 ms alone took
+13 to 84 ms by the clock on the wall, and 8.4 to 9.7 ms by this one (of a ResNet-18 1.04 to 1.08 s, 1.01 s alone). Threads of
+several cores spin while they wait for each other, which such a clock counts.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def probe(plan: Plan, work: Work, tell: Tell = lambda text: None) -> Timing:
         tell: Is told what is being timed, a line each.
 
     Returns:
-        For every batch size the fastest of several tries. On a CPU in seconds for which this thread was running.
+        For every batch size the fastest of several tries; on one core in seconds for which the thread was running.
     """
     from lrstudy.training.device_memory import has_neighbours
     from lrstudy.training.timing import time_updates
@@ -48,7 +49,7 @@ def probe(plan: Plan, work: Work, tell: Tell = lambda text: None) -> Timing:
 
     tell(f"opening the data and building {plan.study.workload.model}")
     is_cpu = plan.workload.device == "cpu"
-    trainer = Trainer(plan.workload, clock=time.thread_time if is_cpu else time.monotonic)
+    trainer = Trainer(plan.workload, clock=time.thread_time if runs_on_one_core(plan) else time.monotonic)
     trainer.start(seed=0)
     sizes: dict[int, int] = {}
     for (batch, updates), count in work.items():
@@ -70,6 +71,11 @@ def probe(plan: Plan, work: Work, tell: Tell = lambda text: None) -> Timing:
         has_neighbours(trainer.device),
         len(trainer.capture()),
     )
+
+
+def runs_on_one_core(plan: Plan) -> bool:
+    """Whether a trial occupies one CPU core; the time for which another program had it then does not count in a probe."""
+    return plan.workload.device == "cpu" and plan.workload.threads == 1
 
 
 def _fastest(measure: Callable[[], Timed]) -> tuple[Timed, float]:
