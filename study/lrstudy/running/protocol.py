@@ -140,7 +140,8 @@ class StudyProtocol:
                 if (candidate := self._ask(arm, method)) is not None:
                     known.append(candidate)
         confirm = self.plan.study.confirm
-        seeds = range(CONFIRM_SEED, CONFIRM_SEED + confirm.looks[-1])
+        is_decided = any(line["decided"] for line in self._looks())
+        seeds = range(CONFIRM_SEED, CONFIRM_SEED + (self.num_seeds if is_decided else confirm.looks[-1]))
         chosen = self._frozen_before().get(arm, [])[: confirm.top]
         return known + [self._to_confirm(arm, rank, -1, choice, seeds) for rank, choice in enumerate(chosen, start=1)]
 
