@@ -160,7 +160,8 @@ class StudyProtocol:
                 if (candidate := self._ask(search)) is not None:
                     known.append(candidate)
         confirm = self.plan.study.confirm
-        seeds = range(CONFIRM_SEED, CONFIRM_SEED + confirm.looks[-1])
+        is_decided = any(line["decided"] for line in self._looks())
+        seeds = range(CONFIRM_SEED, CONFIRM_SEED + (self.num_seeds if is_decided else confirm.looks[-1]))
         for repeat, arms in zip(self.plan.repeats, history.frozen(self.journal), strict=False):
             chosen = arms.get(arm, [])[: confirm.top]
             known += [
