@@ -71,7 +71,7 @@ def _arm_row(study: StudyTables, arm: Row) -> Row:
 def _trial_row(study: StudyTables, arm: Row, trial: Mapping[Any, Any], device_s: float) -> Row:
     """The row of a confirm trial, whose training cost `device_s`; NaN if it trained nothing. Tuning is its arm's."""
     value = trial["test_metric"] if trial["status"] == "completed" else None
-    same = ("arm", "searcher", "seed", "epochs", "updates", "examples", "trial_id", "status", "configuration")
+    same = ("arm", "searcher", "seed", "epochs", "updates", "examples", "trial_id", "status", "configuration", "repeat")
     row = {"row": "trial", "policy": arm["policy"], "test_value": value, **{name: trial[name] for name in same}}
     return row | _costs(study.lock, value, device_s, arm["tuning_device_s"])
 

@@ -105,13 +105,11 @@ def arm_costs(study: StudyTables, calibration: Calibration) -> pd.DataFrame:
 
 def _of_one_search(study: StudyTables, calibration: Calibration) -> pd.Series[float]:
     """The calibrated cost of one search of the first searcher, by arm; NaN where a trial has epochs without a price."""
-    searchers = study.searchers()
-    trials = study.of_searcher(searchers[0]) if searchers else study.tuning
+    trials = _trials_of(study, next(iter(study.searchers()), None))
     cost = trials["trial_id"].map(calibration.cost_of_trials()).astype("float64")
-    untrained = ~trials["trial_id"].isin(set(study.epochs["trial_id"]))
-    searches = trials["repeat"].fillna(0).groupby(trials["arm"]).nunique()
-    total = cost.where(~untrained, 0.0).groupby(trials["arm"]).agg(lambda costs: costs.sum(skipna=False))
-    return total / searches
+    has_trained = trials["trial_id"].isin(set(study.epochs["trial_id"]))
+    total = cost.where(has_trained, 0.0).groupby(trials["arm"]).agg(lambda costs: costs.sum(skipna=False))
+    return total / trials["repeat"].fillna(0).groupby(trials["arm"]).nunique()
 
 
 def _lost(study: StudyTables) -> pd.Series[float]:
@@ -153,8 +151,8 @@ def sharing(study: StudyTables) -> Sharing:
     own = epochs[~epochs["recalled"]]
     searches = _searches(study)
     first = next(iter(searches.values()), study.tuning)
-    trials = pd.concat([first, study.trials[study.trials["phase"] == "confirm"]])["trial_id"]
-    counted = epochs[epochs["trial_id"].isin(set(trials))]
+    of_first = (study.trials["phase"] == "confirm") & (study.trials["repeat"].fillna(0) == 0)
+    counted = epochs[epochs["trial_id"].isin({*first["trial_id"], *study.trials.loc[of_first, "trial_id"]})]
     distinct = set(counted["lineage"])
     trained = len(distinct & set(own["lineage"]))
     return Sharing(
@@ -175,10 +173,17 @@ def _searches(study: StudyTables) -> dict[tuple[str, int], pd.DataFrame]:
     """The tuning trials of every search, by searcher and repeat, the first searcher's first."""
     searches: dict[tuple[str, int], pd.DataFrame] = {}
     for searcher in study.searchers():
-        trials = study.of_searcher(searcher)
+        trials = _trials_of(study, searcher)
         for repeat, of_repeat in trials.groupby(trials["repeat"].fillna(0)):
             searches[searcher, int(cast(float, repeat))] = of_repeat
     return searches
+
+
+def _trials_of(study: StudyTables, searcher: str | None) -> pd.DataFrame:
+    """The tuning trials of all searches of a searcher; those of the cohort that are in nobody's name count for all."""
+    tuning = study.tuning
+    in_nobodys_name = (tuning["phase"] == "cohort") & ~tuning["searcher"].isin(study.searchers())
+    return tuning if searcher is None else tuning[(tuning["searcher"] == searcher) | in_nobodys_name]
 
 
 def _of_searches(epochs: pd.DataFrame, searches: Mapping[tuple[str, int], pd.DataFrame]) -> pd.DataFrame:

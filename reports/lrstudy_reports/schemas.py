@@ -203,6 +203,8 @@ ACCURACY = TableDescription(
         Column("configuration", _TEXT, "", "JSON: what was trained with"),
         Column("cost_source", _TEXT, "",
                "`alone` if updates were measured alone on the device; else `medians` of recorded epochs"),
+        Column("repeat", _INT32, "",
+               "of a trial, which search of the arm chose its configuration, from 0; an arm is that of the first one"),
     ),
 )  # fmt: skip
 
