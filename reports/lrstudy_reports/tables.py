@@ -44,6 +44,7 @@ _TRIALS = {
     "spent_device_s": _NUMBER,
     "started_at": _NUMBER,
     "ended_at": _NUMBER,
+    "rank": _NUMBER,
 }
 _EPOCHS = {
     "trial_id": _TEXT,
@@ -113,8 +114,7 @@ class StudyTables:
         validation represents the arm: choosing by test values would be selection on the test set.
         """
         confirm = self.trials[self.trials["phase"] == "confirm"]
-        first = confirm.groupby("arm")["index"].transform("min")
-        return confirm[confirm["index"] == first].sort_values(["arm", "seed"], kind="stable")
+        return confirm[confirm["rank"] == 1].sort_values(["arm", "seed"], kind="stable")
 
     def searchers(self) -> tuple[str, ...]:
         """The searchers; the first is the one whose configurations are confirmed."""
@@ -145,7 +145,7 @@ def load(folder: Path) -> StudyTables:
     if not (folder / "study.lock.json").exists() and not (folder / "trials.parquet").exists():
         raise ValueError(f"no study in {folder}: it has neither study.lock.json nor trials.parquet")
     lock = read_lock(folder / "study.lock.json", folder.resolve().name)
-    trials = _read(folder / "trials.parquet", _TRIALS)
+    trials = _ranked(_read(folder / "trials.parquet", _TRIALS))
     workloads = sorted(trials["workload"].dropna().unique())
     if len(workloads) > 1:
         raise ValueError(f"a report compares arms on one workload; more is not yet possible; got {workloads}")
@@ -239,6 +239,14 @@ def predictions(folder: Path, trial_ids: Iterable[str]) -> dict[str, dict[str, A
             "labels": _matrix(rows.column("labels")) if several else None,
         }
     return of_trial
+
+
+def _ranked(trials: pd.DataFrame) -> pd.DataFrame:
+    """The trials with the ranks of confirm trials, which tables of earlier versions have in the trial's id alone."""
+    if trials["rank"].notna().any():
+        return trials
+    of_id = trials["trial_id"].str.extract(r"-confirm-(\d+)-\d+$", expand=False).astype("float64")
+    return trials.assign(rank=of_id.where(trials["phase"] == "confirm"))
 
 
 def _matrix(column: pa.ChunkedArray) -> NDArray[Any]:

@@ -12,7 +12,7 @@ from scipy import stats
 from lrstudy_reports import answer, build, summary
 from lrstudy_reports.schemas import ARMS
 from prescribed import DATA_S, EPOCH_S, EVALUATION_S, SETUP_S, UPDATE_S, run_study
-from report_studies import SMALL, edit_table
+from report_studies import SMALL, copied, edit_table
 
 
 def by_arm(path):
@@ -202,6 +202,35 @@ def test_several_confirmed_configurations_leave_the_first_ranked_one_as_the_arm(
     for arm, row in by_arm(folder).items():
         assert row["seeds"] == 5
         assert row["test_metric"] == pytest.approx(first[first["arm"] == arm]["test_metric"].mean())
+
+
+@pytest.fixture(scope="module")
+def second_best_first(tmp_path_factory):
+    """A study in which what ranks first in an arm was suggested after what ranks second."""
+    rates = ("common.lr={choice: [0.001, 0.1, 0.05]}", "common.weight_decay=0")
+    overrides = (*rates, "search.trials=3", "search.cohort=0", "search.method=grid", "confirm.top=2")
+    return run_study(tmp_path_factory.mktemp("top"), SMALL, *overrides)
+
+
+def test_the_arm_is_the_configuration_that_ranked_first_and_not_the_one_suggested_first(second_best_first):
+    """Three of five arms of a study with `confirm.top` 2 were reported by their second-best configuration."""
+    trials = pd.read_parquet(second_best_first / "trials.parquet")
+    confirm = trials[trials["phase"] == "confirm"]
+    assert trials[trials["phase"] != "confirm"]["rank"].isna().all()
+    index = confirm.groupby(["arm", "rank"])["index"].first().unstack()
+    assert (index[1] > index[2]).any(), "not the study that this test needs"
+    for arm, row in by_arm(second_best_first).items():
+        first = confirm[(confirm["arm"] == arm) & (confirm["rank"] == 1)]
+        assert row["configuration"] == first["configuration"].iloc[0]
+        assert row["test_metric"] == pytest.approx(first["test_metric"].mean())
+        assert row["seeds"] == len(first) == 5
+
+
+def test_tables_without_ranks_have_them_in_the_ids_of_trials(second_best_first, tmp_path):
+    older = copied(second_best_first, tmp_path / "older")
+    table = pq.read_table(older / "trials.parquet")
+    pq.write_table(table.drop_columns(["rank"]), older / "trials.parquet")
+    assert summary(older) == summary(second_best_first)
 
 
 def test_a_target_that_few_trials_reach_is_censored(make):

@@ -162,6 +162,7 @@ def test_a_trial_row_sums_its_epochs(ran):
         assert trial["best_epoch"] == values.index(max(values))
         assert trial["updates"] == sum(epoch["updates"] for epoch in epochs)
         assert trial["examples"] == sum(epoch["examples"] for epoch in epochs)
+        assert trial["rank"] == (1 if trial["phase"] == "confirm" else None)
         assert trial["recalled_epochs"] == sum(epoch["recalled"] for epoch in epochs)
         assert trial["ended_at"] >= trial["started_at"] > 0
 

@@ -31,7 +31,8 @@ Status = Literal["waiting", "running", "completed", "diverged", "failed", "inter
 class Candidate:
     """A configuration to be tried under several seeds: suggested to an arm by a searcher, or chosen to be confirmed.
 
-    `name` is what the ids of its trials begin with; `index` counts the suggestions of its searcher.
+    `name` is what the ids of its trials begin with; `index` counts the suggestions of its searcher. `rank` counts the
+    arm's configurations to be confirmed from 1, the best; None for a suggestion.
     """
 
     name: str
@@ -41,12 +42,14 @@ class Candidate:
     index: int
     configuration: Configuration
     seeds: Sequence[int]
+    rank: int | None = None
 
 
 @dataclass(eq=False)
 class Trial:
     """One trial as the driver knows it. `chain` holds the names of its states; `records` grow as epochs arrive.
 
+    `rank` is that of the configuration which it confirms, from 1; None for a tuning trial.
     The chain of a reactive policy is the one that it follows if nothing triggers any more.
     """
 
@@ -65,6 +68,7 @@ class Trial:
     test: Mapping[str, Any] | None = None
     started_at: float | None = None
     ended_at: float | None = None
+    rank: int | None = None
     _replanned_after: int = 0
 
     def walk(self, find: Callable[[str], Record | None]) -> list[Record]:
@@ -223,7 +227,8 @@ class StudyProtocol:
 
     def _to_confirm(self, arm: str, rank: int, index: int, configuration: Configuration) -> Candidate:
         seeds = range(CONFIRM_SEED, CONFIRM_SEED + self.plan.study.confirm.seeds)
-        return Candidate(f"{arm}-confirm-{rank}", arm, self.plan.methods[0], "confirm", index, configuration, seeds)
+        name, method = f"{arm}-confirm-{rank}", self.plan.methods[0]
+        return Candidate(name, arm, method, "confirm", index, configuration, seeds, rank)
 
     def _spec(self, candidate: Candidate, seed: int) -> TrialSpec:
         trial_id, arm = f"{candidate.name}-{seed}", self.plan.arms[candidate.arm]
@@ -234,7 +239,9 @@ class StudyProtocol:
         """The trial with this specification, whose epochs have these settings if nothing triggers."""
         of, seed = candidate, spec.root.seed
         names = list(chain(self._root_name(seed), settings))
-        return Trial(spec.trial_id, of.arm, of.method, of.phase, of.index, of.configuration, seed, spec, names)
+        return Trial(
+            spec.trial_id, of.arm, of.method, of.phase, of.index, of.configuration, seed, spec, names, rank=of.rank
+        )  # fmt: skip
 
     def _note_suggestion(self, candidate: Candidate) -> None:
         """Write a suggestion to the journal, once."""

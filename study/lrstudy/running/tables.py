@@ -236,6 +236,7 @@ def _trial_row(trial: Trial, admission: Admission, spent: Mapping[str, float]) -
         "recalled_epochs": sum(trial.recalled),
         "started_at": trial.started_at,
         "ended_at": trial.ended_at,
+        "rank": trial.rank,
     }
     return row | {f"test_{name}": value for name, value in test.items() if name != "loss"} | _parameters(trial)
 

@@ -84,6 +84,9 @@ _TRIALS = TableDescription(
         Column("started_at", _FLOAT, "s, Unix time",
                "when it was last handed to a worker; of one that is wholly recalled, when that was found"),
         Column("ended_at", _FLOAT, "s, Unix time", "when it ended; null while it runs"),
+        Column("rank", _INT32, "",
+               "of a confirm trial, the place of its configuration among those of its arm when they were chosen, from 1, "
+               "the best on validation; else null"),
     ),
     (
         Column("p_<name>", _FLOAT, "the parameter's",
