@@ -248,7 +248,7 @@ class _Worker:
         if last.diverged:
             yield {"status": "diverged", "error": f"the loss was not finite in epoch {last.epoch}"}
         elif trial.spec.read_test:
-            yield {"status": "completed", **self._test(trial, walk, admission.plan, folder, last)}
+            yield {"status": "completed", **self._test(trial, walk, admission.plan, folder)}
         else:
             yield {"status": "completed"}
 
@@ -257,15 +257,15 @@ class _Worker:
         self._has_data = True
         return PrescribedTrainer(self._training, self._clock, trial, plan.workload.task.metrics)
 
-    def _test(self, trial: Trial, walk: Walk, plan: Plan, folder: Path, last: Record) -> dict[str, Any]:
-        _, spans = walk.bring_to_end()
+    def _test(self, trial: Trial, walk: Walk, plan: Plan, folder: Path) -> dict[str, Any]:
+        _, selected, spans = walk.bring_to_selected()
         begin, names = self._clock.now, plan.workload.task.metrics
         self._clock.now += EVALUATION_S
         data, parts = load(plan.workload.data, Path(plan.workload.cache))
         labels = data.labels[parts.test]
         scores = logits(trial, labels, len(plan.workload.classes))
         predictions.write(folder / "predictions", trial.trial_id, trial.arm, parts.test, labels, scores)
-        value = self._training.test_value(trial, last.metrics[f"val_{names[0]}"])
+        value = self._training.test_value(trial, selected.metrics[f"val_{names[0]}"])
         return {
             "spans": [*spans, (begin, EVALUATION_S, "evaluate", trial.trial_id)],
             "test": {"loss": _loss(value), **self._training.metrics(names, value)},

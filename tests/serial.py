@@ -76,7 +76,7 @@ class Serial:
                 continue
             test = None
             if trial.spec.read_test:
-                holder, _ = walk.bring_to_end()
+                holder, _, _ = walk.bring_to_selected()
                 evaluation, _ = holder.test()  # type: ignore[attr-defined]
                 test = {"loss": evaluation.loss, **evaluation.metrics}
             self.admission.ended(trial.trial_id, "completed", test=test)

@@ -131,8 +131,7 @@ def _identity(
     chosen = confirmed.loc[confirmed["arm"] == arm, "configuration"].dropna()
     tuned, value = best.get(arm, (None, math.nan))
     workload = trials["workload"].dropna()
-    done = [curve.seen[1] for curve in curves if curve.status == "completed"]
-    finals = [float(values[-1]) for values in done if len(values)]
+    selected = [curve.selected for curve in curves if math.isfinite(curve.selected)]
     interval = outcome.interval
     return {
         "arm": arm,
@@ -145,7 +144,7 @@ def _identity(
         "seeds_expected": outcome.expected,
         "diverged": outcome.diverged,
         "failed": outcome.failed,
-        "val_metric": float(np.mean(finals)) if finals else value,
+        "val_metric": float(np.mean(selected)) if selected else value,
         "test_metric": interval.mean,
         "test_low": interval.low,
         "test_high": interval.high,

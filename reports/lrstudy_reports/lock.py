@@ -26,7 +26,7 @@ class Lock:
     `arms` maps each arm to its policy, `parameters` to the names of its searched parameters, and `caveats` to
     what a report must say about it. `trials_per_arm` is the number of configurations per searcher, including
     the cohort's. `seeds` are the tuning seeds. `target` is a value of the metric; if it is None, the target is
-    `target_of_control` x the control's mean final validation value.
+    `target_of_control` x the control's mean validation value after its selected epochs.
     """
 
     name: str

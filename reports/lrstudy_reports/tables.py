@@ -45,6 +45,8 @@ _TRIALS = {
     "started_at": _NUMBER,
     "ended_at": _NUMBER,
     "rank": _NUMBER,
+    "selected_lineage": _TEXT,
+    "selected_val_metric": _NUMBER,
 }
 _EPOCHS = {
     "trial_id": _TEXT,
@@ -145,7 +147,7 @@ def load(folder: Path) -> StudyTables:
     if not (folder / "study.lock.json").exists() and not (folder / "trials.parquet").exists():
         raise ValueError(f"no study in {folder}: it has neither study.lock.json nor trials.parquet")
     lock = read_lock(folder / "study.lock.json", folder.resolve().name)
-    trials = _ranked(_read(folder / "trials.parquet", _TRIALS))
+    trials = _selected(_ranked(_read(folder / "trials.parquet", _TRIALS)), lock)
     workloads = sorted(trials["workload"].dropna().unique())
     if len(workloads) > 1:
         raise ValueError(f"a report compares arms on one workload; more is not yet possible; got {workloads}")
@@ -247,6 +249,14 @@ def _ranked(trials: pd.DataFrame) -> pd.DataFrame:
         return trials
     of_id = trials["trial_id"].str.extract(r"-confirm-(\d+)-\d+$", expand=False).astype("float64")
     return trials.assign(rank=of_id.where(trials["phase"] == "confirm"))
+
+
+def _selected(trials: pd.DataFrame, lock: Lock) -> pd.DataFrame:
+    """The trials with the value that they are judged by, for which tables of earlier versions have no column."""
+    if trials["selected_val_metric"].notna().any():
+        return trials
+    older = trials["best_val_metric" if lock.select == "best" else "final_val_metric"]
+    return trials.assign(selected_val_metric=older.where(trials["status"].isin(["completed", "stopped"])))
 
 
 def _matrix(column: pa.ChunkedArray) -> NDArray[Any]:

@@ -130,7 +130,10 @@ def limits(study: StudyTables, comparison: Comparison) -> list[str]:
     if error:
         sentences.append(error)
     if lock.select == "best":
-        sentences.append("Values are of the best epoch on validation, which favours noisy curves.")
+        sentences.append(
+            "Values are of the best epoch on validation, of equally many in all arms, and so is the state that was tested. "
+            "This favours noisy curves."
+        )
     if not comparison.final:
         sentences.append("The study is unfinished; every number can still change.")
     return sentences
@@ -155,6 +158,11 @@ def protocol(study: StudyTables, comparison: Comparison) -> list[str]:
         sentences.append(
             f"Confirmed with {formats.count(seeds, 'fresh seed')} per arm; arms are paired by seed. The test "
             "set was read once, by these trials."
+        )
+    if lock.select == "last_cycle":
+        sentences.append(
+            "Every training is judged and tested at the end of the last cycle that its policy completed; where the rate has no "
+            "cycles, after the last epoch. It costs the whole training all the same."
         )
     if lock.margin is not None:
         sentences.append(f"Equivalent means: the 95% interval of the difference lies within ±{lock.margin:g}.")

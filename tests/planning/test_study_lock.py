@@ -322,3 +322,12 @@ def test_the_price_is_the_one_of_the_device(device, override, expected):
     plan = plan_of(override)
     workload = replace(plan.workload, device=device, numerics={"device_model": "NVIDIA A100-SXM4-80GB"})
     assert study_lock.price(replace(plan, workload=workload)) == expected
+
+
+@pytest.mark.parametrize(("step_size", "is_caveat"), [("50%", False), (3, True), ("{choice: [1, 3]}", True)])
+def test_a_run_that_completes_no_cycle_is_said_to_be_tested_after_its_last_epoch(step_size, is_caveat):
+    arms = lock_of(plan_of(f"arms.clr.step_size={step_size}", "select=last_cycle"))["arms"]
+    caveats = arms["clr"]["caveats"]
+    assert (len(caveats) == 1) == is_caveat
+    assert all("ends within the first cycle" in caveat for caveat in caveats)
+    assert arms["constant"]["caveats"] == []

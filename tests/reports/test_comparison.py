@@ -11,7 +11,7 @@ from scipy import stats
 
 from lrstudy_reports import answer, build, summary
 from lrstudy_reports.schemas import ARMS
-from prescribed import DATA_S, EPOCH_S, EVALUATION_S, SETUP_S, UPDATE_S, run_study
+from prescribed import DATA_S, EPOCH_S, EVALUATION_S, SETUP_S, UPDATE_S, Training, run_study
 from report_studies import SMALL, copied, edit_table
 
 
@@ -231,6 +231,32 @@ def test_tables_without_ranks_have_them_in_the_ids_of_trials(second_best_first, 
     table = pq.read_table(older / "trials.parquet")
     pq.write_table(table.drop_columns(["rank"]), older / "trials.parquet")
     assert summary(older) == summary(second_best_first)
+
+
+class Peaking(Training):
+    """Best in the second of three epochs, by as much as the seed says."""
+
+    def value(self, trial, epoch):
+        return (0.5, 0.9, 0.7)[epoch] + 0.001 * (trial.seed % 10) + 0.01 * trial.configuration["lr"]
+
+
+@pytest.mark.parametrize(("select", "epoch"), [("final", 2), ("best", 1), ("last_cycle", 1)])
+def test_values_and_choices_are_those_of_the_selected_epoch(tmp_path, select, epoch):
+    cycle = "arms={constant: , sgdr: {t0: 2, t_mult: 1}}"
+    folder = run_study(tmp_path, SMALL, cycle, f"select={select}", training=Peaking())
+    trials = pd.read_parquet(folder / "trials.parquet")
+    row, mine = by_arm(folder)["sgdr"], trials[(trials["arm"] == "sgdr") & (trials["phase"] == "confirm")]
+    assert (mine["selected_epoch"] == epoch).all()
+    expected = (0.5, 0.9, 0.7)[epoch] + 0.002 + 0.01 * json.loads(row["configuration"])["lr"]
+    assert row["val_metric"] == pytest.approx(expected)
+    assert row["test_metric"] == pytest.approx(expected - 0.004, abs=0.004)
+    control = trials[(trials["arm"] == "constant") & (trials["phase"] == "confirm")]
+    assert row["target"] == pytest.approx(0.98 * control["selected_val_metric"].mean())
+    assert row["training_device_s"] == pytest.approx(by_arm(folder)["constant"]["training_device_s"]), "whole trainings"
+    older = pq.read_table(folder / "trials.parquet").drop_columns(["selected_val_metric"])
+    if select != "last_cycle":
+        pq.write_table(older, folder / "trials.parquet")
+        assert by_arm(folder)["sgdr"] == row, "tables of earlier versions"
 
 
 def test_a_target_that_few_trials_reach_is_censored(make):

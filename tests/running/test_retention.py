@@ -36,6 +36,10 @@ def test_the_ends_of_a_neighbours_confirmed_trials_stay_and_all_of_its_unfinishe
     assert needed_states(idle, tmp_path / "runs" / "other") == ends
 
     trials = pq.read_table(folder / "trials.parquet")
+    pq.write_table(trials.drop_columns(["selected_lineage"]), folder / "trials.parquet")
+    assert needed_states(idle, tmp_path / "runs" / "other") == ends, (
+        "tables of earlier versions have no selected states"
+    )
     stopped = pc.if_else(pc.equal(trials["phase"], "confirm"), trials["status"], "interrupted")
     place = trials.schema.get_field_index("status")
     pq.write_table(trials.set_column(place, "status", pa.chunked_array(stopped)), folder / "trials.parquet")
@@ -43,3 +47,20 @@ def test_the_ends_of_a_neighbours_confirmed_trials_stay_and_all_of_its_unfinishe
     assert needed_states(idle, tmp_path / "runs" / "other") >= everything - {
         digest for name in confirmed for digest in by_trial[name][:-1]
     }
+
+
+@pytest.mark.slow
+def test_the_states_that_were_tested_stay_too(tmp_path):
+    overrides = ("select=best", "arms=[constant]", "search.trials=1", "search.cohort=1", "common.lr=1.0")
+    ran = Serial(study(tmp_path, SMALL, *overrides).plan()[0], tmp_path / "runs")
+    admission, folder = ran.run(), tmp_path / "runs" / "small"
+    confirmed = [trial for trial in admission.trials.values() if trial.phase == "confirm"]
+    tested = {trial.records[trial.selected].state for trial in confirmed}
+    ends = {trial.records[-1].state for trial in confirmed}
+    assert tested - ends, "not the study that this test needs"
+    assert needed_states(admission, folder) == tested | ends
+    TableWriter(admission, folder).write(0.0)
+    (folder / "study.lock.json").write_text("{}")
+    (tmp_path / "runs" / "other").mkdir()
+    idle = Admission(ran.plan, Memo(tmp_path / "runs" / "memo"), Journal(tmp_path / "runs" / "other" / "journal"))
+    assert needed_states(idle, tmp_path / "runs" / "other") == tested | ends

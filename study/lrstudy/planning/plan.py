@@ -19,6 +19,7 @@ from lrstudy.planning.arms import Arm, at_cohort_points, common_definition
 from lrstudy.policies.run import Run
 from lrstudy.search.parameter import Configuration
 from lrstudy.settings import canonical_json
+from lrstudy.trial.selection import Selection
 from lrstudy.trial.spec import TrialSpec
 from lrstudy.workload.workload import Workload, check_without_data
 
@@ -121,6 +122,7 @@ class Plan:
             device_share=self.workload.device_share,
             read_test=confirm,
             origin=origin,
+            selection=Selection(self.study.select, self.study.metric),
         )
 
     def root(self, seed: int) -> Root:

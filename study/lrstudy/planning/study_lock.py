@@ -24,6 +24,7 @@ FORMAT = 1
 SOURCES = "source"
 """The folder in a study's folder that keeps the source of users' policies, so that a changed arm's old policy stays."""
 _NEEDED = ("identity", "arms", "cohort", "outstanding", "seeds", "searchers", "numerics")
+_NO_CYCLE = "where the budget ends within the first cycle there is no completed one to select, and the last epoch is judged and tested."
 _WAY_OUT = "Choose another name with --as NAME, or another storage.path."
 
 
@@ -111,7 +112,7 @@ def render(
         "margin": study.compare.margin,
         "target": study.target.model_dump(),
         "searchers": plan.methods,
-        "arms": {name: _arm(arm, is_retired=name in plan.retired) for name, arm in plan.arms.items()},
+        "arms": {name: _arm(plan, arm) for name, arm in plan.arms.items()},
         "trials_per_arm": study.search.trials,
         "cohort": plan.cohort_size,
         "outstanding": plan.outstanding,
@@ -163,14 +164,14 @@ def price(plan: Plan) -> dict[str, Any] | None:
     return None if per_hour is None else {"device_hour": per_hour, "currency": prices.currency}
 
 
-def _arm(arm: Arm, is_retired: bool) -> dict[str, Any]:
+def _arm(plan: Plan, arm: Arm) -> dict[str, Any]:
     """What the lock says about an arm."""
     return {
         "policy": arm.definition["policy"],
         "parameters": [p.name for p in arm.space.searched],
         "definition": dict(arm.definition),
-        "retired": is_retired,
-        "caveats": list(_caveats(arm)),
+        "retired": arm.name in plan.retired,
+        "caveats": list(_caveats(plan, arm)),
     }
 
 
@@ -187,11 +188,14 @@ def _data(workload: Workload) -> dict[str, Any]:
     }
 
 
-def _caveats(arm: Arm) -> Iterator[str]:
+def _caveats(plan: Plan, arm: Arm) -> Iterator[str]:
     """The caveats of an arm's policy over all values that its parameters may take, each once."""
     caveats: dict[str, None] = {}
     for configuration in one_at_a_time(arm.space):
-        caveats.update(dict.fromkeys(build(arm.policy, arm.parameters(configuration)).caveats()))
+        policy = build(arm.policy, arm.parameters(configuration))
+        caveats.update(dict.fromkeys(policy.caveats()))
+        if plan.study.select == "last_cycle" and not policy.cycle_ends(plan.run(arm, configuration)):
+            caveats[_NO_CYCLE] = None
     yield from caveats
 
 

@@ -87,7 +87,7 @@ class Policy(ABC):
         return ()
 
     def cycle_ends(self, run: Run) -> Sequence[int]:
-        """After how many epochs each cycle of the rate ends that the budget completes.
+        """After how many epochs each cycle of the rate ends that the budget completes; `select: last_cycle` tests the last.
 
         By default the whole budget is one cycle. A cycle that ends within an epoch ends with the epoch before: in the next
         one the rate is high again.

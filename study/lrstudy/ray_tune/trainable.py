@@ -148,12 +148,12 @@ class TuneTrial(Trainable):
         return self._trainer
 
     def _test(self) -> dict[str, Any]:
-        """Evaluate the final state on the test part and write its predictions, if the trial is one that reads it."""
+        """Evaluate the selected state on the test part and write its predictions, if the trial is one that reads it."""
         assignment = self._assignment
         assert isinstance(assignment, Assignment)
         if not assignment.spec.read_test:
             return {}
-        trainer, spans = self._walk.bring_to_end()
+        trainer, _, spans = self._walk.bring_to_selected()
         begin = time.monotonic()
         evaluation, part = trainer.test()  # type: ignore[attr-defined]
         predictions.write(

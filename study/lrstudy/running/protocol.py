@@ -93,13 +93,15 @@ class Trial:
         own = (self.spec.origin["study"], self.trial_id)
         return [(record.origin.get("study"), record.origin.get("trial")) != own for record in self.records]
 
-    def value(self, metric: str, select: str) -> float | None:
-        """The validation metric that the trial is judged by; None if it did not complete or has none."""
-        if self.status != "completed":
-            return None
-        values = [record.metrics.get(f"val_{metric}") for record in self.records]
-        known = [value for value in values if value is not None]
-        return max(known, default=None) if select == "best" else values[-1]
+    @property
+    def selected(self) -> int | None:
+        """The epoch, from 0, that the trial is judged by; None if it did not complete."""
+        return self.spec.selected(self.records) if self.status == "completed" else None
+
+    @property
+    def value(self) -> float | None:
+        """The study's metric on the validation part after the selected epoch; None if it did not complete or has none."""
+        return None if self.selected is None else self.spec.selection.value(self.records[self.selected])
 
 
 class StudyProtocol:
@@ -155,7 +157,7 @@ class StudyProtocol:
         group = [self.trials[f"{_tuning_name(*key)}-{seed}"] for seed in study.search.seeds]
         if any(t.status in ("waiting", "running", "interrupted") for t in group):
             return
-        value = _mean([t.value(study.metric, study.select) for t in group])
+        value = _mean([t.value for t in group])
         cost = None if value is None else 1.0 - value
         self._streams[key[:2]].result(trial.index, cost)
         if key not in self._told:
@@ -273,11 +275,11 @@ class StudyProtocol:
 
     def _means(self, arm: str) -> dict[int, float]:
         """By index, the mean over seeds of the arm's tuning trials under the first searcher, where all have a value."""
-        study, method = self.plan.study, self.plan.methods[0]
+        method = self.plan.methods[0]
         values: dict[int, list[float | None]] = {}
         for trial in self.trials.values():
             if (trial.arm, trial.method) == (arm, method) and trial.phase != "confirm":
-                values.setdefault(trial.index, []).append(trial.value(study.metric, study.select))
+                values.setdefault(trial.index, []).append(trial.value)
         return {index: mean for index, of_seeds in values.items() if (mean := _mean(of_seeds)) is not None}
 
 

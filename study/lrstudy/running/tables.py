@@ -208,6 +208,7 @@ def _trial_row(trial: Trial, admission: Admission, spent: Mapping[str, float]) -
     known = [(value, epoch) for epoch, value in enumerate(values) if value is not None]
     best = max(known, key=lambda item: (item[0], -item[1]), default=(None, None))
     last = trial.records[-1] if trial.records else None
+    selected = None if trial.selected is None else trial.records[trial.selected]
     test = trial.test or {}
     row = {
         "trial_id": trial.trial_id,
@@ -237,6 +238,9 @@ def _trial_row(trial: Trial, admission: Admission, spent: Mapping[str, float]) -
         "started_at": trial.started_at,
         "ended_at": trial.ended_at,
         "rank": trial.rank,
+        "selected_epoch": trial.selected,
+        "selected_lineage": selected.lineage if selected else None,
+        "selected_val_metric": trial.value,
     }
     return row | {f"test_{name}": value for name, value in test.items() if name != "loss"} | _parameters(trial)
 

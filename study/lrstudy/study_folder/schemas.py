@@ -70,12 +70,13 @@ _TRIALS = TableDescription(
         Column("best_val_metric", _FLOAT, "", "the highest value of that metric after any of its epochs"),
         Column("best_epoch", _INT32, "", "the first epoch, from 0, with that value"),
         Column("test_loss", _FLOAT, "",
-               "mean loss per example on the test part after the last epoch; of completed confirm trials, else null"),
+               "mean loss per example on the test part after the selected epoch; of completed confirm trials, else null"),
         Column("test_metric", _FLOAT, "", "the study's metric on the test part, likewise"),
         Column("updates", _INT64, "updates", "updates of all its epochs"),
         Column("examples", _INT64, "examples", "examples trained on in all its epochs, counted each time"),
         Column("standalone_device_s", _FLOAT, _DEVICE_S,
-               "what this training costs whoever adopts it: `device_s` of all its epochs, recalled ones included"),
+               "what this training costs whoever adopts it: `device_s` of all its epochs, recalled ones and those after "
+               "the selected one included"),
         Column("spent_device_s", _FLOAT, _DEVICE_S,
                "what this study paid for it in all its runs: `data`, `train`, `evaluate`, `state`, `recompute` and "
                "`waiting` under it in the ledger; recalled epochs cost nothing"),
@@ -87,6 +88,12 @@ _TRIALS = TableDescription(
         Column("rank", _INT32, "",
                "of a confirm trial, the place of its configuration among those of its arm when they were chosen, from 1, "
                "the best on validation; else null"),
+        Column("selected_epoch", _INT32, "",
+               "the epoch, from 0, that `select` in the study file chooses: the last one, the end of the last completed "
+               "cycle, or `best_epoch`; null unless the trial is completed"),
+        Column("selected_lineage", _TEXT, "", "name of the state after that epoch, which the test columns tell of"),
+        Column("selected_val_metric", _FLOAT, "",
+               "the study's metric on the validation part after that epoch, by which configurations are chosen"),
     ),
     (
         Column("p_<name>", _FLOAT, "the parameter's",
