@@ -331,3 +331,14 @@ def test_a_run_that_completes_no_cycle_is_said_to_be_tested_after_its_last_epoch
     assert (len(caveats) == 1) == is_caveat
     assert all("ends within the first cycle" in caveat for caveat in caveats)
     assert arms["constant"]["caveats"] == []
+
+
+def test_an_arm_that_ran_before_ghost_batches_were_the_default_is_kept_beside_the_new_one():
+    earlier = lock_of(plan_of("arms.batch_increase={norm_batch: null}"))
+    plan, lock, (note,) = rerun(earlier, "arms.batch_increase={}")
+    assert plan.retired == {"batch_increase"}
+    assert plan.arms["batch_increase@2"].definition["norm_batch"] == "initial"
+    assert lock["arms"]["batch_increase"]["definition"] == earlier["arms"]["batch_increase"]["definition"]
+    assert "arms.batch_increase has changed since the last run: it runs as batch_increase@2" in note
+    on, _, notes = rerun(earlier, "arms.batch_increase={norm_batch: null}")
+    assert (on.retired, notes) == (frozenset(), ()), "whoever writes the old default goes on"

@@ -8,7 +8,7 @@ from itertools import pairwise
 from lrstudy import user_code
 from lrstudy.config.common import COMMON
 from lrstudy.errors import Fault, InputError, faults_of
-from lrstudy.planning.arms import Arm, one_at_a_time, origin
+from lrstudy.planning.arms import Arm, common_definition, one_at_a_time, origin
 from lrstudy.planning.plan import Plan
 from lrstudy.policies import build, contract, resolve
 from lrstudy.policies.base import Policy, durations_of
@@ -137,10 +137,10 @@ def _of_batchnorm(plan: Plan, arm: Arm) -> Iterator[Fault]:
     ones = [name for name, p in sizes.items() if 1 in (p.values or (p.low,))]
     if not ones and sizes.keys() == {"batch_size"}:
         return  # without asking whether the model has BatchNorm, for which a user's model must be built
-    model = plan.workload.model
-    named = "your model" if user_code.is_reference(model) else model
+    named = _named(plan)
     if not plan.has_batchnorm:
-        if "norm_batch" in sizes:
+        written = {*common_definition(plan.study), *plan.study.arms.get(arm.name, {})}
+        if "norm_batch" in sizes and "norm_batch" in written:
             where = origin(plan.study, arm.name, "norm_batch")
             yield Fault(where, expected=f"it only with a model that has BatchNorm, which {named} has not")
         return
@@ -148,6 +148,10 @@ def _of_batchnorm(plan: Plan, arm: Arm) -> Iterator[Fault]:
         where = origin(plan.study, arm.name, name)
         yield Fault(where, expected=f"at least 2 with {named}, whose BatchNorm needs more than one example", got="1")
     yield from _of_micro_batches(plan, arm, named)
+
+
+def _named(plan: Plan) -> str:
+    return "your model" if user_code.is_reference(plan.workload.model) else plan.workload.model
 
 
 def _of_micro_batches(plan: Plan, arm: Arm, named: str) -> Iterator[Fault]:
@@ -181,7 +185,9 @@ def _without_effect(plan: Plan, arm: Arm, configurations: Sequence[Configuration
         return
     written = plan.study.arms.get(arm.name, {})
     for name in ("norm_batch", "micro_batch"):
-        if name in written and name in arm.space and not _is_effective(plan, arm, configurations, name):
+        if name not in written or name not in arm.space or _is_effective(plan, arm, configurations, name):
+            continue
+        if name == "micro_batch" or plan.has_batchnorm:  # else it was refused for that
             values = ", ".join(str(value) for value in arm.space[name].values)
             got = f"{values}, with batches that are no larger"
             yield Fault(f"arms.{arm.name}.{name}", expected="fewer examples than a batch has", got=got)

@@ -1,7 +1,7 @@
 """Arms: named entries of a study, each a policy with its search space.
 
-An arm's space is merged key by key, later ones winning: the study's common parameters, the policy's default space in
-search_spaces/<policy>.yaml, and what the study file says about the arm.
+An arm's space is merged key by key, later ones winning: the policy's default space in search_spaces/<policy>.yaml, the
+study's common parameters, and what the study file says about the arm.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from lrstudy.config import StudyFile
 from lrstudy.config.common import COMMON, INITIAL, OF_POLICIES, is_left_out, recipe_faults
 from lrstudy.config.sections import shown
 from lrstudy.errors import Fault, InputError, faults_of, unknown
+from lrstudy.models.catalogue import has_batchnorm
 from lrstudy.policies import build, registry
 from lrstudy.policies.base import Policy, parameter_names
 from lrstudy.policies.parameters import checked
@@ -73,7 +74,7 @@ def resolve(study: StudyFile, base: Path = _HERE) -> dict[str, Arm]:
     arms: dict[str, Arm] = {}
     for name, body in study.arms.items():
         try:
-            arms[name] = _arm(name, body, sound, base)
+            arms[name] = _arm(name, body, sound, base, study.workload.model)
         except InputError as error:
             faults += error.faults
     if faults:
@@ -151,14 +152,25 @@ def _common_faults(common: Mapping[str, Any]) -> list[Fault]:
     return faults + [fault.within("common") for fault in of_values]
 
 
-def _arm(name: str, body: Mapping[str, Any], common: Mapping[str, Any], base: Path) -> Arm:
-    """An arm from its `body` in the study file and the common parameters. Raises InputError with every fault."""
+def _arm(name: str, body: Mapping[str, Any], common: Mapping[str, Any], base: Path, model: str) -> Arm:
+    """An arm from its `body` in the study file and the common parameters.
+
+    Args:
+        name: The arm's name.
+        body: What the study file says about it.
+        common: The study's common parameters.
+        base: The folder that references to users' policies are relative to.
+        model: The study's model, which may have BatchNorm or not.
+
+    Raises:
+        InputError: With every fault.
+    """
     where = f"arms.{name}"
     written = _policy(where, name, body)
     policy, source = _with_source(where, written, base)
     valid = list(dict.fromkeys([*COMMON, *parameter_names(policies.resolve(policy)), "policy"]))
     faults = [Fault(f"{where}.{key}", "unknown key", valid=tuple(valid), name=key) for key in body if key not in valid]
-    merged = {**common, **(default_space(policy) if policy in registry() else {}), **body}
+    merged = {**_defaults(policy, body, model), **common, **body}
     # The order of `valid`, so that it does not matter in which order a study file lists parameters.
     specs = {key: merged[key] for key in valid[:-1] if key in merged and not is_left_out(key, merged[key])}
     space = _space(where, specs, faults)
@@ -168,6 +180,16 @@ def _arm(name: str, body: Mapping[str, Any], common: Mapping[str, Any], base: Pa
     if faults:
         raise InputError(faults)
     return arm
+
+
+def _defaults(policy: str, body: Mapping[str, Any], model: str) -> dict[str, object]:
+    """The default space of a policy; ghost batches where its batch grows, unless the model is known to have no BatchNorm."""
+    space = default_space(policy) if policy in registry() else {}
+    if body.get("batch_milestones"):
+        space["norm_batch"] = INITIAL
+    if has_batchnorm(model) is False:
+        space.pop("norm_batch", None)
+    return space
 
 
 def _space(where: str, specs: Mapping[str, Any], faults: Sequence[Fault]) -> Space:

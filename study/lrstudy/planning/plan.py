@@ -90,8 +90,10 @@ class Plan:
         return rehearsal.has_batchnorm(self.workload)
 
     def run(self, arm: Arm, configuration: Configuration) -> Run:
-        """What the policy of a trial knows about its run."""
+        """What the policy of a trial knows about its run. The default `norm_batch` means nothing to a model without BatchNorm."""
         recipe = arm.recipe(configuration, self.workload.recipe)
+        if recipe.norm_batch is not None and not self.has_batchnorm:
+            recipe = replace(recipe, norm_batch=None)
         return Run(self.workload.counts[0], self.study.budget.epochs, NUM_SECTIONS, recipe)
 
     def spec(
