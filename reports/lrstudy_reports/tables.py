@@ -47,6 +47,8 @@ _TRIALS = {
     "rank": _NUMBER,
     "selected_lineage": _TEXT,
     "selected_val_metric": _NUMBER,
+    "test_metric_running": _NUMBER,
+    "test_metric_precise": _NUMBER,
 }
 _EPOCHS = {
     "trial_id": _TEXT,

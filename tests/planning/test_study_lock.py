@@ -342,3 +342,14 @@ def test_an_arm_that_ran_before_ghost_batches_were_the_default_is_kept_beside_th
     assert "arms.batch_increase has changed since the last run: it runs as batch_increase@2" in note
     on, _, notes = rerun(earlier, "arms.batch_increase={norm_batch: null}")
     assert (on.retired, notes) == (frozenset(), ()), "whoever writes the old default goes on"
+
+
+def test_which_statistics_batchnorm_has_is_part_of_the_study():
+    earlier = lock_of(plan_of())
+    del earlier["identity"]["batchnorm"]  # as earlier versions wrote it
+    assert rerun(earlier)
+    assert "with other batchnorm (batchnorm: running before, precise now)." in refused(
+        earlier, "workload.batchnorm=precise"
+    )
+    precise = lock_of(plan_of("workload.batchnorm=precise"))
+    assert "with other batchnorm (batchnorm: precise before, running now)." in refused(precise)

@@ -108,6 +108,7 @@ class WorkloadConfig(ConfigSection):
     model: Text = "small_cnn"
     weights: Literal["random"] = "random"
     task: TaskConfig = TaskConfig()
+    batchnorm: Literal["running", "precise"] = "running"
     numerics: NumericsConfig = NumericsConfig()
 
     @property

@@ -29,6 +29,9 @@ def check_against_data(plan: Plan) -> None:
     and values that do not fit or have no effect.
     """
     faults = [fault.within("workload") for fault in faults_of(lambda: plan.root(0))]
+    if plan.study.workload.batchnorm == "precise" and not plan.has_batchnorm:
+        expected = f"precise only with a model that has BatchNorm, which {_named(plan)} has not"
+        faults.append(Fault("workload.batchnorm", expected=expected))
     faults += [fault for arm in plan.arms.values() for fault in _faults(plan, arm)]
     if faults:
         raise InputError(list(dict.fromkeys(faults)))

@@ -24,6 +24,8 @@ FORMAT = 1
 SOURCES = "source"
 """The folder in a study's folder that keeps the source of users' policies, so that a changed arm's old policy stays."""
 _NEEDED = ("identity", "arms", "cohort", "outstanding", "seeds", "searchers", "numerics")
+_BEFORE = {"batchnorm": "running"}
+"""What a study was in respects that the lock of an earlier version does not name."""
 _NO_CYCLE = "where the budget ends within the first cycle there is no completed one to select, and the last epoch is judged and tested."
 _WAY_OUT = "Choose another name with --as NAME, or another storage.path."
 
@@ -148,6 +150,7 @@ def identity(plan: Plan) -> dict[str, Any]:
         "metric": study.metric,
         "select": study.select,
         "budget": study.budget.epochs,
+        "batchnorm": study.workload.batchnorm,
     }
     return {name: json.loads(canonical_json(value)) for name, value in values.items()}
 
@@ -228,8 +231,8 @@ def _notes(plan: Plan, lock: Mapping[str, Any]) -> Iterator[str]:
             yield f"search.{name} no longer has {shown}: trials with it stay recorded but leave the tables."
 
 
-def _refuse_changed_identity(plan: Plan, before: Mapping[str, Any], folder: Path) -> None:
-    now = identity(plan)
+def _refuse_changed_identity(plan: Plan, before: dict[str, Any], folder: Path) -> None:
+    now, before = identity(plan), _BEFORE | before
     changed = [name for name in now if now[name] != before.get(name)]
     details = [detail for name in changed for detail in _differences(name, before.get(name), now[name])]
     shown_preprocessing = any(detail.startswith("preprocessing") for detail in details)

@@ -165,8 +165,15 @@ class TuneTrial(Trainable):
             evaluation.logits.numpy(),
             trainer.test_groups(),  # type: ignore[attr-defined]
         )
+        test = [("loss", evaluation.loss), *evaluation.metrics.items(), *self._test_otherwise(trainer)]
         self._spans += [*spans, Span(begin, time.monotonic() - begin, "evaluate", assignment.spec.trial_id)]
-        return {"test": [("loss", evaluation.loss), *evaluation.metrics.items()]}  # Tune would flatten a map
+        return {"test": test}  # Tune would flatten a map
+
+    def _test_otherwise(self, trainer: Any) -> list[tuple[str, float]]:
+        """The study's metric with the other statistics of BatchNorm, under the name of these; empty without BatchNorm."""
+        assert isinstance(self._assignment, Assignment)
+        tested, metric = trainer.test_otherwise(), self._assignment.spec.selection.metric
+        return [(tested[0], tested[1].metrics[metric])] if tested and metric in tested[1].metrics else []
 
     @property
     def _trial_id(self) -> str:

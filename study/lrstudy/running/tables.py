@@ -241,8 +241,15 @@ def _trial_row(trial: Trial, admission: Admission, spent: Mapping[str, float]) -
         "selected_epoch": trial.selected,
         "selected_lineage": selected.lineage if selected else None,
         "selected_val_metric": trial.value,
+        **_by_norm(test, plan.workload.numerics_spec.batchnorm, metric),
     }
-    return row | {f"test_{name}": value for name, value in test.items() if name != "loss"} | _parameters(trial)
+    return row | {f"test_{name}": test.get(name) for name in plan.workload.task.metrics} | _parameters(trial)
+
+
+def _by_norm(test: Mapping[str, Any], used: str, metric: str) -> dict[str, Any]:
+    """The test metric with running and with recomputed statistics of BatchNorm, where a trial was tested with both."""
+    other = next((name for name in ("running", "precise") if name in test), None)
+    return {} if other is None else {f"test_metric_{used}": test.get(metric), f"test_metric_{other}": test[other]}
 
 
 def _parameters(trial: Trial) -> dict[str, Any]:

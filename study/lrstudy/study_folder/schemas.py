@@ -94,6 +94,11 @@ _TRIALS = TableDescription(
         Column("selected_lineage", _TEXT, "", "name of the state after that epoch, which the test columns tell of"),
         Column("selected_val_metric", _FLOAT, "",
                "the study's metric on the validation part after that epoch, by which configurations are chosen"),
+        Column("test_metric_running", _FLOAT, "",
+               "`test_metric` with the running statistics that BatchNorm has from training; null without BatchNorm"),
+        Column("test_metric_precise", _FLOAT, "",
+               "`test_metric` with BatchNorm's statistics recomputed over the training part; likewise. One of the two is "
+               "`test_metric`, as `batchnorm` in the study file says"),
     ),
     (
         Column("p_<name>", _FLOAT, "the parameter's",
