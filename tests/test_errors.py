@@ -69,9 +69,9 @@ def test_errors_reach_the_driver_from_a_worker_as_they_are():
 
 
 def test_what_comes_later_is_refused_as_such():
-    error = not_yet("select", "selection at the ends of cycles", "Use final or best.")
+    error = not_yet("storage.path", "object storage", "Use a folder.")
     assert isinstance(error, NotYetError)
-    assert str(error) == "select: selection at the ends of cycles is not available yet. Use final or best."
+    assert str(error) == "storage.path: object storage is not available yet. Use a folder."
 
 
 def test_faults_of_a_check_are_those_that_it_raises():

@@ -359,6 +359,16 @@ def test_adam_and_weights_of_classes_reach_the_settings(tmp_path: Path) -> None:
     assert recipes["sgd"].augment == '[["RandomRotation",{"":5}]]'
 
 
+@pytest.mark.parametrize(("model", "norm_batch"), [("build", None), ("normed", 20)])
+def test_ghost_batches_mean_nothing_to_a_model_of_ones_own_without_batchnorm(tmp_path: Path, model, norm_batch) -> None:
+    mine(tmp_path)
+    arms = "arms: {constant: , batch_increase: {milestones: [1]}}\n"
+    plan = study(tmp_path, HEAD + arms, f"workload.model=./mine.py:{model}", "common.batch_size=20").plan()[0]
+    arm = plan.arms["batch_increase"]
+    (*_, last) = plan.spec("t", arm, arm.space.default(), 0, False, {}).untriggered()
+    assert (last.batch_size, last.recipe.norm_batch) == (40, norm_batch)
+
+
 @pytest.mark.parametrize(
     ("values", "fault"),
     [

@@ -138,7 +138,7 @@ def provenance(analysis: Analysis) -> PageSection:
         names = [_lineage(row) for row in mine.to_dict("records")]
         if names:
             cells.append([analysis.arm(arm), Cell(", ".join(names))])
-    columns = ["Arm", "Seed: lineage of the last epoch"]
+    columns = ["Arm", "Seed: lineage of the tested state"]
     tables = [Table("Confirm trials", columns, cells)] if cells else []
     notes = [f"Lineages are cut to {SHORT} digits; tables/confirmed.csv has them whole."] if cells else []
     return PageSection("provenance", "Provenance", bullets=bullets, tables=tables, notes=notes)
@@ -151,7 +151,8 @@ def troubled(study: StudyTables) -> pd.DataFrame:
 
 
 def _lineage(row: Mapping[Any, Any]) -> str:
-    name = str(row["lineage"])[:SHORT] if pd.notna(row["lineage"]) else formats.MISSING
+    lineage = row["selected_lineage"] if pd.notna(row["selected_lineage"]) else row["lineage"]
+    name = str(lineage)[:SHORT] if pd.notna(lineage) else formats.MISSING
     return f"{row['seed']:.0f}: {name}" + ("" if row["status"] == "completed" else f" ({row['status']})")
 
 

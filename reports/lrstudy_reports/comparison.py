@@ -204,8 +204,7 @@ def _identity(
     chosen = confirmed.loc[confirmed["arm"] == arm, "configuration"].dropna()
     tuned, value = best.get(arm, (None, math.nan))
     workload = trials["workload"].dropna()
-    done = [curve.seen[1] for curve in curves if curve.status == "completed"]
-    finals = [float(values[-1]) for values in done if len(values)]
+    selected = [curve.selected for curve in curves if math.isfinite(curve.selected)]
     interval = _test_interval(study, outcome)
     return {
         "arm": arm,
@@ -221,7 +220,7 @@ def _identity(
         "exploratory": study.lock.is_exploratory,
         "tuned_val_metric": value,
         "confirmed_val_metric": _confirmed_validation(study, arm),
-        "val_metric": float(np.mean(finals)) if finals else value,
+        "val_metric": float(np.mean(selected)) if selected else value,
         "test_metric": interval.mean,
         "test_low": interval.low,
         "test_high": interval.high,

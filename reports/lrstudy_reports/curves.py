@@ -30,7 +30,10 @@ FRACTIONS = (0.25, 0.5, 1.0)
 
 @dataclass(frozen=True)
 class Curve:
-    """The learning curve of a confirm trial: validation metric and cumulative calibrated cost after each epoch."""
+    """The learning curve of a confirm trial: validation metric and cumulative calibrated cost after each epoch.
+
+    `selected` is the value after the epoch whose state was tested; NaN if the trial did not complete.
+    """
 
     arm: str
     seed: int
@@ -38,6 +41,7 @@ class Curve:
     status: str
     cost: FloatArray
     value: FloatArray
+    selected: float
 
     @property
     def seen(self) -> tuple[FloatArray, FloatArray]:
@@ -73,7 +77,10 @@ def trial_curves(study: StudyTables, calibration: Calibration) -> list[Curve]:
                 continue
             cost = rows["calibrated_s"].cumsum().to_numpy(dtype=np.float64)
             value = rows["val_metric"].to_numpy(dtype=np.float64)
-            curves.append(Curve(arm, int(trial["seed"]), trial["trial_id"], str(trial["status"]), cost, value))
+            selected = float(trial["selected_val_metric"])
+            curves.append(
+                Curve(arm, int(trial["seed"]), trial["trial_id"], str(trial["status"]), cost, value, selected)
+            )
     return curves
 
 
@@ -86,19 +93,13 @@ def common_costs(curves: list[Curve]) -> tuple[float, float]:
 
 
 def target_value(study: StudyTables, curves: list[Curve]) -> float:
-    """The validation value that arms have to reach: the study's own, or a share of the control's mean final value."""
+    """The validation value that arms have to reach: the study's own, or a share of the control's mean selected value."""
     lock = study.lock
     if lock.target is not None:
         return lock.target
-    finals = [
-        float(curve.seen[1][-1])
-        for curve in curves
-        if curve.arm == lock.control and curve.status == "completed" and len(curve.seen[1])
-    ]
-    if not finals or not np.mean(finals) > 0:
-        return math.nan
+    mean = _mean([curve.selected for curve in curves if curve.arm == lock.control])
     share = lock.target_of_control
-    return float(np.mean(finals)) * (share if lock.mode == "max" else 1 / share)
+    return mean * (share if lock.mode == "max" else 1 / share) if mean > 0 else math.nan
 
 
 def readings(curves: list[Curve], common: tuple[float, float], target: float, sign: float) -> Readings:

@@ -30,7 +30,8 @@ class Lock:
     study file no longer has. `trials_per_arm` is the number of configurations per search, including the cohort's.
     `seeds` are the tuning seeds, and `repeats` the searches of each arm and searcher. `confirm_seeds` is how many fresh
     seeds every arm is confirmed with, and `looks` after how many of them the study planned to compare the arms. `target`
-    is a value of the metric; if it is None, the target is `target_of_control` x the control's mean final validation value.
+    is a value of the metric; if it is None, the target is `target_of_control` x the control's mean validation value after
+    its selected epochs.
     """
 
     name: str

@@ -77,8 +77,8 @@ ARMS = TableDescription(
         Column("diverged", _INT32, "", "confirm trials that diverged"),
         Column("failed", _INT32, "", "confirm trials that failed"),
         Column("val_metric", _FLOAT, "",
-               "validation metric after the last epoch, mean over completed confirm trials; before there are any, that "
-               "of the best configuration"),
+               "validation metric after the selected epoch, mean over completed confirm trials; before there are any, "
+               "that of the best configuration"),
         Column("test_metric", _FLOAT, "", "metric on the test part, mean over completed confirm trials"),
         Column("test_low", _FLOAT, "",
                "lower end of the test metric's 95% t interval, made on the logit scale; null for fewer than three "
@@ -267,6 +267,7 @@ CONFIRMED = TableDescription(
         Column("standalone_device_s", _FLOAT, _DEVICE_S, "recorded cost of the training"),
         Column("lineage", _TEXT, "", "name of the last state"),
         Column("configuration", _TEXT, "", "JSON"),
+        Column("selected_lineage", _TEXT, "", "name of the state that was tested"),
     ),
 )  # fmt: skip
 

@@ -8,6 +8,7 @@ from typing import Any
 from lrstudy_reports import formats
 from lrstudy_reports.accounts import ledger, provenance, trouble, what_was_shared
 from lrstudy_reports.analysis import Analysis
+from lrstudy_reports.batchnorm import batchnorm_notes
 from lrstudy_reports.classes import classes
 from lrstudy_reports.comparison import configuration_of, verdicts_by_look
 from lrstudy_reports.configurations import policies
@@ -115,7 +116,7 @@ def _verdicts(analysis: Analysis) -> PageSection:
         "verdicts",
         "Verdicts",
         tables=[table],
-        notes=[*_how_to_read(analysis), *caveats(study), *_quotients(study, rows)],
+        notes=[*_how_to_read(analysis), *caveats(study), *batchnorm_notes(study), *_quotients(study, rows)],
         drawings=analysis.drawn("verdicts"),
     )
 

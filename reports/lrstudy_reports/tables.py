@@ -47,6 +47,11 @@ _TRIALS = {
     "repeat": _NUMBER,
     "updates": _NUMBER,
     "examples": _NUMBER,
+    "rank": _NUMBER,
+    "selected_lineage": _TEXT,
+    "selected_val_metric": _NUMBER,
+    "test_metric_running": _NUMBER,
+    "test_metric_precise": _NUMBER,
 }
 _EPOCHS = {
     "trial_id": _TEXT,
@@ -117,8 +122,7 @@ class StudyTables:
         validation represents the arm: choosing by test values would be selection on the test set.
         """
         confirm = self.trials[(self.trials["phase"] == "confirm") & (self.trials["repeat"] == 0)]
-        first = confirm.groupby("arm")["index"].transform("min")
-        return confirm[confirm["index"] == first].sort_values(["arm", "seed"], kind="stable")
+        return confirm[confirm["rank"] == 1].sort_values(["arm", "seed"], kind="stable")
 
     @cached_property
     def num_searches(self) -> int:
@@ -158,7 +162,7 @@ def load(folder: Path) -> StudyTables:
     if not (folder / "study.lock.json").exists() and not (folder / "trials.parquet").exists():
         raise ValueError(f"no study in {folder}: it has neither study.lock.json nor trials.parquet")
     lock = read_lock(folder / "study.lock.json", folder.resolve().name)
-    trials = _read(folder / "trials.parquet", _TRIALS)
+    trials = _selected(_ranked(_read(folder / "trials.parquet", _TRIALS)), lock)
     trials["repeat"] = trials["repeat"].fillna(0.0)  # earlier versions had one search per arm and searcher
     workloads = sorted(trials["workload"].dropna().unique())
     if len(workloads) > 1:
@@ -259,6 +263,22 @@ def predictions(folder: Path, trial_ids: Iterable[str]) -> dict[str, dict[str, A
             "labels": _matrix(rows.column("labels")) if several else None,
         }
     return of_trial
+
+
+def _ranked(trials: pd.DataFrame) -> pd.DataFrame:
+    """The trials with the ranks of confirm trials, which tables of earlier versions have in the trial's id alone."""
+    if trials["rank"].notna().any():
+        return trials
+    of_id = trials["trial_id"].str.extract(r"-confirm-(\d+)-\d+$", expand=False).astype("float64")
+    return trials.assign(rank=of_id.where(trials["phase"] == "confirm"))
+
+
+def _selected(trials: pd.DataFrame, lock: Lock) -> pd.DataFrame:
+    """The trials with the value that they are judged by, for which tables of earlier versions have no column."""
+    if trials["selected_val_metric"].notna().any():
+        return trials
+    older = trials["best_val_metric" if lock.select == "best" else "final_val_metric"]
+    return trials.assign(selected_val_metric=older.where(trials["status"].isin(["completed", "stopped"])))
 
 
 def _matrix(column: pa.ChunkedArray) -> NDArray[Any]:

@@ -22,10 +22,8 @@ def configurations(study: StudyTables, searcher: str) -> pd.DataFrame:
     validation metric that the study selects by, averaged over the tuning seeds; NaN if a seed diverged or failed.
     """
     trials = pd.concat([study.of_searcher(searcher, repeat) for repeat in range(study.lock.repeats)])
-    name = "best_val_metric" if study.lock.select == "best" else "final_val_metric"
-    usable = trials["status"].isin(["completed", "stopped"])
     trials = trials.assign(
-        value=trials[name].where(usable, math.nan),
+        value=trials["selected_val_metric"],
         ended=trials["status"].isin(ENDED),
         completed=trials["status"] == "completed",
     )

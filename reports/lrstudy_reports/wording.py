@@ -93,7 +93,10 @@ def limits(study: StudyTables, comparison: Comparison) -> list[str]:
     if error:
         sentences.append(error)
     if lock.select == "best":
-        sentences.append("Values are of the best epoch on validation, which favours noisy curves.")
+        sentences.append(
+            "Values are of the best epoch on validation, of equally many in all arms, and so is the state that was tested. "
+            "This favours noisy curves."
+        )
     if not comparison.final:
         sentences.append("The study is unfinished; every number can still change.")
     return sentences
@@ -106,6 +109,11 @@ def protocol(study: StudyTables, comparison: Comparison) -> list[str]:
     if len(searchers) > 1:
         sentences.append(f"The confirmed configurations are those that {searchers[0]} found.")
     sentences.extend(_confirmed(lock))
+    if lock.select == "last_cycle":
+        sentences.append(
+            "Every training is judged and tested at the end of the last cycle that its policy completed; where the rate has no "
+            "cycles, after the last epoch. It costs the whole training all the same."
+        )
     if lock.margin is not None:
         sentences.append(
             f"Equivalent means: the difference lies within ±{lock.margin:g}, by two one-sided tests whose p-values are "

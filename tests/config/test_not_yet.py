@@ -54,6 +54,7 @@ ACCEPTED = (
     "report_metrics: [auroc, average_precision, f1, exact_match]",
     "select: final",
     "select: best",
+    "select: last_cycle",
     "budget: {epochs: 30}",
     "common: {optimizer: sgd, lr: {log: [1e-4, 1e-1], steps: 10}, momentum: 0.9, batch_size: 32}",
     "common: {optimizer: adamw, beta2: 0.99, eps: 1e-6}",
@@ -84,7 +85,6 @@ REFUSED = (
     ("workload.weights", "workload: {weights: a.safetensors}", "Use random."),
     ("workload.weights", "workload: {weights: 'run:a/clr'}", "Use random."),
     ("workload.task.loss", "workload: {task: {loss: './mine.py:focal'}}", "Use workload.train_step"),
-    ("select", "select: last_cycle", "Use final or best."),
     ("common.optimizer", "common: {optimizer: lamb}", "Use sgd, adam,"),
     ("arms.clr.optimizer", "arms: {clr: {optimizer: schedule_free}}", "Use sgd, adam,"),
     ("arms.two_stage", "arms: [constant, two_stage]", "Use sgdr_dlr"),
@@ -144,14 +144,14 @@ def test_a_misspelt_value_is_no_later_one():
 
 
 def test_refusing_leaves_the_raw_study_as_it_was_and_returns_one_without_those_parts():
-    raw = {"select": "last_cycle", "arms": ["two_stage", "clr"], "workload": {"model": "timm:x", "subset": 3}}
+    raw = {"limits": {"money": 50}, "arms": ["two_stage", "clr"], "workload": {"model": "timm:x", "subset": 3}}
     before = deepcopy(raw)
     found, rest = refuse_later(raw)
     assert len(found) == 3
     assert raw == before
-    assert rest == {"arms": {"two_stage": {"policy": "constant"}, "clr": None}, "workload": {"subset": 3}}
+    assert rest == {"limits": {}, "arms": {"two_stage": {"policy": "constant"}, "clr": None}, "workload": {"subset": 3}}
 
 
 def test_a_study_that_is_refused_is_never_returned():
     with pytest.raises(InputError, match="not available yet"):
-        load(HEAD + "arms: [constant]\nselect: last_cycle")
+        load(HEAD + "arms: [constant]\nlimits: {money: 50}")

@@ -52,6 +52,37 @@ def test_the_arm_goes_before_common_and_common_before_the_default_space():
     assert [p.name for p in arms["b"].space.searched] == ["lr", "mode", "step_size", "base_ratio"]
 
 
+GROWING = ("batch_increase", "batch_hybrid", "batch_plateau", "adabatch")
+
+
+def norm_batches(body: str) -> dict[str, object]:
+    """What the definitions of a study's arms say of `norm_batch`, where they do."""
+    arms = resolve(study(body))
+    return {name: arm.definition["norm_batch"] for name, arm in arms.items() if "norm_batch" in arm.definition}
+
+
+def test_where_a_batch_grows_batchnorm_keeps_to_the_initial_one():
+    assert norm_batches(f"arms: [{', '.join(registry())}]") == dict.fromkeys(GROWING, "initial")
+    cycles = "arms: {clr: {batch_milestones: [50%], batch_factor: 2}, sgdr: {batch_milestones: []}}"
+    assert norm_batches(cycles) == {"clr": "initial"}
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ("arms: {batch_increase: {norm_batch: null}}", {}),  # what it was by default in earlier versions
+        ("arms: {batch_increase: {norm_batch: 8}}", {"batch_increase": 8}),
+        ("common: {norm_batch: 16}\narms: [batch_increase]", {"batch_increase": 16}),
+        ("common: {norm_batch: 16}\narms: {batch_increase: {norm_batch: null}}", {}),
+        ("workload: {model: lenet}\narms: [batch_increase]", {}),
+        ("workload: {model: vgg11}\narms: {clr: {batch_milestones: [2], batch_factor: 2}}", {}),
+        ("workload: {model: vgg11_bn}\narms: [adabatch]", {"adabatch": "initial"}),
+    ],
+)
+def test_unless_the_study_says_otherwise_or_the_model_has_none(body, expected):
+    assert norm_batches(body) == expected
+
+
 def test_the_order_of_keys_in_the_file_changes_nothing():
     """Searchers number their dimensions in the order of the space."""
     one_way = resolve(study("arms: {clr: {clip_norm: {choice: [1, 2]}, nesterov: {choice: [true, false]}}}"))["clr"]

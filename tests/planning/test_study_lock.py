@@ -393,3 +393,34 @@ def test_a_note_says_when_no_price_fits_the_gpu():
         "price.gpu_hour has no price of NVIDIA A100-SXM4-80GB (it has A10, H100): no money is shown.",
     )
     assert reconcile(on_gpu(plan, "NVIDIA A10"), {}, FOLDER)[1] == ()
+
+
+@pytest.mark.parametrize(("step_size", "is_caveat"), [("50%", False), (3, True), ("{choice: [1, 3]}", True)])
+def test_a_run_that_completes_no_cycle_is_said_to_be_tested_after_its_last_epoch(step_size, is_caveat):
+    arms = lock_of(plan_of(f"arms.clr.step_size={step_size}", "select=last_cycle"))["arms"]
+    caveats = arms["clr"]["caveats"]
+    assert (len(caveats) == 1) == is_caveat
+    assert all("ends within the first cycle" in caveat for caveat in caveats)
+    assert arms["constant"]["caveats"] == []
+
+
+def test_an_arm_that_ran_before_ghost_batches_were_the_default_is_kept_beside_the_new_one():
+    earlier = lock_of(plan_of("arms.batch_increase={norm_batch: null}"))
+    plan, lock, (note,) = rerun(earlier, "arms.batch_increase={}")
+    assert plan.retired == {"batch_increase"}
+    assert plan.arms["batch_increase@2"].definition["norm_batch"] == "initial"
+    assert lock["arms"]["batch_increase"]["definition"] == earlier["arms"]["batch_increase"]["definition"]
+    assert "arms.batch_increase has changed since the last run: it runs as batch_increase@2" in note
+    on, _, notes = rerun(earlier, "arms.batch_increase={norm_batch: null}")
+    assert (on.retired, notes) == (frozenset(), ()), "whoever writes the old default goes on"
+
+
+def test_which_statistics_batchnorm_has_is_part_of_the_study():
+    earlier = lock_of(plan_of())
+    del earlier["identity"]["batchnorm"]  # as earlier versions wrote it
+    assert rerun(earlier)
+    assert "with other batchnorm (batchnorm: running before, precise now)." in refused(
+        earlier, "workload.batchnorm=precise"
+    )
+    precise = lock_of(plan_of("workload.batchnorm=precise"))
+    assert "with other batchnorm (batchnorm: precise before, running now)." in refused(precise)

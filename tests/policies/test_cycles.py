@@ -110,3 +110,43 @@ def test_the_modified_form_may_keep_its_floor() -> None:
 def test_absolute_section_rates_are_the_peaks() -> None:
     policy = build("sgdr_dlr", {"lr": 0.5, "batch_size": 32, "section_rates": [1e-4, 1e-3, 1e-2]})
     np.testing.assert_allclose(policy.settings(0, (), RUN).lr[0], [1e-4, 1e-3, 1e-2], rtol=1e-9)
+
+
+BASE = {"lr": 0.1, "batch_size": 32}
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "num_epochs", "ends"),
+    [
+        ("clr", {"step_size": 1}, 7, (2, 4, 6)),
+        ("clr", {"step_size": 2, "step_down": 1}, 7, (3, 6)),
+        ("clr", {"step_size": "12.5%"}, 12, (3, 6, 9, 12)),
+        ("clr", {"step_size": "12.5%"}, 30, (7, 15, 22, 30)),  # 7.5 and 22.5 lie within an epoch: the one before
+        ("clr", {"step_size": 0.25}, 3, (1, 2, 3)),  # two cycles in an epoch
+        ("clr", {"step_size": 6}, 7, ()),
+        ("sgdr", {"t0": 1, "t_mult": 2}, 15, (1, 3, 7, 15)),
+        ("sgdr", {"t0": 1, "t_mult": 2}, 14, (1, 3, 7)),
+        ("sgdr_dlr", {"t0": "100/7%"}, 12, (1, 5, 12)),
+        ("sgdr", {"t0": 20}, 7, ()),
+        # From epoch 4 on an epoch has half as many updates, so that a cycle of two epochs becomes one of four.
+        ("clr", {"step_size": 1, "clock": "update", "batch_milestones": (4,), "batch_factor": 2}, 10, (2, 4, 8)),
+        ("clr", {"step_size": 1, "batch_milestones": (4,), "batch_factor": 2}, 10, (2, 4, 6, 8, 10)),
+        # Cycles of 2, 1 and 0.5 epochs in stages of 5, 2 and 1; each stage counts anew.
+        ("clr_staged", {"boundaries": (5, 7), "step_sizes": (1, 0.5, 0.25)}, 8, (2, 4, 6, 7, 8)),
+        ("clr_staged", {"boundaries": (5, 70), "step_sizes": (1, 0.5, 0.25)}, 8, (2, 4, 6, 7, 8)),
+        ("torch:CyclicLR", {"base_lr": 0.01, "step_size_up": 10}, 5, (2, 4)),
+        ("torch:CosineAnnealingWarmRestarts", {"T_0": 10, "T_mult": 2}, 4, (1, 3)),
+        ("torch:StepLR", {"step_size": 2}, 5, (5,)),
+        ("cosine", {}, 7, (7,)),
+        ("one_cycle", {}, 7, (7,)),
+        ("constant", {}, 7, (7,)),
+        ("batch_increase", {}, 7, (7,)),
+    ],
+)  # fmt: skip
+def test_cycles_end_where_the_rate_is_lowest(name, parameters, num_epochs, ends) -> None:
+    """Worked by hand, with ten updates of the initial batch per epoch."""
+    assert build(name, {**BASE, **parameters}).cycle_ends(Run(320, num_epochs, 3)) == ends
+
+
+def test_a_cycle_of_one_update_ends_in_every_epoch() -> None:
+    assert build("clr", {**BASE, "step_size": "1u"}).cycle_ends(Run(320, 5, 3)) == (1, 2, 3, 4, 5)

@@ -82,6 +82,12 @@ class Rates(Policy):
 class Short(Policy):
     def settings(self, epoch, history, run):
         return run.settings(np.full(3, self.lr), self.momentum, self.initial_batch(run))
+@dataclass(frozen=True, kw_only=True)
+class Cycling(Policy):
+    def settings(self, epoch, history, run):
+        return run.settings(self.lr, self.momentum, self.initial_batch(run))
+    def cycle_ends(self, run):
+        return [run.num_epochs / 2, run.num_epochs]
 class Plain(Policy):
     hold: float = 1.0
     def settings(self, epoch, history, run):
@@ -135,6 +141,7 @@ def test_a_good_policy_is_valid_and_described(folder: Path, name: str) -> None:
         ("Hasty", "raised IndexError"),
         ("Huge", "batch_size: expected at most the 3200 training examples; got 6400 in epoch 0."),
         ("Rates", "expected what run.settings(lr, momentum, batch_size) gives; got [0.1, 0.1, 0.1]"),
+        ("Cycling", "cycle_ends: expected rising numbers of epochs from 1 to 20; got [10.0, 20]."),
         ("Plain", "Plain has parameters (hold) but is no dataclass"),
         ("Abstract", "Abstract does not define settings."),
         ("goood", "has no 'goood'. Did you mean 'good'?"),

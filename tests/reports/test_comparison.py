@@ -13,8 +13,8 @@ from statsmodels.stats.weightstats import ttost_paired
 
 from lrstudy_reports import answer, build, summary
 from lrstudy_reports.schemas import ARMS
-from prescribed import DATA_S, EPOCH_S, EVALUATION_S, SETUP_S, UPDATE_S, run_study
-from report_studies import KILLED, SMALL, by_arm, confirmed, edit_lock, edit_table
+from prescribed import DATA_S, EPOCH_S, EVALUATION_S, SETUP_S, UPDATE_S, Training, run_study
+from report_studies import KILLED, SMALL, by_arm, confirmed, copied, edit_lock, edit_table
 
 
 def test_the_verdict_table_is_what_scipy_says(study):
@@ -272,6 +272,61 @@ def test_several_confirmed_configurations_leave_the_first_ranked_one_as_the_arm(
     for arm, row in by_arm(folder).items():
         assert row["seeds"] == 5
         assert row["test_metric"] == pytest.approx(first[first["arm"] == arm]["test_metric"].mean())
+
+
+@pytest.fixture(scope="module")
+def second_best_first(tmp_path_factory):
+    """A study in which what ranks first in an arm was suggested after what ranks second."""
+    rates = ("common.lr={choice: [0.001, 0.1, 0.05]}", "common.weight_decay=0")
+    overrides = (*rates, "search.trials=3", "search.cohort=0", "search.method=grid", "confirm.top=2")
+    return run_study(tmp_path_factory.mktemp("top"), SMALL, *overrides)
+
+
+def test_the_arm_is_the_configuration_that_ranked_first_and_not_the_one_suggested_first(second_best_first):
+    """Three of five arms of a study with `confirm.top` 2 were reported by their second-best configuration."""
+    trials = pd.read_parquet(second_best_first / "trials.parquet")
+    confirm = trials[trials["phase"] == "confirm"]
+    assert trials[trials["phase"] != "confirm"]["rank"].isna().all()
+    index = confirm.groupby(["arm", "rank"])["index"].first().unstack()
+    assert (index[1] > index[2]).any(), "not the study that this test needs"
+    for arm, row in by_arm(second_best_first).items():
+        first = confirm[(confirm["arm"] == arm) & (confirm["rank"] == 1)]
+        assert row["configuration"] == first["configuration"].iloc[0]
+        assert row["test_metric"] == pytest.approx(first["test_metric"].mean())
+        assert row["seeds"] == len(first) == 5
+
+
+def test_tables_without_ranks_have_them_in_the_ids_of_trials(second_best_first, tmp_path):
+    older = copied(second_best_first, tmp_path / "older")
+    table = pq.read_table(older / "trials.parquet")
+    pq.write_table(table.drop_columns(["rank"]), older / "trials.parquet")
+    assert summary(older) == summary(second_best_first)
+
+
+class Peaking(Training):
+    """Best in the second of three epochs, by as much as the seed says."""
+
+    def value(self, trial, epoch):
+        return (0.5, 0.9, 0.7)[epoch] + 0.001 * (trial.seed % 10) + 0.01 * trial.configuration["lr"]
+
+
+@pytest.mark.parametrize(("select", "epoch"), [("final", 2), ("best", 1), ("last_cycle", 1)])
+def test_values_and_choices_are_those_of_the_selected_epoch(tmp_path, select, epoch):
+    cycle = "arms={constant: , sgdr: {t0: 2, t_mult: 1}}"
+    folder = run_study(tmp_path, SMALL, cycle, f"select={select}", training=Peaking())
+    trials = pd.read_parquet(folder / "trials.parquet")
+    row, mine = by_arm(folder)["sgdr"], trials[(trials["arm"] == "sgdr") & (trials["phase"] == "confirm")]
+    assert (mine["selected_epoch"] == epoch).all()
+    expected = (0.5, 0.9, 0.7)[epoch] + 0.002 + 0.01 * json.loads(row["configuration"])["lr"]
+    assert row["val_metric"] == pytest.approx(expected)
+    assert row["test_metric"] == pytest.approx(expected - 0.004, abs=0.004)
+    control = trials[(trials["arm"] == "constant") & (trials["phase"] == "confirm")]
+    assert row["target"] == pytest.approx(0.98 * control["selected_val_metric"].mean())
+    assert row["training_device_s"] == pytest.approx(by_arm(folder)["constant"]["training_device_s"]), "whole trainings"
+    older = pq.read_table(folder / "trials.parquet").drop_columns(["selected_val_metric"])
+    if select != "last_cycle":
+        pq.write_table(older, folder / "trials.parquet")
+        assert by_arm(folder)["sgdr"] == row, "tables of earlier versions"
 
 
 def test_a_target_that_few_trials_reach_is_censored(make):

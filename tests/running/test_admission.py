@@ -78,7 +78,7 @@ def test_confirmation_takes_fresh_seeds_and_alone_reads_the_test_part(undisturbe
     assert all(t.test is None and not t.spec.read_test for t in admission.trials.values() if t.phase != "confirm")
     for trial in confirm:
         tuned = [t for t in admission.trials.values() if t.arm == trial.arm and t.phase != "confirm"]
-        best = max(tuned, key=lambda t: (t.value("accuracy", "final"), -t.index))
+        best = max(tuned, key=lambda t: (t.value, -t.index))
         assert trial.configuration == best.configuration
 
 
@@ -99,6 +99,52 @@ def test_a_driver_killed_at_any_moment_then_run_again_gives_the_same_study(plan,
     again = Serial(plan, tmp_path, 1)
     assert outcome(again.run()) == outcome(undisturbed[1])
     assert set(killed.trained).isdisjoint(again.trained), "a recorded epoch was trained again"
+
+
+@pytest.fixture(scope="module")
+def by_best(tmp_path_factory):
+    """A study that selects the best epoch, at rates so high that this is often not the last one."""
+    folder = tmp_path_factory.mktemp("best")
+    rates = "common.lr={choice: [0.2, 1.0]}"
+    plan = study(folder, SMALL, "select=best", rates, "arms=[constant]", "search.trials=2", "search.cohort=2").plan()[0]
+    runner = Serial(plan, folder)
+    return runner, runner.run()
+
+
+def confirming(admission: Admission):
+    return [trial for trial in admission.trials.values() if trial.phase == "confirm"]
+
+
+def test_what_is_tested_is_the_state_by_which_the_trial_is_judged(by_best):
+    runner, admission = by_best
+    trainer = runner.trainers[0]
+    assert any(trial.selected < 3 for trial in confirming(admission)), "not the study that this test needs"
+    for trial in confirming(admission):
+        values = [record.metrics["val_accuracy"] for record in trial.records]
+        assert trial.selected == values.index(max(values))
+        assert trial.value == max(values)
+        trainer.restore(runner.memo.state_of(trial.records[trial.selected]))
+        assert trainer.test()[0].metrics["accuracy"] == trial.test["accuracy"]
+
+
+def test_a_recorded_test_of_the_selected_state_is_recalled_and_one_of_another_state_is_not(by_best):
+    runner, admission = by_best
+    again = Serial(runner.plan, runner.folder)
+    assert all(again.admission._is_recorded(trial) for trial in _walked(again, admission))
+    for line in again.admission._noted.values():
+        del line["tested"]  # as earlier versions wrote it, which tested the last state whatever was selected
+    recorded = {trial.trial_id: again.admission._is_recorded(trial) for trial in _walked(again, admission)}
+    assert recorded == {trial.trial_id: trial.selected == 3 for trial in confirming(admission)}
+    assert outcome(again.run()) == outcome(admission)
+    assert not again.trained
+
+
+def _walked(runner: Serial, admission: Admission):
+    """The confirm trials of a study that ran, as another run makes them; their records are looked up."""
+    trials = confirming(admission)
+    for trial in trials:
+        trial.walk(runner.memo.find)
+    return trials
 
 
 def test_a_rerun_trains_nothing_and_wakes_no_searcher(plan, undisturbed, monkeypatch):

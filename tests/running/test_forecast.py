@@ -258,6 +258,9 @@ def test_costs_and_noise_are_those_of_the_records(tmp_path: Path) -> None:
     gaps = [np.array([test[arm, seed] - test["constant", seed] for seed in (1000, 1001)]) for arm in ("step", "clr")]
     found = forecast_cost.noise(plan, tmp_path / "runs")
     assert found.low == found.high == pytest.approx(np.sqrt(np.mean([gap.var(ddof=1) for gap in gaps])))
+    table = pq.read_table(folder / "trials.parquet")
+    pq.write_table(table.drop_columns(["rank"]), folder / "trials.parquet")
+    assert forecast_cost.noise(plan, tmp_path / "runs") == found, "tables of earlier versions have ranks in ids alone"
     other = made(tmp_path, "workload.split.seed=3", "name=other")
     assert forecast_cost.recorded_timing(other, tmp_path / "runs", ()) is None, "another workload"
 

@@ -48,6 +48,10 @@ def test_the_ends_of_a_neighbours_confirmed_trials_stay_and_all_of_its_unfinishe
     lock.write_text('{"complete": true}')
 
     trials = pq.read_table(folder / "trials.parquet")
+    pq.write_table(trials.drop_columns(["selected_lineage"]), folder / "trials.parquet")
+    assert needed_states(idle, tmp_path / "runs" / "other") == ends, (
+        "tables of earlier versions have no selected states"
+    )
     stopped = pc.if_else(pc.equal(trials["phase"], "confirm"), trials["status"], "interrupted")
     place = trials.schema.get_field_index("status")
     pq.write_table(trials.set_column(place, "status", pa.chunked_array(stopped)), folder / "trials.parquet")
@@ -112,3 +116,20 @@ def test_nothing_is_deleted_while_it_is_not_known_what_a_study_needs(crowded):
         "No states were deleted, because what other needs cannot be read: run it again, or delete its folder."
     )
     assert crowded.memo.state_sizes() == crowded.sizes
+
+
+@pytest.mark.slow
+def test_the_states_that_were_tested_stay_too(tmp_path):
+    overrides = ("select=best", "arms=[constant]", "search.trials=1", "search.cohort=1", "common.lr=1.0")
+    ran = Serial(study(tmp_path, SMALL, *overrides).plan()[0], tmp_path / "runs")
+    admission, folder = ran.run(), tmp_path / "runs" / "small"
+    confirmed = [trial for trial in admission.trials.values() if trial.phase == "confirm"]
+    tested = {trial.records[trial.selected].state for trial in confirmed}
+    ends = {trial.records[-1].state for trial in confirmed}
+    assert tested - ends, "not the study that this test needs"
+    assert needed_states(admission, folder) == tested | ends
+    TableWriter(admission, folder).write(0.0)
+    (folder / "study.lock.json").write_text("{}")
+    (tmp_path / "runs" / "other").mkdir()
+    idle = Admission(ran.plan, Memo(tmp_path / "runs" / "memo"), Journal(tmp_path / "runs" / "other" / "journal"))
+    assert needed_states(idle, tmp_path / "runs" / "other") == tested | ends

@@ -171,6 +171,9 @@ def test_a_trial_row_sums_its_epochs(ran):
         assert trial["best_epoch"] == values.index(max(values))
         assert trial["updates"] == sum(epoch["updates"] for epoch in epochs)
         assert trial["examples"] == sum(epoch["examples"] for epoch in epochs)
+        assert (trial["selected_epoch"], trial["selected_lineage"]) == (2, trial["lineage"])
+        assert trial["selected_val_metric"] == trial["final_val_metric"]
+        assert trial["rank"] == (1 if trial["phase"] == "confirm" else None)
         assert trial["recalled_epochs"] == sum(epoch["recalled"] for epoch in epochs)
         assert trial["ended_at"] >= trial["started_at"] > 0
 
@@ -204,6 +207,25 @@ def test_numeric_parameters_are_numbers_and_mixed_ones_are_text(ran):
             assert (json.loads(column) if isinstance(column, str) and not isinstance(value, str) else column) == value
     of_arm = {arm: {t["p_cap"] for t in shown.values() if t["arm"] == arm} for arm in ("constant", "batch_increase")}
     assert of_arm == {"constant": {None}, "batch_increase": {"30", "null"}}
+
+
+def test_the_selected_epoch_is_the_one_that_the_study_selects(tmp_path):
+    brief = ("arms=[constant]", "search.trials=1", "search.cohort=1", "common.lr=1.0", "select=best", "budget.epochs=4")
+    plan = study(tmp_path, STUDY, *brief).plan()[0]
+    runner = Serial(plan, tmp_path)
+    TableWriter(runner.admission, tmp_path).write(0.0)
+    admission = runner.run()
+    TableWriter(admission, tmp_path).write(time.monotonic())
+    found = pq.read_table(tmp_path / "trials.parquet").to_pylist()
+    assert any(trial["selected_epoch"] < 3 for trial in found), "not the study that this test needs"
+    for trial in found:
+        chain = admission.trials[trial["trial_id"]].chain
+        assert (trial["selected_epoch"], trial["selected_val_metric"]) == (
+            trial["best_epoch"],
+            trial["best_val_metric"],
+        )
+        assert trial["selected_lineage"] == chain[trial["selected_epoch"]]
+        assert trial["lineage"] == chain[-1]
 
 
 def test_a_running_trial_shows_what_it_has_so_far(ran):
@@ -461,7 +483,7 @@ def test_settings_that_a_policy_does_not_give_are_not_passed_off_as_applied(ran,
     trial = next(t for t in ran.admission.trials.values() if t.arm == "step")
     wrong = SimpleNamespace(**vars(trial))
     wrong.records = [replace(trial.records[0], settings="0" * 32)]
-    wrong.recalled = [False]
+    wrong.recalled, wrong.selected, wrong.value = [False], None, None
     admission = SimpleNamespace(trials={"t": wrong}, plan=ran.plan, journal=ran.admission.journal)
     with pytest.raises(RuntimeError, match=f"epoch 0 of {trial.trial_id} was trained with other settings"):
         TableWriter(admission, tmp_path).write(time.monotonic())

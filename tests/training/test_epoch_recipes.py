@@ -164,6 +164,25 @@ def test_ghost_norm_updates_running_statistics_as_often_whatever_the_batch() -> 
         torch.testing.assert_close(statistics, expected, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("momentum", [0.1, None])
+@pytest.mark.parametrize("affine", [True, False])
+def test_a_piece_is_normalised_to_the_very_numbers_that_the_layer_gives(affine: bool, momentum: float | None) -> None:
+    """Records of earlier versions, which called the layer for every piece, are recalled."""
+    values = torch.randn(50, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    layers = [nn.BatchNorm2d(3, momentum=momentum, affine=affine) for _ in range(2)]
+    one, other = values.clone().requires_grad_(), values.clone().requires_grad_()
+    with ghost_norm(nn.Sequential(layers[0]), 16):
+        ours = layers[0](one)
+    theirs = torch.cat([layers[1](piece) for piece in torch.split(other, [16, 16, 16, 2])])
+    for result in (ours, theirs):
+        (result * values.abs()).sum().backward()
+    assert torch.equal(ours, theirs)
+    assert torch.equal(one.grad, other.grad)
+    for name, tensor in layers[0].state_dict().items():
+        assert torch.equal(tensor, layers[1].state_dict()[name]), name
+    assert not affine or torch.equal(layers[0].weight.grad, layers[1].weight.grad)
+
+
 def test_ghost_norm_leaves_the_model_as_it_was() -> None:
     model = network(norm=True).model
     before = copy.deepcopy(model.state_dict())

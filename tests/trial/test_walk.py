@@ -18,6 +18,7 @@ from lrstudy.memo import state_writer
 from lrstudy.memo.memo import Memo
 from lrstudy.training.trainer import Trainer
 from lrstudy.trial import walk as walk_module
+from lrstudy.trial.selection import Selection
 from lrstudy.trial.spec import TrialSpec
 from lrstudy.trial.walk import RecomputedDifferentlyError, Walk
 
@@ -228,6 +229,87 @@ def test_a_storage_that_fails_behind_training_is_heard_of(plan, trainer, memo, b
     monkeypatch.setattr(Memo, "anchor", full)
     with pytest.raises(StorageError, match="no room"):
         walk(spec(plan, "constant"), memo, trainer)
+
+
+# The selected state
+
+
+class Peaking:
+    """Trains as the real one, and says that the second of four epochs is the best one."""
+
+    def __init__(self, trainer) -> None:
+        self.trainer, self.captured = trainer, []
+
+    def __getattr__(self, name):
+        return getattr(self.trainer, name)
+
+    def train(self, settings, seed, epoch):
+        trained = self.trainer.train(settings, seed, epoch)
+        self.captured.append(self.trainer.capture())
+        accuracy = {"accuracy": (0.2, 0.9, 0.3, 0.9)[epoch]}
+        return replace(trained, validation=replace(trained.validation, metrics=accuracy))
+
+
+@pytest.fixture
+def few_states(monkeypatch):
+    """States are large, and none is due between the first and the last."""
+    monkeypatch.setattr(state_writer, "SMALL_STATE_BYTES", 0)
+    monkeypatch.setattr(state_writer, "STATE_EVERY", 1e9)
+
+
+def judged(plan, select: str, arm: str = "constant", **parameters) -> TrialSpec:
+    return replace(spec(plan, arm, **parameters), read_test=True, selection=Selection(select, "accuracy"))
+
+
+def categories(spans) -> set[str]:
+    return {span.category for span in spans}
+
+
+def test_the_best_epochs_state_is_kept_in_memory_and_stored_once_it_is_selected(plan, trainer, memo, few_states):
+    """`select: best` tuned on the best epoch and tested the last state."""
+    peaking = Peaking(trainer)
+    walked = Walk(judged(plan, "best"), memo, lambda: peaking)
+    steps = list(walked)
+    assert [step.record.state is not None for step in steps] == [True, False, False, True]
+    holder, record, spans = walked.bring_to_selected()
+    assert record == steps[1].record
+    assert holder.capture() == peaking.captured[1] != peaking.captured[3]
+    assert categories(spans) == {"state"}, "nothing is trained again"
+    assert memo.state_of(record) == peaking.captured[1]
+
+
+def test_whoever_recalls_a_trial_finds_the_selected_state_or_trains_it_again(plan, trainer, memo, few_states):
+    peaking = Peaking(trainer)
+    list(Walk(judged(plan, "best"), memo, lambda: peaking))  # killed before it was tested: the copy is gone
+    walked = Walk(judged(plan, "best"), Memo(memo.location), lambda: trainer)
+    assert all(step.recalled for step in walked)
+    holder, _, spans = walked.bring_to_selected()
+    assert holder.capture() == peaking.captured[1]
+    assert "recompute" in categories(spans)
+    again = Walk(judged(plan, "best"), Memo(memo.location), lambda: trainer)
+    list(again)
+    holder, _, spans = again.bring_to_selected()
+    assert holder.capture() == peaking.captured[1]
+    assert "recompute" not in categories(spans)
+
+
+def test_the_state_at_the_end_of_the_last_cycle_is_the_one_held(plan, trainer, memo, few_states):
+    peaking = Peaking(trainer)
+    walked = Walk(judged(plan, "last_cycle", "clr", step_size=1.5), memo, lambda: peaking)
+    steps = list(walked)
+    holder, record, spans = walked.bring_to_selected()
+    assert record == steps[2].record
+    assert (holder.capture(), categories(spans)) == (peaking.captured[2], {"state"})
+
+
+@pytest.mark.parametrize("select", ["final", "best"])
+def test_copies_are_made_only_where_another_state_than_the_last_may_be_tested(plan, trainer, memo, few_states, select):
+    class NoCopies(Peaking):
+        def snapshot(self):
+            raise AssertionError("a copy was made")
+
+    tuning = replace(judged(plan, select), read_test=select == "final")
+    assert len(list(Walk(tuning, memo, lambda: NoCopies(trainer)))) == 4
 
 
 def test_a_diverged_epoch_is_a_record_without_a_state_and_ends_the_trial(plan, trainer, memo):

@@ -195,9 +195,26 @@ def test_every_choice_is_named_in_the_root():
             ("workload.numerics.fused=true",),
             ("workload.numerics.compile=true",),
             ("workload.numerics.eval_batch=7",),
+            ("workload.batchnorm=precise",),
         )
     }
-    assert len(roots) == 6
+    assert len(roots) == 7
+
+
+def test_running_statistics_are_not_named_as_they_were_not_before_there_was_a_choice():
+    assert "batchnorm" not in plan_of().root(0).numerics
+    assert plan_of("workload.batchnorm=running").root(0) == plan_of().root(0)
+    assert plan_of("workload.batchnorm=precise").root(0).numerics["batchnorm"] == "precise"
+
+
+def test_precise_statistics_are_refused_where_there_are_none():
+    lenet = ("workload.model=lenet", "workload.image.size=16")
+    assert plan_of(*lenet)
+    with pytest.raises(InputError) as caught:
+        plan_of(*lenet, "workload.batchnorm=precise")
+    assert caught.value.sentences == (
+        "workload.batchnorm: expected precise only with a model that has BatchNorm, which lenet has not.",
+    )
 
 
 @pytest.mark.parametrize(

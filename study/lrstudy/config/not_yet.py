@@ -48,7 +48,6 @@ _LATER = (
     _Later("workload.model", _begins("timm:"), "this model", "Use a torchvision name, or a model of your own."),
     _Later("workload.weights", lambda v: isinstance(v, str) and v != "random", "this kind of weights", "Use random."),
     _Later("workload.task.loss", _is_reference, "a loss of your own", "Use workload.train_step, which computes the loss."),
-    _Later("select", _one_of("last_cycle"), "selection at the ends of cycles", "Use final or best."),
     _Later("common.optimizer", _one_of(*_OPTIMIZERS), "this optimizer", "Use sgd, adam, adamw or rmsprop."),
     _Later("search.method", _is_reference, "a searcher of your own", "Use random, grid, hyperopt, smac or optuna."),
     _Later("early_stopping", lambda v: _is_map(v) or v in ("asha", "hyperband", "median"), "early stopping",

@@ -111,6 +111,7 @@ class WorkloadConfig(ConfigSection):
     model: Text = "small_cnn"
     weights: Literal["random"] = "random"
     task: TaskConfig = TaskConfig()
+    batchnorm: Literal["running", "precise"] = "running"
     numerics: NumericsConfig = NumericsConfig()
 
     @property
@@ -328,7 +329,7 @@ class StudyFile(ConfigSection):
     workload: WorkloadConfig = WorkloadConfig()
     metric: _Metric = "accuracy"
     report_metrics: list[_Metric] = Field(default_factory=list)
-    select: Literal["final", "best"] = "final"
+    select: Literal["final", "last_cycle", "best"] = "final"
     budget: BudgetConfig = BudgetConfig()
     common: CommonConfig = CommonConfig()  # type: ignore[valid-type]
     arms: Annotated[dict[ArmName, ArmBody], BeforeValidator(_arms_as_map)]

@@ -30,6 +30,9 @@ def check_against_data(plan: Plan) -> None:
     and values that do not fit or have no effect.
     """
     faults = [fault.within("workload") for fault in faults_of(lambda: plan.root(0))]
+    if plan.study.workload.batchnorm == "precise" and not plan.has_batchnorm:
+        expected = f"precise only with a model that has BatchNorm, which {_named(plan)} has not"
+        faults.append(Fault("workload.batchnorm", expected=expected))
     faults += [fault for arm in plan.arms.values() for fault in _faults(plan, arm)]
     if faults:
         raise InputError(list(dict.fromkeys(faults)))
@@ -149,10 +152,10 @@ def _of_batchnorm(plan: Plan, arm: Arm) -> Iterator[Fault]:
     ones = [name for name, p in sizes.items() if 1 in (p.values or (p.low,))]
     if not ones and sizes.keys() == {"batch_size"}:
         return  # without asking whether the model has BatchNorm, for which a user's model must be built
-    model = plan.workload.model
-    named = "your model" if user_code.is_reference(model) else model
+    named = _named(plan)
     if not plan.has_batchnorm:
-        if "norm_batch" in sizes:
+        written = {*common_definition(plan.study), *plan.study.arms.get(arm.name, {})}
+        if "norm_batch" in sizes and "norm_batch" in written:
             where = origin(plan.study, arm.name, "norm_batch")
             yield Fault(where, expected=f"it only with a model that has BatchNorm, which {named} has not")
         return
@@ -160,6 +163,10 @@ def _of_batchnorm(plan: Plan, arm: Arm) -> Iterator[Fault]:
         where = origin(plan.study, arm.name, name)
         yield Fault(where, expected=f"at least 2 with {named}, whose BatchNorm needs more than one example", got="1")
     yield from _of_micro_batches(plan, arm, named)
+
+
+def _named(plan: Plan) -> str:
+    return "your model" if user_code.is_reference(plan.workload.model) else plan.workload.model
 
 
 def _of_micro_batches(plan: Plan, arm: Arm, named: str) -> Iterator[Fault]:
@@ -193,7 +200,9 @@ def _without_effect(plan: Plan, arm: Arm, configurations: Sequence[Configuration
         return
     written = plan.study.arms.get(arm.name, {})
     for name in ("norm_batch", "micro_batch"):
-        if name in written and name in arm.space and not _is_effective(plan, arm, configurations, name):
+        if name not in written or name not in arm.space or _is_effective(plan, arm, configurations, name):
+            continue
+        if name == "micro_batch" or plan.has_batchnorm:  # else it was refused for that
             values = ", ".join(str(value) for value in arm.space[name].values)
             got = f"{values}, with batches that are no larger"
             yield Fault(f"arms.{arm.name}.{name}", expected="fewer examples than a batch has", got=got)

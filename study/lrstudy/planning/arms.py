@@ -1,7 +1,7 @@
 """Arms: named entries of a study, each a policy with its search space.
 
-An arm's space is merged key by key, later ones winning: the study's common parameters, the policy's default space in
-search_spaces/<policy>.yaml, and what the study file says about the arm.
+An arm's space is merged key by key, later ones winning: the policy's default space in search_spaces/<policy>.yaml, the
+study's common parameters, and what the study file says about the arm.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from lrstudy.config import StudyFile
 from lrstudy.config.common import COMMON, INITIAL, OF_POLICIES, default_momentum, is_left_out, recipe_faults
 from lrstudy.config.sections import shown
 from lrstudy.errors import Fault, InputError, faults_of, unknown
+from lrstudy.models.catalogue import has_batchnorm
 from lrstudy.policies import build, registry
 from lrstudy.policies.base import Policy, parameter_names
 from lrstudy.policies.parameters import checked
@@ -81,7 +82,7 @@ def resolve(study: StudyFile, base: Path = _HERE) -> dict[str, Arm]:
     arms: dict[str, Arm] = {}
     for name, body in study.arms.items():
         try:
-            arms[name] = _arm(name, body, sound, base, is_momentum_given)
+            arms[name] = _arm(name, body, sound, base, study.workload.model, is_momentum_given)
         except InputError as error:
             faults += error.faults
     if faults:
@@ -161,22 +162,28 @@ def _common_faults(common: Mapping[str, Any]) -> list[Fault]:
     return faults + [fault.within("common") for fault in of_values]
 
 
-def _arm(name: str, body: Mapping[str, Any], common: Mapping[str, Any], base: Path, is_momentum_given: bool) -> Arm:
-    """An arm from its `body` in the study file and the common parameters. Raises InputError with every fault.
+def _arm(
+    name: str, body: Mapping[str, Any], common: Mapping[str, Any], base: Path, model: str, is_momentum_given: bool
+) -> Arm:
+    """An arm from its `body` in the study file and the common parameters.
 
     Args:
         name: The arm's name.
         body: What the study file says about the arm.
         common: The common parameters.
         base: The folder that references to users' policies are relative to.
+        model: The study's model, which may have BatchNorm or not.
         is_momentum_given: Whether the study file says what the common momentum is.
+
+    Raises:
+        InputError: With every fault.
     """
     where = f"arms.{name}"
     written = _policy(where, name, body)
     policy, source = _with_source(where, written, base)
     valid = list(dict.fromkeys([*COMMON, *parameter_names(policies.resolve(policy)), "policy"]))
     faults = [Fault(f"{where}.{key}", "unknown key", valid=tuple(valid), name=key) for key in body if key not in valid]
-    merged = {**common, **(default_space(policy) if policy in registry() else {}), **body}
+    merged = {**_defaults(policy, body, model), **common, **body}
     if "optimizer" in body and "momentum" not in body:
         try:
             merged["momentum"] = _momentum(where, body["optimizer"], common, is_momentum_given)
@@ -191,6 +198,16 @@ def _arm(name: str, body: Mapping[str, Any], common: Mapping[str, Any], base: Pa
     if faults:
         raise InputError(faults)
     return arm
+
+
+def _defaults(policy: str, body: Mapping[str, Any], model: str) -> dict[str, object]:
+    """The default space of a policy; ghost batches where its batch grows, unless the model is known to have no BatchNorm."""
+    space = default_space(policy) if policy in registry() else {}
+    if body.get("batch_milestones"):
+        space["norm_batch"] = INITIAL
+    if has_batchnorm(model) is False:
+        space.pop("norm_batch", None)
+    return space
 
 
 def _is_momentum_given(study: StudyFile) -> bool:

@@ -13,12 +13,14 @@ DIFFERENTIAL = (
     "differential rates are meant for pre-trained weights; with random ones, as here, the layers near the input hardly leave "
     "where they began."
 )
+_NO_CYCLE = "where the budget ends within the first cycle there is no completed one to select, and the last epoch is judged and tested."
 
 
 def caveats(plan: Plan, arm: Arm) -> tuple[str, ...]:
     """The caveats of an arm over all values that its parameters may take, a sentence each and each once.
 
-    They are those of its policy, and that of differential rates where the weights are random.
+    They are those of its policy, that of differential rates where the weights are random, and that of a budget without a
+    completed cycle where the end of the last one is selected.
     """
     found: dict[str, None] = {}
     is_random = plan.study.workload.weights == "random"
@@ -27,6 +29,8 @@ def caveats(plan: Plan, arm: Arm) -> tuple[str, ...]:
         found |= dict.fromkeys(policy.caveats())
         if is_random and _is_differential(policy, plan.run(arm, configuration)):
             found[DIFFERENTIAL] = None
+        if plan.study.select == "last_cycle" and not policy.cycle_ends(plan.run(arm, configuration)):
+            found[_NO_CYCLE] = None
     return tuple(found)
 
 

@@ -21,6 +21,7 @@ from lrstudy.search import INDEPENDENT
 from lrstudy.search.base import START_UP
 from lrstudy.search.parameter import Configuration
 from lrstudy.settings import canonical_json
+from lrstudy.trial.selection import Selection
 from lrstudy.trial.spec import TrialSpec
 from lrstudy.workload.workload import Workload, check_without_data
 
@@ -97,8 +98,10 @@ class Plan:
         return rehearsal.has_batchnorm(self.workload)
 
     def run(self, arm: Arm, configuration: Configuration) -> Run:
-        """What the policy of a trial knows about its run."""
+        """What the policy of a trial knows about its run. The default `norm_batch` means nothing to a model without BatchNorm."""
         recipe = arm.recipe(configuration, self.workload.recipe)
+        if recipe.norm_batch is not None and not self.has_batchnorm:
+            recipe = replace(recipe, norm_batch=None)
         return Run(self.workload.counts[0], self.study.budget.epochs, NUM_SECTIONS, recipe)
 
     def spec(
@@ -129,6 +132,7 @@ class Plan:
             device_share=self.workload.device_share,
             read_test=confirm,
             origin=origin,
+            selection=Selection(self.study.select, self.study.metric),
         )
 
     def root(self, seed: int) -> Root:

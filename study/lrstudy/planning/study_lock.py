@@ -25,6 +25,8 @@ FORMAT = 1
 SOURCES = "source"
 """The folder in a study's folder that keeps the source of users' policies, so that a changed arm's old policy stays."""
 _NEEDED = ("identity", "arms", "cohort", "outstanding", "seeds", "searchers", "numerics")
+_BEFORE = {"batchnorm": "running"}
+"""What a study was in respects that the lock of an earlier version does not name."""
 _WAY_OUT = "Choose another name with --as NAME, or another storage.path."
 
 
@@ -155,6 +157,7 @@ def identity(plan: Plan) -> dict[str, Any]:
         "metric": study.metric,
         "select": study.select,
         "budget": study.budget.epochs,
+        "batchnorm": study.workload.batchnorm,
     }
     return {name: json.loads(canonical_json(value)) for name, value in values.items()}
 
@@ -262,8 +265,8 @@ def _notes(plan: Plan, lock: Mapping[str, Any]) -> Iterator[str]:
         )
 
 
-def _refuse_changed_identity(plan: Plan, before: Mapping[str, Any], folder: Path) -> None:
-    now = identity(plan)
+def _refuse_changed_identity(plan: Plan, before: dict[str, Any], folder: Path) -> None:
+    now, before = identity(plan), _BEFORE | before
     changed = [name for name in now if now[name] != before.get(name)]
     details = [detail for name in changed for detail in _differences(name, before.get(name), now[name])]
     shown_preprocessing = any(detail.startswith("preprocessing") for detail in details)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from fractions import Fraction
+from itertools import accumulate, takewhile
 from typing import ClassVar
 
 import numpy as np
@@ -83,6 +85,14 @@ class Policy(ABC):
     def caveats(self) -> tuple[str, ...]:
         """What every report must say about this policy with these values, a sentence each."""
         return ()
+
+    def cycle_ends(self, run: Run) -> Sequence[int]:
+        """After how many epochs each cycle of the rate ends that the budget completes; `select: last_cycle` tests the last.
+
+        By default the whole budget is one cycle. A cycle that ends within an epoch ends with the epoch before: in the next
+        one the rate is high again.
+        """
+        return (run.num_epochs,)
 
     def initial_batch(self, run: Run) -> int:
         """The batch size at the start of the run: at most the number of training examples."""
@@ -176,6 +186,20 @@ def phase(ticks: Ticks, period: Fraction) -> tuple[NDArray[np.int64], FloatArray
     exact = np.int64 if max(last, divisor) < 2**53 else object  # larger ones need Python's integers: slow, but exact
     done = np.arange(ticks.first, ticks.first + ticks.count).astype(exact) * period.denominator
     return (done // divisor).astype(np.int64), (done % divisor / divisor).astype(np.float64)
+
+
+def completed_cycles(lengths: Iterable[Fraction | int], clock: Sequence[Fraction | int]) -> tuple[int, ...]:
+    """After how many epochs each completed cycle ends: the last epoch end that is not behind the cycle's.
+
+    Args:
+        lengths: The lengths of the cycles from the beginning, each above 0; there may be more than the run completes.
+        clock: What the clock that measures them shows after each epoch of the run, rising.
+
+    Returns:
+        Numbers of epochs, rising, each once. A cycle that ends within the first epoch has none.
+    """
+    ends = takewhile(lambda end: end <= clock[-1], accumulate(lengths))
+    return tuple(dict.fromkeys(depth for end in ends if (depth := bisect_right(clock, end))))
 
 
 def require_absent(policy: Policy, names: Sequence[str], where: str) -> None:

@@ -70,7 +70,7 @@ def check(
     if not fitting:
         return refusal(instance, runs[0])
     for run in fitting:
-        for rule in (_answers, _is_pure, _history_is_used_as_declared, _copies):
+        for rule in (_answers, _is_pure, _history_is_used_as_declared, _cycles_end_with_epochs, _copies):
             if faults := list(dict.fromkeys(rule(instance, run))):
                 return faults  # later rules and other runs would report the same in other words
     return list(_in_a_fresh_process(instance, fitting)) if in_fresh_process else []
@@ -193,6 +193,19 @@ def _history_is_used_as_declared(policy: Policy, run: Run) -> Iterator[Fault]:
             if not policy.reactive and digests != expected:
                 yield Fault("", "settings look at the history: a policy that does so says reactive = True in its class")
                 return
+
+
+def _cycles_end_with_epochs(policy: Policy, run: Run) -> Iterator[Fault]:
+    """Cycles end with whole epochs of the run, in order."""
+    try:
+        ends = list(policy.cycle_ends(run))
+    except Exception as error:
+        yield Fault("", f"cycle_ends raised {_said(error, policy)}")
+        return
+    known = range(1, run.num_epochs + 1)
+    if not all(type(end) is int and end in known for end in ends) or ends != sorted(ends):
+        expected = f"rising numbers of epochs from 1 to {run.num_epochs}"
+        yield Fault("cycle_ends", expected=expected, got=f"{ends}")
 
 
 def _copies(policy: Policy, run: Run) -> Iterator[Fault]:

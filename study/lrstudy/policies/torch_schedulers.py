@@ -10,16 +10,18 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, make_dataclass
 from functools import cache, lru_cache
+from itertools import accumulate, repeat
+from operator import mul
 from types import UnionType
 from typing import Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 
 from lrstudy.errors import Fault, InputError, unknown
-from lrstudy.policies.base import Policy, RatePolicy
+from lrstudy.policies.base import Policy, RatePolicy, completed_cycles
 from lrstudy.policies.parameters import require
 from lrstudy.policies.run import Run
 from lrstudy.settings import FloatArray
@@ -74,6 +76,19 @@ class SchedulerPolicy(RatePolicy):
     def momenta(self, epoch: int, run: Run) -> float | FloatArray:
         """The momentum, which some schedulers set, shape (updates, sections)."""
         return self._of_epoch(1, epoch, run)
+
+    def cycle_ends(self, run: Run) -> tuple[int, ...]:
+        """After how many epochs each cycle of CyclicLR or CosineAnnealingWarmRestarts ends; else the whole budget is one."""
+        values = {name: getattr(self, name) for name in self.arguments}
+        if self.scheduler == "CyclicLR":
+            up, down = values["step_size_up"], values["step_size_down"]
+            lengths: Iterator[int] = repeat(up + (up if down is None else down))
+        elif self.scheduler == "CosineAnnealingWarmRestarts":
+            lengths = accumulate(repeat(values["T_mult"]), mul, initial=values["T_0"])
+        else:
+            return (run.num_epochs,)
+        steps = self.initial_updates(run) if self.step_per == "update" else 1
+        return completed_cycles(lengths, [steps * epoch for epoch in range(1, run.num_epochs + 1)])
 
     def _of_epoch(self, quantity: int, epoch: int, run: Run) -> FloatArray:
         updates, trace = self.initial_updates(run), _trace(self, run)[quantity]

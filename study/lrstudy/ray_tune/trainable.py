@@ -150,12 +150,12 @@ class TuneTrial(Trainable):
         return self._trainer
 
     def _test(self) -> dict[str, Any]:
-        """Evaluate the final state on the test part and write its predictions, if the trial is one that reads it."""
+        """Evaluate the selected state on the test part and write its predictions, if the trial is one that reads it."""
         assignment = self._assignment
         assert isinstance(assignment, Assignment)
         if not assignment.spec.read_test:
             return {}
-        trainer, spans = self._walk.bring_to_end()
+        trainer, _, spans = self._walk.bring_to_selected()
         begin = time.monotonic()
         evaluation, part = trainer.test()  # type: ignore[attr-defined]
         predictions.write(
@@ -169,8 +169,15 @@ class TuneTrial(Trainable):
             assignment.workload.classes,
             trainer.test_sources(),  # type: ignore[attr-defined]
         )
+        test = [("loss", evaluation.loss), *evaluation.metrics.items(), *self._test_otherwise(trainer)]
         self._spans += [*spans, Span(begin, time.monotonic() - begin, "evaluate", assignment.spec.trial_id)]
-        return {"test": [("loss", evaluation.loss), *evaluation.metrics.items()]}  # Tune would flatten a map
+        return {"test": test}  # Tune would flatten a map
+
+    def _test_otherwise(self, trainer: Any) -> list[tuple[str, float]]:
+        """The study's metric with the other statistics of BatchNorm, under the name of these; empty without BatchNorm."""
+        assert isinstance(self._assignment, Assignment)
+        tested, metric = trainer.test_otherwise(), self._assignment.spec.selection.metric
+        return [(tested[0], tested[1].metrics[metric])] if tested and metric in tested[1].metrics else []
 
     @property
     def _trial_id(self) -> str:

@@ -193,11 +193,12 @@ class Admission:
         """Whether nothing is left to train, and to read of the test part."""
         if self._missing(trial):
             return False
-        last = self._walked(trial)[-1]
-        if not trial.spec.read_test or last.diverged:
+        records = self._walked(trial)
+        if not trial.spec.read_test or records[-1].diverged:
             return True
         noted = self._noted.get(trial.trial_id, {})
-        return bool(noted.get("lineage") == last.lineage and noted["test"])
+        tested = noted.get("tested", noted.get("lineage"))  # earlier versions tested the last state
+        return bool(tested == records[trial.spec.selected(records)].lineage and noted["test"])
 
     # Handing out and finishing
 
@@ -247,8 +248,9 @@ class Admission:
     def _note(self, trial: Trial) -> None:
         """Write a trial's end to the journal."""
         lineage = trial.records[-1].lineage if trial.records else ""
+        tested = trial.records[trial.selected].lineage if trial.test and trial.selected is not None else None
         self.journal.write(
-            "trial", trial_id=trial.trial_id, status=trial.status, error=trial.error, lineage=lineage,
+            "trial", trial_id=trial.trial_id, status=trial.status, error=trial.error, lineage=lineage, tested=tested,
             test=dict(trial.test) if trial.test else None, started_at=trial.started_at, ended_at=trial.ended_at,
         )  # fmt: skip
 

@@ -75,11 +75,10 @@ class Progress:
 
     def _row(self, arm: str, num_planned: int) -> tuple[str | ProgressBar, ...]:
         """The cells of an arm."""
-        study = self._admission.plan.study
         trials = [trial for trial in self._admission.trials.values() if trial.arm == arm]
         ended = [trial for trial in trials if trial.ended_at is not None]
         num_running = sum(trial.status == "running" for trial in trials)
-        values = [trial.value(study.metric, study.select) for trial in ended]
+        values = [trial.value for trial in ended]
         best = max((value for value in values if value is not None), default=None)
         return (
             arm, f"{len(ended)}/{num_planned}", ProgressBar(total=num_planned, completed=len(ended), width=24),

@@ -168,13 +168,10 @@ def _epoch_rows(path: Path) -> dict[str, tuple[int, int, float, float]]:
 
 def _spreads(path: Path, control: object) -> list[tuple[int, float]]:
     """Of each arm's best configuration: degrees of freedom and variance, over seeds, of its difference to the control."""
-    columns = _columns(path, ("trial_id", "arm", "phase", "seed", "test_metric"))
-    if columns is None:
-        return []
     by_arm: dict[str, dict[int, float]] = {}
-    for trial_id, arm, phase, seed, value in zip(*columns, strict=True):
-        if phase == "confirm" and value is not None and f"{arm}-confirm-1-" in trial_id:
-            by_arm.setdefault(arm, {})[seed] = value
+    for arm, seed, value, rank in _confirmed(path):
+        if rank == 1 and value is not None:
+            by_arm.setdefault(arm, {}).setdefault(seed, value)
     base = by_arm.pop(str(control), {})
     spreads = []
     for values in by_arm.values():
@@ -182,6 +179,18 @@ def _spreads(path: Path, control: object) -> list[tuple[int, float]]:
         if len(differences) >= 2:
             spreads.append((len(differences) - 1, float(np.var(differences, ddof=1))))
     return spreads if any(variance > 0 for _, variance in spreads) else []
+
+
+def _confirmed(path: Path) -> Iterator[tuple[str, int, float | None, int]]:
+    """Arm, seed, test value and rank of the confirm trials of a study's table."""
+    names = ("phase", "arm", "seed", "test_metric")
+    columns = _columns(path, (*names, "rank"))
+    if columns is None and (older := _columns(path, (*names, "trial_id"))) is not None:
+        *others, ids = older
+        columns = [*others, [int(name.rsplit("-", 2)[1]) if "-confirm-" in name else None for name in ids]]
+    for phase, arm, seed, value, rank in zip(*columns or (), strict=True):
+        if phase == "confirm":
+            yield arm, seed, value, rank
 
 
 def _columns(path: Path, names: Sequence[str]) -> list[list[Any]] | None:

@@ -38,7 +38,8 @@ class Candidate:
     """A configuration to be tried under several seeds: suggested to an arm by a searcher, or chosen to be confirmed.
 
     `name` is what the ids of its trials begin with; `index` counts the suggestions of its search, and `repeat` the
-    searches of the arm under its searcher, from 0.
+    searches of the arm under its searcher, from 0. `rank` counts the configurations of a search to be confirmed from 1,
+    the best; None for a suggestion.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Candidate:
     seeds: Sequence[int]
     repeat: int = 0
     proposed_by: ProposedBy = "model"
+    rank: int | None = None
 
     @property
     def search(self) -> Search:
@@ -61,6 +63,7 @@ class Candidate:
 class Trial:
     """One trial as the driver knows it. `chain` holds the names of its states; `records` grow as epochs arrive.
 
+    `rank` is that of the configuration which it confirms, from 1; None for a tuning trial.
     The chain of a reactive policy is the one that it follows if nothing triggers any more.
     """
 
@@ -81,6 +84,7 @@ class Trial:
     ended_at: float | None = None
     repeat: int = 0
     proposed_by: ProposedBy = "model"
+    rank: int | None = None
     _replanned_after: int = 0
 
     @property
@@ -110,13 +114,15 @@ class Trial:
         own = (self.spec.origin["study"], self.trial_id)
         return [(record.origin.get("study"), record.origin.get("trial")) != own for record in self.records]
 
-    def value(self, metric: str, select: str) -> float | None:
-        """The validation metric that the trial is judged by; None if it did not complete or has none."""
-        if self.status != "completed":
-            return None
-        values = [record.metrics.get(f"val_{metric}") for record in self.records]
-        known = [value for value in values if value is not None]
-        return max(known, default=None) if select == "best" else values[-1]
+    @property
+    def selected(self) -> int | None:
+        """The epoch, from 0, that the trial is judged by; None if it did not complete."""
+        return self.spec.selected(self.records) if self.status == "completed" else None
+
+    @property
+    def value(self) -> float | None:
+        """The study's metric on the validation part after the selected epoch; None if it did not complete or has none."""
+        return None if self.selected is None else self.spec.selection.value(self.records[self.selected])
 
 
 class StudyProtocol:
@@ -186,7 +192,7 @@ class StudyProtocol:
         group = [self.trials[f"{tuning_name(*key)}-{seed}"] for seed in study.search.seeds]
         if any(t.status in ("waiting", "running", "interrupted") for t in group):
             return
-        value = _mean([t.value(study.metric, study.select) for t in group])
+        value = _mean([t.value for t in group])
         cost = None if value is None else 1.0 - value
         self._streams[trial.search].result(trial.index, cost)
         if key not in self._told:
@@ -316,7 +322,7 @@ class StudyProtocol:
         asked = self._streams[arm, method, repeat].asked
         origin: ProposedBy = asked[index].proposed_by if index >= 0 else "model"
         name = f"{arm}-{numbered('confirm', repeat)}-{rank}"
-        return Candidate(name, arm, method, "confirm", index, configuration, seeds, repeat, origin)
+        return Candidate(name, arm, method, "confirm", index, configuration, seeds, repeat, origin, rank)
 
     def _spec(self, candidate: Candidate, seed: int) -> TrialSpec:
         trial_id, arm = f"{candidate.name}-{seed}", self.plan.arms[candidate.arm]
@@ -329,7 +335,7 @@ class StudyProtocol:
         names = list(chain(self._root_name(seed), settings))
         return Trial(
             spec.trial_id, of.arm, of.method, of.phase, of.index, of.configuration, seed, spec, names,
-            repeat=of.repeat, proposed_by=of.proposed_by,
+            repeat=of.repeat, proposed_by=of.proposed_by, rank=of.rank,
         )  # fmt: skip
 
     def _note_suggestion(self, candidate: Candidate) -> None:
@@ -360,11 +366,11 @@ class StudyProtocol:
 
     def _means(self, arm: str, repeat: int) -> dict[int, float]:
         """By index, the mean over seeds of a search of the first searcher, where all have a value."""
-        study, search = self.plan.study, (arm, self.plan.methods[0], repeat)
+        search = (arm, self.plan.methods[0], repeat)
         values: dict[int, list[float | None]] = {}
         for trial in self.trials.values():
             if trial.search == search and trial.phase != "confirm":
-                values.setdefault(trial.index, []).append(trial.value(study.metric, study.select))
+                values.setdefault(trial.index, []).append(trial.value)
         return {index: mean for index, of_seeds in values.items() if (mean := _mean(of_seeds)) is not None}
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -81,19 +82,27 @@ def _kept(trial: Trial, admission: Admission) -> list[Record]:
     """The records of a trial whose states are needed."""
     if trial.status in _UNFINISHED or not admission.is_done:
         return trial.walk(admission.memo.find)
-    return trial.records[-1:] if trial.phase == "confirm" else []
+    if trial.phase != "confirm":
+        return []
+    tested = [] if trial.selected is None else [trial.records[trial.selected]]
+    return trial.records[-1:] + tested
 
 
 def _lineages(folder: Path) -> Iterator[str]:
     """The lineages of the states that another study needs."""
     try:
         is_complete = json.loads((folder / "study.lock.json").read_text(encoding="utf-8"))["complete"]
-        trials = pq.read_table(
-            folder / "trials.parquet", columns=["trial_id", "phase", "status", "lineage"]
-        ).to_pylist()
+        trials = _rows(folder / "trials.parquet", ("trial_id", "phase", "status", "lineage", "selected_lineage"))
         epochs = pq.read_table(folder / "epochs.parquet", columns=["trial_id", "lineage"]).to_pylist()
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
         raise UnreadableError(folder.name) from error
-    yield from (row["lineage"] for row in trials if row["phase"] == "confirm" and row["lineage"])
+    confirmed = [row for row in trials if row["phase"] == "confirm"]
+    yield from filter(None, (row.get(name) for row in confirmed for name in ("lineage", "selected_lineage")))
     unfinished = {row["trial_id"] for row in trials if row["status"] in _UNFINISHED}
     yield from (row["lineage"] for row in epochs if not is_complete or row["trial_id"] in unfinished)
+
+
+def _rows(path: Path, names: Iterable[str]) -> list[dict[str, Any]]:
+    """The rows of a table with those of the columns that it has: tables of earlier versions have fewer."""
+    with pq.ParquetFile(path) as file:
+        return list(file.read(columns=[name for name in names if name in file.schema_arrow.names]).to_pylist())

@@ -228,6 +228,7 @@ def _trial_row(trial: Trial, admission: Admission, spent: Mapping[str, float]) -
     known = [(value, epoch) for epoch, value in enumerate(values) if value is not None]
     best = max(known, key=lambda item: (item[0], -item[1]), default=(None, None))
     last = trial.records[-1] if trial.records else None
+    selected = None if trial.selected is None else trial.records[trial.selected]
     test, recipe = trial.test or {}, trial.spec.run.recipe
     row = {
         "trial_id": trial.trial_id,
@@ -261,8 +262,19 @@ def _trial_row(trial: Trial, admission: Admission, spent: Mapping[str, float]) -
         "class_weights": recipe.class_weights,
         "proposed_by": trial.proposed_by,
         "repeat": trial.repeat,
+        "rank": trial.rank,
+        "selected_epoch": trial.selected,
+        "selected_lineage": selected.lineage if selected else None,
+        "selected_val_metric": trial.value,
+        **_by_norm(test, plan.workload.numerics_spec.batchnorm, metric),
     }
-    return row | {f"test_{name}": value for name, value in test.items() if name != "loss"} | _parameters(trial)
+    return row | {f"test_{name}": test.get(name) for name in plan.workload.task.metrics} | _parameters(trial)
+
+
+def _by_norm(test: Mapping[str, Any], used: str, metric: str) -> dict[str, Any]:
+    """The test metric with running and with recomputed statistics of BatchNorm, where a trial was tested with both."""
+    other = next((name for name in ("running", "precise") if name in test), None)
+    return {} if other is None else {f"test_metric_{used}": test.get(metric), f"test_metric_{other}": test[other]}
 
 
 def _parameters(trial: Trial) -> dict[str, Any]:

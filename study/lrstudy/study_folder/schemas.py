@@ -76,12 +76,13 @@ _TRIALS = TableDescription(
         Column("best_val_metric", _FLOAT, "", "the highest value of that metric after any of its epochs"),
         Column("best_epoch", _INT32, "", "the first epoch, from 0, with that value"),
         Column("test_loss", _FLOAT, "",
-               "mean loss per example on the test part after the last epoch; of completed confirm trials, else null"),
+               "mean loss per example on the test part after the selected epoch; of completed confirm trials, else null"),
         Column("test_metric", _FLOAT, "", "the study's metric on the test part, likewise"),
         Column("updates", _INT64, "updates", "updates of all its epochs"),
         Column("examples", _INT64, "examples", "examples trained on in all its epochs, counted each time"),
         Column("standalone_device_s", _FLOAT, _DEVICE_S,
-               "what this training costs whoever adopts it: `device_s` of all its epochs, recalled ones included"),
+               "what this training costs whoever adopts it: `device_s` of all its epochs, recalled ones and those after "
+               "the selected one included"),
         Column("spent_device_s", _FLOAT, _DEVICE_S,
                "what this study paid for it in all its runs: `data`, `train`, `evaluate`, `state`, `recompute` and "
                "`waiting` under it in the ledger; recalled epochs cost nothing"),
@@ -101,6 +102,20 @@ _TRIALS = TableDescription(
         Column("repeat", _INT32, "",
                "which of the arm's searches by this searcher it belongs to, from 0; of a confirm trial the one that "
                "chose its configuration"),
+        Column("rank", _INT32, "",
+               "of a confirm trial, the place of its configuration among those of its arm when they were chosen, from 1, "
+               "the best on validation; else null"),
+        Column("selected_epoch", _INT32, "",
+               "the epoch, from 0, that `select` in the study file chooses: the last one, the end of the last completed "
+               "cycle, or `best_epoch`; null unless the trial is completed"),
+        Column("selected_lineage", _TEXT, "", "name of the state after that epoch, which the test columns tell of"),
+        Column("selected_val_metric", _FLOAT, "",
+               "the study's metric on the validation part after that epoch, by which configurations are chosen"),
+        Column("test_metric_running", _FLOAT, "",
+               "`test_metric` with the running statistics that BatchNorm has from training; null without BatchNorm"),
+        Column("test_metric_precise", _FLOAT, "",
+               "`test_metric` with BatchNorm's statistics recomputed over the training part; likewise. One of the two is "
+               "`test_metric`, as `batchnorm` in the study file says"),
     ),
     (
         Column("p_<name>", _FLOAT, "the parameter's",

@@ -7,7 +7,7 @@ from typing import Literal
 
 import torch
 
-Purpose = Literal["init", "order", "augment", "dropout"]
+Purpose = Literal["init", "order", "augment", "dropout", "statistics"]
 
 
 def seed_for(seed: int, purpose: Purpose, epoch: int = 0) -> int:

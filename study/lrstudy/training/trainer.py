@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,9 +18,11 @@ from lrstudy.settings import Settings
 from lrstudy.training import device_memory, host_memory
 from lrstudy.training.compiling import compile_for
 from lrstudy.training.epoch import Evaluation, UserFunctions, evaluate, train_epoch
+from lrstudy.training.precise_norm import gathering_layers, precise_norm
 from lrstudy.training.randomness import seed_for
 from lrstudy.training.state import State
 from lrstudy.workload import numerics
+from lrstudy.workload.numerics import BatchNorm
 from lrstudy.workload.workload import Workload, load
 
 
@@ -114,7 +117,7 @@ class Trainer:
         with self.workload.only_named_files():
             loss = train_epoch(self.state, settings, self.train_part, seed, epoch, self._user_functions)
         middle = self._now()
-        evaluation = evaluate(self.state, self.validation_part, self.workload.task.kind)
+        evaluation = self._evaluated(self.validation_part, self.workload.numerics_spec.batchnorm)
         return Trained(loss, evaluation, middle - begin, self._now() - middle)
 
     def capture(self) -> bytes:
@@ -131,10 +134,31 @@ class Trainer:
 
     def test(self) -> tuple[Evaluation, Part]:
         """Evaluate on the test part, keeping the logits; returns that part too."""
+        return self._evaluated(
+            self._test_part, self.workload.numerics_spec.batchnorm, keep_logits=True
+        ), self._test_part
+
+    def test_otherwise(self) -> tuple[BatchNorm, Evaluation] | None:
+        """Evaluate on the test part with the statistics of BatchNorm that the study does not use; None without BatchNorm.
+
+        Returns which statistics these are, and the evaluation.
+        """
+        if not gathering_layers(self.state.model):
+            return None
+        other: BatchNorm = "running" if self.workload.numerics_spec.batchnorm == "precise" else "precise"
+        return other, self._evaluated(self._test_part, other)
+
+    @property
+    def _test_part(self) -> Part:
+        """The test part, made when it is first read."""
         if self._test is None:
             self._test = self._part(self._splits.test)
-        kind = self.workload.task.kind
-        return evaluate(self.state, self._test, kind, keep_logits=True), self._test
+        return self._test
+
+    def _evaluated(self, part: Part, batchnorm: BatchNorm, keep_logits: bool = False) -> Evaluation:
+        """The evaluation of the state held on `part`."""
+        with precise_norm(self.state, self.train_part) if batchnorm == "precise" else nullcontext():
+            return evaluate(self.state, part, self.workload.task.kind, keep_logits)
 
     def test_groups(self) -> list[str] | None:
         """The group of each example of the test part, if the data has groups."""

@@ -8,10 +8,12 @@ from functools import cached_property
 from typing import Any
 
 from lrstudy.lineage import Root, chain, extend
+from lrstudy.memo.records import Record
 from lrstudy.policies import build, resolve
 from lrstudy.policies.base import Policy
 from lrstudy.policies.run import History, Run
 from lrstudy.settings import Settings
+from lrstudy.trial.selection import FINAL, Selection
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,8 +21,8 @@ class TrialSpec:
     """One configuration of one arm with one seed; plain values, picklable.
 
     `run` holds the budget, the size of the training set, sections and recipe. `device_share` is the number of devices (CPU
-    cores on a CPU) that the trial occupies. `read_test`: whether the test part is evaluated at the end. `store_at`:
-    after how many epochs other trials wait for the state.
+    cores on a CPU) that the trial occupies. `read_test`: whether the state of the epoch that `selection` selects is
+    evaluated on the test part at the end. `store_at`: after how many epochs other trials wait for the state.
     """
 
     trial_id: str
@@ -32,6 +34,7 @@ class TrialSpec:
     read_test: bool = False
     store_at: frozenset[int] = frozenset()
     origin: Mapping[str, Any] = field(default_factory=dict)
+    selection: Selection = FINAL
 
     def build_policy(self) -> Policy:
         """The policy with its parameters."""
@@ -41,6 +44,16 @@ class TrialSpec:
     def is_reactive(self) -> bool:
         """Whether the policy looks at the metrics of earlier epochs."""
         return resolve(self.policy).reactive
+
+    @cached_property
+    def cycle_ends(self) -> tuple[int, ...]:
+        """After how many epochs each cycle of the policy ends within the budget."""
+        return tuple(self.build_policy().cycle_ends(self.run))
+
+    def selected(self, records: Sequence[Record]) -> int:
+        """The epoch, from 0, that is selected of those with these records, at least one: so far, if there will be more."""
+        ends = self.cycle_ends if self.selection.select == "last_cycle" else ()
+        return self.selection.epoch(records, ends)
 
     def untriggered(self, begin: int = 0, history: History = ()) -> list[Settings]:
         """The settings of the epochs from `begin` on, given the metrics of the first ones.

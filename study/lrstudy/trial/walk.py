@@ -58,8 +58,9 @@ class _Kept:
 class Walk:
     """The walk of one trial along its lineage; iterate over it for its `TrialEpoch`s.
 
-    `trainer` is called when the first epoch has to be trained. After the last epoch `bring_to_end` makes the
-    trainer hold the final state. Raises StorageError, and whatever training raises; what is committed stays.
+    `trainer` is called when the first epoch has to be trained. After the last epoch `bring_to_selected` makes the
+    trainer hold the state of the epoch that is selected. Raises StorageError, and whatever training raises; what is
+    committed stays.
     """
 
     def __init__(self, spec: TrialSpec, memo: Memo, trainer: Callable[[], TrainerLike]) -> None:
@@ -73,6 +74,7 @@ class Walk:
         self._records: list[Record] = []
         self._spans: list[Span] = []
         self._writer = StateWriter(memo)
+        self._selected: tuple[int, Callable[[], bytes]] | None = None  # a depth, and a copy of the state there
 
     def __iter__(self) -> Iterator[TrialEpoch]:
         try:
@@ -81,9 +83,15 @@ class Walk:
             with self._measured("state"):
                 self._writer.close()
 
-    def bring_to_end(self) -> tuple[TrainerLike, tuple[Span, ...]]:
-        """Make the trainer hold the state after the last epoch; returns it and where the time went."""
-        return self._trainer_at(len(self._records)), self.take_spans()
+    def bring_to_selected(self) -> tuple[TrainerLike, Record, tuple[Span, ...]]:
+        """Make the trainer hold the state of the selected epoch, which is stored if it was not.
+
+        Returns the trainer, the record of that epoch, and where the time went.
+        """
+        epoch = self.spec.selected(self._records)
+        if self._selected is not None and self._selected[0] == epoch + 1:
+            self._restore_copy(*self._selected)
+        return self._trainer_at(epoch + 1), self._records[epoch], self.take_spans()
 
     def _advance(self) -> Iterator[TrialEpoch]:
         with self._measured("between"):
@@ -97,6 +105,7 @@ class Walk:
                 recalled = self.memo.find(self._names[-1])
             record = self._train(epoch) if recalled is None else recalled
             self._records.append(record)
+            self._copy_selected(epoch)
             history.append(record.metrics)
             yield TrialEpoch(settings, record, recalled is not None, self.take_spans())
             if record.diverged:
@@ -156,6 +165,30 @@ class Walk:
             begin = time.monotonic()
             self._writer.anchor(record.lineage, trainer.capture())
             self._span(begin, "state")
+
+    # The state that will be tested, if it may be another one than the last
+
+    def _copy_selected(self, epoch: int) -> None:
+        """Copy the state of an epoch that is selected so far, unless it is stored or was not trained here.
+
+        A copy in memory takes milliseconds, and of all these states one is needed in the end.
+        """
+        is_judged = self.spec.read_test and self.spec.selection.select != "final"
+        if not is_judged or self._held != epoch + 1 or self.spec.selected(self._records) != epoch:
+            return
+        record, begin = self._records[epoch], time.monotonic()
+        self._selected = None
+        if record.state is None and not _follows(record) and not record.diverged:
+            self._selected = epoch + 1, self._get_trainer().snapshot()
+            self._span(begin, "state")
+
+    def _restore_copy(self, depth: int, copy: Callable[[], bytes]) -> None:
+        """Make the trainer hold a state that was copied, and store it: retention keeps what was tested."""
+        begin, state = time.monotonic(), copy()
+        self._writer.anchor(self._records[depth - 1].lineage, state)
+        self._get_trainer().restore(state)
+        self._held = depth
+        self._span(begin, "state")
 
     # A new epoch: train and evaluate, keep the state, then commit the record
 

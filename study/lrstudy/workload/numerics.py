@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from hashlib import blake2b
 from importlib.metadata import distribution, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from lrstudy import child_process
 from lrstudy.study_folder.replace_file import replacing
@@ -24,6 +24,7 @@ EVALUATION = 2
 _LAYOUT = 2
 """Version of what `measure` returns: raised when fields are added, so that no older result is taken from a cache."""
 _PROBE_TIMEOUT_S = 300.0
+BatchNorm = Literal["running", "precise"]
 _ENVIRONMENT = ("ATEN_", "MKL_", "DNNL_", "ONEDNN_", "CUBLAS_", "NVIDIA_TF32", "TORCH_ALLOW_TF32")
 
 
@@ -39,6 +40,8 @@ class NumericsSpec:
         compile: Whether networks are compiled by torch.compile.
         fused: Whether optimizers update all parameters in one kernel (SGD, Adam, AdamW; RMSprop cannot).
         eval_batch: Number of examples evaluated at a time.
+        batchnorm: Which statistics BatchNorm has in an evaluation: the ``running`` ones of training, or ``precise`` ones,
+            recomputed over the training part.
     """
 
     precision: str = "fp32"
@@ -47,15 +50,22 @@ class NumericsSpec:
     compile: bool = False
     fused: bool = False
     eval_batch: int = 512
+    batchnorm: BatchNorm = "running"
 
 
 PLAIN = NumericsSpec()
 
 
 def describe(numerics_spec: NumericsSpec, machine: dict[str, object]) -> dict[str, object]:
-    """All numerics of a study: those of a machine, as `measure` returns them, and the chosen ones."""
+    """All numerics of a study: those of a machine, as `measure` returns them, and the chosen ones.
+
+    They are part of every name, so `batchnorm`, which names had not at first, is there only if it is not ``running``.
+    """
+    chosen = asdict(numerics_spec)
+    if numerics_spec.batchnorm == "running":
+        del chosen["batchnorm"]
     compiler = {"compiler": _compiler()} if numerics_spec.compile and machine["device"] == "cpu" else {}
-    return machine | asdict(numerics_spec) | compiler
+    return machine | chosen | compiler
 
 
 def measure(device: str, threads: int) -> dict[str, object]:

@@ -147,7 +147,7 @@ def resolve(study: StudyFile, base: Path, storage: Path, before_decoding: Callab
         data, parts = load(spec, cache, before_decoding)
     task = _task(config, data)
     _check_metrics(study, task, data, parts)
-    numerics_spec = _numerics_spec(config.numerics, resources.device, data.channels * data.size**2)
+    numerics_spec = _numerics_spec(config, resources.device, data.channels * data.size**2)
     return Workload(
         data=spec,
         cache=str(cache),
@@ -240,12 +240,13 @@ _EVALUATED_AT_ONCE = {"cpu": 2**19, "cuda": 2**25}
 """Pixel values in the images of one evaluation batch: a CPU is up to twice as fast while activations stay in its cache."""
 
 
-def _numerics_spec(config: NumericsConfig, device: str, image_elements: int) -> NumericsSpec:
+def _numerics_spec(workload: WorkloadConfig, device: str, image_elements: int) -> NumericsSpec:
     """The numerics that a study chooses, ``auto`` decided. Raises InputError for what the device cannot do.
 
     On a CPU channels_last trained 11 networks 1.0 to 1.7 times as fast. That a GPU needs it to use its tensor cores, and
     is slower with it otherwise, is what NVIDIA says and was not measured.
     """
+    config = workload.numerics
     _require_supported(config, device)
     uses_tensor_cores = config.precision != "fp32" or config.tf32
     best = "channels_last" if device == "cpu" or uses_tensor_cores else "contiguous"
@@ -258,6 +259,7 @@ def _numerics_spec(config: NumericsConfig, device: str, image_elements: int) -> 
         # Unfused, an optimizer asks the device after every update whether a scaled gradient overflowed.
         fused=config.precision == "fp16" if config.fused == "auto" else config.fused,
         eval_batch=min(1024, 2 ** (most_images.bit_length() - 1)) if config.eval_batch == "auto" else config.eval_batch,
+        batchnorm=workload.batchnorm,
     )
 
 

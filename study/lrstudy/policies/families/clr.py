@@ -7,15 +7,17 @@ the study's momentum stays unless `momentum_low` is given.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise, repeat
 from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lrstudy.annotations import Rule
-from lrstudy.policies.base import RatePolicy, Ticks, phase, require_absent
+from lrstudy.policies.base import RatePolicy, Ticks, completed_cycles, phase, require_absent
 from lrstudy.policies.families.cycles import CyclicalPolicy
 from lrstudy.policies.parameters import BelowOne, Floor, PositiveDuration, Ratio, require
 from lrstudy.policies.run import Run
@@ -118,6 +120,11 @@ class Clr(CyclicalPolicy):
         cycle, height = self._heights(epoch, run)
         return self.momentum - (self.momentum - self.momentum_low) * height * self._shrinking(epoch, cycle, run)
 
+    def cycle_lengths(self, run: Run) -> Iterator[Fraction]:
+        """The two halves of a cycle, again and again."""
+        down = self.step_size if self.step_down is None else self.step_down
+        return repeat(self.epochs(self.step_size, run) + self.epochs(down, run))
+
     def _heights(self, epoch: int, run: Run) -> tuple[NDArray[np.int64], FloatArray]:
         down = None if self.step_down is None else self.epochs(self.step_down, run)
         return triangular(self.ticks(epoch, run), self.epochs(self.step_size, run), down)
@@ -166,8 +173,7 @@ class ClrStaged(RatePolicy):
     def rates(self, epoch: int, run: Run) -> FloatArray:
         """The rate at each update."""
         updates = self.initial_updates(run)
-        starts = [0, *(-(-self.epochs(boundary, run) * updates // 1) for boundary in self.boundaries)]
-        require(starts == sorted(starts), "boundaries", "rising durations", self.boundaries)
+        starts = self._starts(run)
         stage = np.searchsorted(
             np.array(starts[1:], dtype=float), np.arange(epoch * updates, (epoch + 1) * updates), "right"
         )
@@ -181,6 +187,26 @@ class ClrStaged(RatePolicy):
                 height = np.asarray(height * np.power(0.5, cycle, dtype=np.float64), dtype=np.float64)
             rates[inside] = peak * (self.base_ratio + (1 - self.base_ratio) * height)
         return rates
+
+    def cycle_ends(self, run: Run) -> tuple[int, ...]:
+        """After how many epochs each cycle ends that its stage completes."""
+        updates = self.initial_updates(run)
+        total = run.num_epochs * updates
+        edges = [*(min(start, total) for start in self._starts(run)), total]
+        clock = [updates * epoch for epoch in range(1, run.num_epochs + 1)]
+        ends: list[int] = []
+        for (start, stop), step_size in zip(pairwise(edges), self.step_sizes, strict=True):
+            period = 2 * self.epochs(step_size, run) * updates
+            num_cycles = int((stop - start) // period)
+            ends += completed_cycles([start + period, *[period] * (num_cycles - 1)] if num_cycles else [], clock)
+        return tuple(dict.fromkeys(ends))
+
+    def _starts(self, run: Run) -> list[int]:
+        """The update at which each stage begins. Raises InputError unless they rise."""
+        updates = self.initial_updates(run)
+        starts = [0, *(int(-(-self.epochs(boundary, run) * updates // 1)) for boundary in self.boundaries)]
+        require(starts == sorted(starts), "boundaries", "rising durations", self.boundaries)
+        return starts
 
 
 def _default(value: float | None, default: float) -> float:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal
 
-from lrstudy.policies.base import RatePolicy, Ticks, require_absent
+from lrstudy.policies.base import RatePolicy, Ticks, completed_cycles, require_absent
 from lrstudy.policies.durations import Duration, count_passed
 from lrstudy.policies.parameters import Factor, require
 from lrstudy.policies.run import Run
@@ -34,6 +36,16 @@ class CyclicalPolicy(RatePolicy):
             require(self.batch_factor is not None, "batch_factor", "a factor for batch_milestones", self.batch_factor)
         else:
             require_absent(self, ["batch_factor"], "batch_milestones")
+
+    @abstractmethod
+    def cycle_lengths(self, run: Run) -> Iterator[Fraction]:
+        """The lengths of the cycles on this policy's clock, without end."""
+
+    def cycle_ends(self, run: Run) -> tuple[int, ...]:
+        """After how many epochs each cycle ends that the budget completes."""
+        ticks = [self.ticks(epoch, run) for epoch in range(run.num_epochs)]
+        clock = [Fraction(each.first + each.count, each.per_epoch) for each in ticks]
+        return completed_cycles(self.cycle_lengths(run), clock)
 
     def batch(self, epoch: int, run: Run) -> int:
         """The batch size of an epoch. Raises InputError if it would grow beyond the training examples."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import accumulate, repeat
+from operator import mul
 from typing import Annotated
 
 import numpy as np
@@ -66,6 +69,10 @@ class Sgdr(CyclicalPolicy):
     t_mult: Count = 2
     min_ratio: Floor = 0.0
     slow_start: bool = False
+
+    def cycle_lengths(self, run: Run) -> Iterator[Fraction]:
+        """t0, t0 * t_mult, t0 * t_mult^2, ..."""
+        return accumulate(repeat(self.t_mult), mul, initial=self.epochs(self.t0, run))
 
     def rates(self, epoch: int, run: Run) -> FloatArray:
         """The rate at each update, the same in all sections."""
