@@ -62,7 +62,7 @@ def build_report(folder: Path) -> Path:
     written = {f"tables/{name}.csv": _csv(frame) for name, frame in frames.items() if len(frame.columns) > 1}
     written |= {f"figures/{name}.svg": drawing.svg.encode() for name, drawing in drawings.items()}
     texts = {name: text.encode() for name, text in render(page).items()}
-    parquet: dict[TableDescription, list[dict[str, Any]]] = {
+    parquet: dict[TableDescription, list[dict[Any, Any]]] = {
         ARMS: comparison.rows(),
         ACCURACY: accuracy_per_gpu_hour(study, comparison),
         CURVES: curves.astype(object).where(curves.notna(), None).to_dict("records"),
@@ -76,7 +76,7 @@ def build_report(folder: Path) -> Path:
     return report / "index.html"
 
 
-def as_parquet(table: TableDescription, rows: list[dict[str, Any]]) -> bytes:
+def as_parquet(table: TableDescription, rows: list[dict[Any, Any]]) -> bytes:
     """The rows of a table as the bytes of a Parquet file."""
     schema = table.schema.with_metadata({"lrstudy_reports.schema": str(SCHEMA_VERSION)})
     buffer = io.BytesIO()
