@@ -65,10 +65,10 @@ def build_report(folder: Path) -> Path:
     texts = {name: text.encode() for name, text in render(page).items()}
     if comparison.final and comparison.arms["test_metric"].notna().any():
         written[last_answer.FILE] = last_answer.render(last_answer.of_study(study, page.answer))
-    parquet: dict[TableDescription, list[dict[str, Any]]] = {
+    parquet: dict[TableDescription, list[dict[Any, Any]]] = {
         ARMS: comparison.rows(),
         ACCURACY: accuracy_per_gpu_hour(study, comparison),
-        CURVES: [{str(key): value for key, value in row.items()} for row in _without_nan(curves).to_dict("records")],
+        CURVES: _without_nan(curves).to_dict("records"),
     }
     for table, rows in parquet.items():
         replace(folder / f"{table.name}.parquet", as_parquet(table, rows))
@@ -79,7 +79,7 @@ def build_report(folder: Path) -> Path:
     return report / "index.html"
 
 
-def as_parquet(table: TableDescription, rows: list[dict[str, Any]]) -> bytes:
+def as_parquet(table: TableDescription, rows: list[dict[Any, Any]]) -> bytes:
     """The rows of a table as the bytes of a Parquet file."""
     schema = table.schema.with_metadata({"lrstudy_reports.schema": str(SCHEMA_VERSION)})
     buffer = io.BytesIO()

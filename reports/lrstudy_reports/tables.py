@@ -116,13 +116,13 @@ class StudyTables:
 
     @cached_property
     def confirming(self) -> pd.DataFrame:
-        """The trials that confirm the first-ranked configuration of each arm's first search, ordered by arm and seed.
+        """The trials that confirm the first-ranked configuration of each of an arm's searches, by arm, search and seed.
 
         With `confirm.top` above 1 an arm has several confirmed configurations. The one that ranked first on
         validation represents the arm: choosing by test values would be selection on the test set.
         """
-        confirm = self.trials[(self.trials["phase"] == "confirm") & (self.trials["repeat"] == 0)]
-        return confirm[confirm["rank"] == 1].sort_values(["arm", "seed"], kind="stable")
+        confirm = self.trials[(self.trials["phase"] == "confirm") & (self.trials["rank"] == 1)]
+        return confirm.sort_values(["arm", "repeat", "seed"], kind="stable")
 
     @cached_property
     def num_searches(self) -> int:

@@ -15,7 +15,7 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score
 from lrstudy_reports import build
 from lrstudy_reports.bootstrap import contributions, hierarchical_error, paired_over_searches
 from prescribed import Training, run_study
-from report_studies import SMALL, by_arm, edit_lock
+from report_studies import SMALL, by_arm
 
 
 def test_without_examples_the_error_is_that_of_the_means_of_searches():
@@ -84,21 +84,16 @@ def test_a_metric_that_is_no_mean_over_examples_has_no_contributions():
 
 
 def searched_three_times(folder: Path, by_predictions: bool) -> Path:
-    """Six seeds of every arm as two of each of three searches; tested as the engine did, or as its predictions say."""
-
-    def edit(trials: pd.DataFrame) -> pd.DataFrame:
-        values = trials["test_metric"]
-        if by_predictions:
-            rows = pq.read_table(study / "predictions.parquet").to_pandas()
-            is_right = np.array(rows["scores"].tolist()).argmax(axis=1) == rows["label"]
-            values = trials["trial_id"].map(is_right.groupby(rows["trial_id"]).mean())
-        repeat = ((trials["seed"] - 1000) // 2).where(trials["phase"] == "confirm", 0)
-        return trials.assign(test_metric=values, repeat=repeat.astype("int32"))
-
-    study = run_study(folder, SMALL, "confirm.seeds=6", training=Training({"step": 0.01}))
-    trials = edit(pd.read_parquet(study / "trials.parquet"))
-    trials.to_parquet(study / "trials.parquet")
-    edit_lock(study, confirm={"top": 1, "seeds": 2, "looks": [2]})
+    """Three searches, two seeds of what each has found; tested as the engine did, or as its predictions say."""
+    study = run_study(
+        folder, SMALL, "search.repeats=3", "search.cohort=0", "confirm.seeds=2", training=Training({"step": 0.01})
+    )
+    if by_predictions:
+        trials = pd.read_parquet(study / "trials.parquet")
+        rows = pq.read_table(study / "predictions.parquet").to_pandas()
+        is_right = np.array(rows["scores"].tolist()).argmax(axis=1) == rows["label"]
+        values = trials["trial_id"].map(is_right.groupby(rows["trial_id"]).mean())
+        trials.assign(test_metric=values).to_parquet(study / "trials.parquet")
     return study
 
 

@@ -177,12 +177,12 @@ def test_a_retired_arm_is_shown_but_neither_tested_nor_counted(make):
 
 def test_equivalence_is_corrected_for_all_comparisons(make):
     """At a margin where the interval of batch_increase alone lies within, but not once three more are looked at."""
-    folder = make("complete", "compare.margin=0.008")
+    folder = make("complete", "compare.margin=0.007")
     rows, values = by_arm(folder), confirmed(folder)
     arms = ["step", "batch_increase", "clr", "sgdr_dlr"]
-    alone = [min(1, 2 * ttost_paired(values[a], values["constant"], -0.008, 0.008)[0]) for a in arms]
+    alone = [min(1, 2 * ttost_paired(values[a], values["constant"], -0.007, 0.007)[0]) for a in arms]
     assert [rows[arm]["p_equivalence"] for arm in arms] == pytest.approx(multipletests(alone, method="holm")[1])
-    assert -0.008 < rows["batch_increase"]["difference_low"] < rows["batch_increase"]["difference_high"] < 0.008
+    assert -0.007 < rows["batch_increase"]["difference_low"] < rows["batch_increase"]["difference_high"] < 0.007
     assert rows["batch_increase"]["verdict"] == "undecided"
 
 

@@ -129,7 +129,7 @@ def test_the_states_that_were_tested_stay_too(tmp_path):
     assert tested - ends, "not the study that this test needs"
     assert needed_states(admission, folder) == tested | ends
     TableWriter(admission, folder).write(0.0)
-    (folder / "study.lock.json").write_text("{}")
+    (folder / "study.lock.json").write_text('{"complete": true}')
     (tmp_path / "runs" / "other").mkdir()
     idle = Admission(ran.plan, Memo(tmp_path / "runs" / "memo"), Journal(tmp_path / "runs" / "other" / "journal"))
     assert needed_states(idle, tmp_path / "runs" / "other") == tested | ends
