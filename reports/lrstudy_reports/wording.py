@@ -52,12 +52,24 @@ FIGURES = {
 
 
 def caveats(study: StudyTables) -> list[str]:
-    """The caveats of policies, each once for all arms that it concerns."""
+    """What a reader must know of the data and of policies, each once for all arms that it concerns."""
     arms: dict[str, list[str]] = {}
     for arm in study.arms:
         for text in study.lock.caveats.get(arm, ()):
             arms.setdefault(text, []).append(arm)
-    return [f"{formats.listed(names)}: {text}" for text, names in arms.items()]
+    return [*_copies(study), *(f"{formats.listed(names)}: {text}" for text, names in arms.items())]
+
+
+def _copies(study: StudyTables) -> list[str]:
+    """A warning if test examples are copies of others: every arm is then measured on what it may have learnt by heart."""
+    statistics = study.lock.data.get("statistics") or {}
+    copies, total = statistics.get("copies"), study.lock.data.get("test")
+    if not copies:
+        return []
+    return [
+        f"{copies:,} of the {total:,} test examples {'has' if copies == 1 else 'have'} exactly the pixels of a training or "
+        "validation example: what is measured on them is memory, not generalisation."
+    ]
 
 
 def _of_calibration(calibration: Calibration) -> str:

@@ -1,9 +1,11 @@
 """The report as files: complete, self-contained, well formed, reproducible, and there in every state."""
 
+import json
 import re
 import subprocess
 import sys
 from html.parser import HTMLParser
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pandas as pd
@@ -14,7 +16,7 @@ from lrstudy_reports.costs import close_ledger, sharing
 from lrstudy_reports.tables import load
 from lrstudy_reports.tuning import all_configurations, best_after
 from prescribed import Training, run_study
-from report_studies import FULL, SMALL, copied, edit_table
+from report_studies import FULL, SMALL, copied, edit_lock, edit_table
 
 VOID = {"meta", "link", "br", "hr", "img", "input", "path", "use", "rect", "circle", "line"}
 FIGURES = {"verdicts", "over_cost", "over_epochs", "traces", "best_after", "sharing", "ledger"}
@@ -84,6 +86,17 @@ def test_the_report_has_all_its_parts(reported):
 
 def test_the_page_is_well_formed_and_asks_nothing_of_a_network(reported):
     check_page(reported / "report" / "index.html")
+
+
+def test_copies_among_the_test_examples_are_said(make):
+    """They were counted by `validate`, and no report told of them."""
+    folder = make("small")
+    data = json.loads((folder / "study.lock.json").read_text())["data"]
+    assert data["statistics"]["copies"] == 0, "the engine counts them before every study"
+    assert "exactly the pixels" not in Path(build(folder)).read_text()
+    edit_lock(folder, data={**data, "statistics": {**data["statistics"], "copies": 12}})
+    told = f"12 of the {data['test']:,} test examples have exactly the pixels of a training or validation example"
+    assert told in Path(build(folder)).read_text()
 
 
 def test_the_same_tables_give_the_same_bytes(make):
