@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from lrstudy.planning.plan import Plan
     from lrstudy.run import Summary
 
+_WIDE = 100
+"""Columns that the verdicts need with all intervals; a narrower terminal shows those of the differences alone."""
+
 
 @app.command()
 def run(study: StudyAndOverrides = None, name: As = None, as_json: Json = False) -> None:
@@ -162,19 +165,28 @@ def _print_verdicts(console: Console, folder: Path) -> None:
     if not any(row["test_metric"] is not None for row in rows):
         return
     decimals = formats.decimals_for(formats.half_width(row["test_low"], row["test_high"]) for row in rows)
+    is_wide = not console.is_terminal or console.width >= _WIDE
     table = Table(box=None, pad_edge=False, collapse_padding=True)
-    for heading in ("arm", "test \\[interval]", "against control", "p (Holm)", "verdict", "cost"):
+    for heading in (
+        "arm",
+        "test \\[interval]" if is_wide else "test",
+        "against control",
+        "p (Holm)",
+        "verdict",
+        "cost",
+    ):
         table.add_column(heading, no_wrap=True)
     for row in rows:
+        low, high = (row["test_low"], row["test_high"]) if is_wide else (None, None)
         table.add_row(
             row["arm"],
-            _with_interval(row["test_metric"], row["test_low"], row["test_high"], decimals),
+            _with_interval(row["test_metric"], low, high, decimals),
             _with_interval(row["difference"], row["difference_low"], row["difference_high"], decimals, sign=True),
             "" if row["p_holm"] is None else formats.p_value(row["p_holm"]),
             row["verdict"] or "",
             "" if row["cost_ratio"] is None else f"x{row['cost_ratio']:.2f}",
         )
-    console.print(table)
+    console.print(table, width=None if console.is_terminal else _WIDE)
     for row in rows:
         if row["note"]:
             console.print(f"{row['arm']}: {row['note']}", soft_wrap=True, markup=False)
