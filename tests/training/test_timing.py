@@ -20,7 +20,7 @@ class Device:
 
 def test_a_cold_start_does_not_decide_what_an_update_costs_where_an_epoch_is_short():
     """Three repeats of 18 updates were over before the device was warm: 16 cost 29% too much, measured first."""
-    device = Device(num_cold=12)
+    device = Device(num_cold=6)
     assert _time_stretches(device.train, 18, stretch_s=0.2) == pytest.approx((0.001, 0.0005))
     assert device.calls < 60, "it ends"
 

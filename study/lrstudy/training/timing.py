@@ -17,8 +17,6 @@ from lrstudy.training.trainer import Trainer
 STRETCH_S = 0.4
 """How long a timed stretch of updates should take at least: a hundred times what reading the clock at its ends costs."""
 _NUM_REPEATS = 3
-_NUM_STRETCHES = 2
-"""Repeats of stretches that little data makes short go on for as long as so many of them, as the first ones are slow."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +63,8 @@ def _time_stretches(train: Callable[[int], float], max_updates: int, stretch_s: 
     short, long = _lengths(train, max_updates, stretch_s)
     shorts_s: list[float] = []
     longs_s: list[float] = []
-    while len(longs_s) < _NUM_REPEATS or sum(shorts_s) + sum(longs_s) < _NUM_STRETCHES * stretch_s:
+    # Little data makes stretches short, and the first ones are slow: they are repeated for as long as one should take.
+    while len(longs_s) < _NUM_REPEATS or sum(shorts_s) + sum(longs_s) < stretch_s:
         shorts_s.append(train(short))
         longs_s.append(train(long))
         if time.monotonic() - begin > 10 * stretch_s:
