@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pandas as pd
 
 from lrstudy_reports import formats
@@ -14,8 +16,8 @@ _WORDS = {"running": "the running ones of training", "precise": "those recompute
 def batchnorm_notes(study: StudyTables) -> list[str]:
     """Both test values of each arm where one lies outside the interval of the other; a sentence if there is no such arm.
 
-    Both intervals count: running statistics that do not fit also scatter, which widens the interval of those values. Of one seed,
-    which has no interval, any difference counts. Nothing is said if no trial was tested with both.
+    Both intervals count: running statistics that do not fit also scatter, which widens the interval of those values. If neither
+    has one, as with one seed, any difference counts. Nothing is said if no trial was tested with both.
     """
     used = "precise" if study.lock.numerics.get("batchnorm") == "precise" else "running"
     other = "running" if used == "precise" else "precise"
@@ -38,12 +40,14 @@ def batchnorm_notes(study: StudyTables) -> list[str]:
 def _moved(arm: str, values: pd.DataFrame) -> str:
     """Both means of an arm, if they differ by more than an interval; else nothing."""
     one, other = (mean_interval(values[name]) for name in values.columns)
-    if not one.n or not (_is_outside(one.mean, other) or _is_outside(other.mean, one)):
+    if not one.n or not _differ(one, other):
         return ""
     return f"{arm} {formats.fixed(one.mean, 3)} and {formats.fixed(other.mean, 3)}"
 
 
-def _is_outside(value: float, interval: Interval) -> bool:
-    if interval.n < 2 or not interval.sd > 0:
-        return value != interval.mean
-    return not interval.low <= value <= interval.high
+def _differ(one: Interval, other: Interval) -> bool:
+    """Whether either mean lies outside the interval of the other."""
+    pairs = [(mean, within) for mean, within in ((one.mean, other), (other.mean, one)) if math.isfinite(within.low)]
+    if not pairs:
+        return one.mean != other.mean
+    return any(not within.low <= mean <= within.high for mean, within in pairs)
