@@ -62,8 +62,8 @@ def complaints(tmp_path, storage, capsys) -> Callable[..., list[str]]:
 
 
 def recorded(storage: Path) -> dict[Path, str]:
-    """What lies in the storage; prepared data and measured numerics are caches and may appear."""
-    caches = (storage / "memo" / "data", storage / "memo" / "numerics")
+    """What lies in the storage; prepared data, measured numerics and counted copies are caches and may appear."""
+    caches = [storage / "memo" / name for name in ("data", "numerics", "copies")]
     files = (path for path in storage.rglob("*") if not any(path.is_relative_to(cache) for cache in caches))
     return {path: path.read_text() for path in files if path.is_file()}
 

@@ -118,11 +118,12 @@ def report(
 def _build_report(folder: Path, is_forced: bool = True) -> Path:
     """Build the report; unless forced, only if a table or the lock has changed since the last report."""
     import lrstudy_reports
+    from lrstudy_reports.schemas import PARQUET_TABLES
 
     page, stamp = folder / "report" / "index.html", folder / "report" / ".inputs"
-    digest = blake2b(__version__.encode())
+    digest, its_own = blake2b(__version__.encode()), {table.name for table in PARQUET_TABLES}
     for path in sorted([*folder.glob("*.parquet"), folder / "study.lock.json"]):
-        if path.name != "arms.parquet":
+        if path.stem not in its_own:
             digest.update(path.read_bytes())
     if is_forced or not page.exists() or not stamp.exists() or stamp.read_text() != digest.hexdigest():
         page = Path(lrstudy_reports.build(folder))

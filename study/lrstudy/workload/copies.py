@@ -8,7 +8,6 @@ from pathlib import Path
 from lrstudy.data.cache import DataSet
 from lrstudy.data.splits import Splits
 from lrstudy.data.statistics import Statistics
-from lrstudy.memo.memo import Memo
 
 _QUICK_BYTES = 2**30
 """Images up to this size are searched before every study, in about a second; larger sets only if somebody asks for it."""
@@ -26,6 +25,8 @@ def statistics(data: DataSet, parts: Splits, memo: Path, is_always: bool = False
     Raises:
         StorageError: The memo cannot be read or written.
     """
+    from lrstudy.memo.memo import Memo  # imports pyarrow, which most commands do without
+
     place, plain = f"copies/{data.digest}-{parts.digest}", Statistics.of(data, parts)
     if (known := Memo(memo).measurement(place)) is not None:
         return replace(plain, num_copies=known["copies"])
