@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
 from benchmarks.harness import HERE, Row, in_turn
 from benchmarks.study import last_json
@@ -16,7 +14,14 @@ from benchmarks.tables import limit
 TITLE = "the report of a large study"
 NOTES = (
     "Against fixed limits: the ratio is the limit over what was measured. Five arms of 2,000 trials x 30 epochs and 25 confirmed ones, in a",
-    "process of its own, from its start to the page on disk. The tables are those that the reports' tests make up, in that size.",
+    "process of its own, from its start to the page on disk. The engine has written the tables of a training that is prescribed.",
+)
+_LARGE = (
+    "search.method=random",
+    "search.trials=2000",
+    "search.cohort=8",
+    "budget.epochs=30",
+    "common.lr={log: [0.001, 1.0]}",
 )
 _REPORT_S, _REPORT_MB = 30.0, 2000.0
 _BUILD = """
@@ -31,11 +36,12 @@ print(json.dumps({"seconds": seconds, "megabytes": most}))
 
 
 def run(repeats: int) -> list[Row]:
-    made_up = _made_up()
+    sys.path.insert(0, str(HERE.parent / "tests"))
+    from prescribed import run_study
+    from report_studies import FULL
+
     with tempfile.TemporaryDirectory(prefix="lrstudy-bench-") as folder:
-        study = made_up.write_study(
-            Path(folder) / "large", made_up.Plan(searchers=("random",), trials=2000, cohort=8, epochs=30)
-        )
+        study = run_study(Path(folder), FULL, *_LARGE)
         found: list[dict[str, float]] = []
 
         def build() -> float:
@@ -50,15 +56,3 @@ def run(repeats: int) -> list[Row]:
         limit("time of a report", seconds, _REPORT_S),
         limit("memory of a report", [one["megabytes"] for one in found], _REPORT_MB, "MB"),
     ]
-
-
-def _made_up() -> Any:
-    """The module that makes up studies for the tests of reports."""
-    path = HERE.parent / "tests" / "reports" / "conftest.py"
-    spec = importlib.util.spec_from_file_location("made_up_studies", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module

@@ -18,6 +18,7 @@ from lrstudy_reports.page import Cell, Page, PageSection, Table
 from lrstudy_reports.statistics import FEWEST
 from lrstudy_reports.tables import StudyTables
 from lrstudy_reports.transfer import transfer
+from lrstudy_reports.verdicts import not_once_corrected
 from lrstudy_reports.wording import caveats, limits, protocol
 
 
@@ -79,7 +80,7 @@ def _verdicts(analysis: Analysis) -> PageSection:
     decimals = formats.decimals_for(formats.half_width(row["test_low"], row["test_high"]) for row in rows)
     training = formats.time_unit(lock.unit, [row["training_device_s"] for row in rows])
     tuning = formats.time_unit(lock.unit, [row["tuning_device_s"] for row in rows])
-    spent = "spent by all searchers" if len(study.searchers()) > 1 else "spent"
+    explained = not_once_corrected(analysis.comparison.comparisons)  # in a note below, once
     cells = []
     for row in rows:
         test = formats.interval(row["test_low"], row["test_high"], decimals)
@@ -91,11 +92,10 @@ def _verdicts(analysis: Analysis) -> PageSection:
                 Cell(formats.fixed(row["test_metric"], decimals), test),
                 Cell(formats.fixed(row["difference"], decimals, sign=True), span),
                 Cell(formats.p_value(row["p_holm"])),
-                Cell(row["verdict"], row["note"] or "", kind=row["verdict"]),
+                Cell(row["verdict"], "" if row["note"] == explained else row["note"] or "", kind=row["verdict"]),
                 _best_of_all(row, rows, decimals),
-                Cell(training(row["training_device_s"])),
-                Cell(ratio(row["cost_ratio"])),
-                Cell(tuning(row["tuning_device_s"]), f"{tuning(row['tuning_paid_device_s'])} {spent}"),
+                Cell(training(row["training_device_s"]), f"{ratio(row['cost_ratio'])} control"),
+                Cell(tuning(row["tuning_device_s"]), f"{tuning(row['tuning_paid_device_s'])} spent"),
             ]
         )
     columns = [
@@ -106,12 +106,11 @@ def _verdicts(analysis: Analysis) -> PageSection:
         "p (Holm)",
         "Verdict (exploratory)" if lock.is_exploratory else "Verdict",
         "Best of all",
-        f"{training.label} per training",
-        "× control",
-        f"{tuning.label} of tuning",
+        f"Training, {training.label}",
+        f"Tuning, {tuning.label}",
     ]
     caption = f"Arms by mean test {metric}; {formats.percent(lock.level)} intervals in brackets; costs calibrated"
-    table = Table(caption, columns, cells, frozenset({2, 3, 4, 6, 7, 8, 9}))
+    table = Table(caption, columns, cells, frozenset({2, 3, 4, 6, 7, 8}))
     return PageSection(
         "verdicts",
         "Verdicts",
@@ -138,12 +137,18 @@ def _how_to_read(analysis: Analysis) -> list[str]:
     if any(row["p_holm"] is not None for row in rows):
         notes.append(
             "The interval of a difference holds for itself; p is corrected for all "
-            f"{formats.count(analysis.comparison.comparisons, 'comparison')} (Holm), and the verdict follows p."
+            f"{formats.count(analysis.comparison.comparisons, 'comparison')} (Holm), and the verdict follows p: an interval "
+            "may leave out 0 beside 'undecided'."
         )
     if any(row["may_be_best"] is not None for row in rows):
         notes.append(
             f"Best of all: difference to the best of the other arms, with intervals that hold together with "
             f"{formats.percent(lock.level)} (Hsu's multiple comparisons with the best)."
+        )
+    if len(analysis.study.searchers()) > 1 or lock.repeats > 1:
+        notes.append(
+            "Tuning is what one search by the searcher that chose costs; spent is the arm's part of what was trained for all "
+            "searches, epochs that arms share being paid in equal parts."
         )
     seeds = max((row["seeds"] for row in rows), default=0)
     if 0 < seeds < FEWEST:

@@ -177,7 +177,7 @@ def _beside_the_interval(judged: str, difference: Interval, evidence: Evidence, 
     if judged == "equivalent":
         return "a real difference, but within the margin" if evidence.p < alpha else ""
     if judged == "undecided" and difference.low * difference.high > 0:
-        return f"the interval alone leaves out 0, but not once corrected for {evidence.family} comparisons (Holm)"
+        return not_once_corrected(evidence.family)
     return ""
 
 
@@ -222,3 +222,8 @@ def _same_training(arm: Outcome, control: Outcome) -> bool:
 
 def _joined(*notes: str | None) -> str:
     return "; ".join(note for note in notes if note)
+
+
+def not_once_corrected(comparisons: int) -> str:
+    """The note of an undecided comparison whose interval leaves out 0."""
+    return f"the interval alone leaves out 0, but not once corrected for {comparisons} comparisons (Holm)"
