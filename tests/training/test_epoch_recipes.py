@@ -278,3 +278,13 @@ def test_a_users_train_step_decides_the_loss() -> None:
         train_epoch(
             own, settings(), data, 0, 1, UserFunctions(train_step=lambda model, images, labels, loss: model(images))
         )
+
+
+def test_an_rmsprop_may_begin_without_momentum():
+    """torch makes a momentum buffer with the first update alone: a momentum that came later was a KeyError."""
+    state, data = network(), part()
+    train_epoch(state, settings(momentum=0.0, lr=0.01, optimizer="rmsprop"), data, 0, 0)
+    before = weights(state)
+    loss = train_epoch(state, settings(momentum=0.9, lr=0.01, optimizer="rmsprop"), data, 0, 1)
+    assert np.isfinite(loss)
+    assert not torch.equal(weights(state), before)

@@ -76,6 +76,8 @@ class State:
     def update(self, clip_norm: float | None) -> None:
         """Update the parameters from their gradients, clipped to a norm; skipped if a float16 gradient overflowed."""
         assert self.optimizer is not None
+        if self.kind == "rmsprop":
+            _add_missing_momenta(self.optimizer)
         if clip_norm is not None:
             if self.scaler is not None:
                 self.scaler.unscale_(self.optimizer)
@@ -169,6 +171,14 @@ class State:
 
 def _copied(tensor: Tensor) -> Tensor:
     return tensor.detach().to("cpu", copy=True).contiguous()
+
+
+def _add_missing_momenta(optimizer: torch.optim.Optimizer) -> None:
+    """Give parameters a momentum buffer that were first updated without momentum: torch's RMSprop makes one only then."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"] if group["momentum"] else ():
+            if (held := optimizer.state.get(parameter)) and "momentum_buffer" not in held:
+                held["momentum_buffer"] = torch.zeros_like(parameter)
 
 
 def set_rates(group: dict[str, object], lr: float, momentum: float, recipe: Recipe) -> None:
