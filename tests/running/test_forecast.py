@@ -148,6 +148,17 @@ def test_no_searcher_that_learns_is_asked_and_settings_are_computed_once_for_all
     assert len(computed) == 3 * 4, "searchers share the cohort's two points, and seeds share all"
 
 
+def test_a_cohort_that_two_searchers_repeat_is_not_shared(tmp_path: Path) -> None:
+    """`plan` promised twice what policies share, because each searcher asks for the same cohort."""
+    alone = foreseen(made(tmp_path, "search.method=hyperopt"), tmp_path / "runs")
+    both = foreseen(made(tmp_path, "search.method=[hyperopt, smac]", "search.repeats=2"), tmp_path / "runs")
+    assert both.one_search == alone.one_search
+    assert alone.one_search.asked == alone.total.known_asked
+    assert alone.one_search.distinct == alone.known_distinct == both.known_distinct
+    assert alone.one_search.unknown == alone.total.asked - alone.total.known_asked
+    assert both.total.known_asked == 4 * alone.total.known_asked
+
+
 def test_a_complete_study_of_which_less_is_asked_now_is_complete(tmp_path: Path) -> None:
     """Suggestions of earlier runs hold, though there are fewer of them to make now than the cohort had points."""
     folder = tmp_path / "runs"
@@ -164,7 +175,7 @@ def test_trials_of_a_model_are_unknown_until_it_has_suggested_them(tmp_path: Pat
     before = foreseen(plan, tmp_path / "runs")
     assert (before.total.known_trials, before.total.trials) == (3 * 2, 3 * 4 + 3 * 2)
     assert before.total.asked == before.total.trials * 4
-    assert before.sharing < before.known_sharing
+    assert before.one_search.sharing < before.one_search.known_sharing
     Serial(plan, tmp_path / "runs").run()
     after = foreseen(plan, tmp_path / "runs")
     assert after.total.known_trials == after.total.trials == 18

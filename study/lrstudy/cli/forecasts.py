@@ -170,13 +170,15 @@ def _arms(facts: dict[str, Any]) -> Table:
 
 
 def _sharing(facts: dict[str, Any]) -> Iterator[str]:
-    total, known = facts["total"], facts["sharing"]["known"]
-    rest = total["trials"] - total["known_trials"]
-    text = f"Sharing: {total['known_asked']} epochs of the {total['known_trials']} trials known now are {facts['known_distinct']} distinct ones (x{known:.2f})"
-    if rest:
+    shared = facts["sharing"]
+    text = (
+        f"Sharing within one search: {shared['asked']} epochs that are known now are {shared['distinct']} distinct ones "
+        f"(x{shared['known']:.2f})"
+    )
+    if shared["unknown"]:
         text += (
-            f"; the other {rest} trials, which depend on results, count as unshared: x{facts['sharing']['at_least']:.2f} "
-            "or more over all"
+            f"; {shared['unknown']} others, which depend on results, count as unshared: x{shared['at_least']:.2f} or more "
+            "over all"
         )
     yield text + "."
     if not facts["tree"]:

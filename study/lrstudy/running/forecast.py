@@ -20,8 +20,9 @@ from lrstudy.memo.memo import Memo
 from lrstudy.memo.records import Record
 from lrstudy.planning.arms import origin
 from lrstudy.planning.plan import Plan
+from lrstudy.running.forecast_counts import Counts, OneSearch
 from lrstudy.running.protocol import Candidate, StudyProtocol, Trial
-from lrstudy.running.searches import numbered
+from lrstudy.running.searches import Search, numbered
 from lrstudy.search import INDEPENDENT
 from lrstudy.search.base import START_UP
 from lrstudy.settings import Settings, canonical_json
@@ -46,54 +47,12 @@ class Branch:
         return (self.end - self.start) * (len(self.members) - 1) + sum(branch.saved for branch in self.below)
 
 
-@dataclass
-class Counts:
-    """Epochs of an arm, or of the study. Those of trials that are not known yet count as distinct and to be trained.
-
-    `by_model` counts the configurations that a model suggests, of all searches.
-    """
-
-    trials: int = 0
-    known_trials: int = 0
-    asked: int = 0
-    known_asked: int = 0
-    distinct: int = 0
-    recorded: int = 0
-    by_model: int = 0
-
-    @property
-    def to_train(self) -> int:
-        """Epochs to be trained, at most."""
-        return self.distinct - self.recorded
-
-    def known(self, trials: int, epochs: int) -> None:
-        """Add known trials of this many epochs; `new` adds those epochs that no other has."""
-        self.trials += trials
-        self.known_trials += trials
-        self.asked += trials * epochs
-        self.known_asked += trials * epochs
-
-    def new(self, epochs: Sequence[int], num_recorded: int) -> None:
-        """Add distinct epochs of a trial whose first `num_recorded` are recorded."""
-        self.distinct += len(epochs)
-        self.recorded += sum(epoch < num_recorded for epoch in epochs)
-
-    def unknown(self, trials: int, epochs: int) -> None:
-        """Add trials of this many epochs of which nothing else is known."""
-        self.trials += trials
-        self.asked += trials * epochs
-        self.distinct += trials * epochs
-
-    def to_json(self) -> dict[str, int]:
-        """JSON values."""
-        return {**asdict(self), "to_train": self.to_train}
-
-
 @dataclass(frozen=True)
 class Forecast:
     """What a study asks for. `arms` and `total` count epochs; one that arms share counts in each of them, once in `total`.
 
-    `work` is what is left to train, and `asked_work` what would be without sharing and records; `tree` holds the prefixes
+    `one_search` counts what a search shares that each searcher's repetition of the cohort does not add to. `work` is what is
+    left to train, and `asked_work` what would be without sharing and records; `tree` holds the prefixes
     shared under one seed; `records` are those of the epochs that are recorded already.
     """
 
@@ -101,21 +60,12 @@ class Forecast:
     arms: Mapping[str, Counts]
     total: Counts
     known_distinct: int
+    one_search: OneSearch
     tree: tuple[Branch, ...]
     work: Work
     asked_work: Work
     records: Sequence[Record]
     warnings: tuple[str, ...] = ()
-
-    @property
-    def known_sharing(self) -> float:
-        """Epochs asked over distinct ones among the known trials; 1 if there are none."""
-        return self.total.known_asked / self.known_distinct if self.known_distinct else 1.0
-
-    @property
-    def sharing(self) -> float:
-        """The same over all trials, at least."""
-        return self.total.asked / self.total.distinct if self.total.distinct else 1.0
 
     def to_json(self) -> dict[str, Any]:
         """JSON values."""
@@ -124,7 +74,7 @@ class Forecast:
             "arms": {name: counts.to_json() for name, counts in self.arms.items()},
             "total": self.total.to_json(),
             "known_distinct": self.known_distinct,
-            "sharing": {"known": self.known_sharing, "at_least": self.sharing},
+            "sharing": self.one_search.to_json(),
             "tree": [asdict(branch) for branch in self.tree],
             "warnings": list(self.warnings),
         }
@@ -137,10 +87,13 @@ def forecast(plan: Plan, journal: Journal, memo: Memo) -> Forecast:
     by_model: dict[tuple[str, str], int] = {}
     for arm in tally.arms:
         candidates = protocol.foresee(arm)
-        num_unknown[arm] = _num_unknown(plan, arm, candidates)
+        first = (arm, plan.methods[0], 0)
+        num_unknown[arm] = _num_unknown(plan, list(product([arm], plan.methods, plan.repeats)), candidates)
+        tally.one_search.unknown += _num_unknown(plan, [first], candidates) * plan.study.budget.epochs
         by_model |= {(arm, method): _num_by_model(plan, arm, method, candidates) for method in plan.methods}
         for alike in _alike(candidates):
-            tally.add(*protocol.trials_of(alike[0]), copies=len(alike))
+            of_first = sum(candidate.search == first for candidate in alike)
+            tally.add(*protocol.trials_of(alike[0]), copies=len(alike), of_first=of_first)
     for arm, trials in num_unknown.items():
         tally.add_unknown(arm, trials)
     tally.add_suggested(by_model)
@@ -157,14 +110,15 @@ def _alike(candidates: Iterable[Candidate]) -> Iterable[list[Candidate]]:
     return alike.values()
 
 
-def _num_unknown(plan: Plan, arm: str, known: Sequence[Candidate]) -> int:
-    """How many trials an arm will have besides those of the known candidates."""
+def _num_unknown(plan: Plan, searches: Sequence[Search], known: Sequence[Candidate]) -> int:
+    """How many trials some searches of an arm will have, confirm trials included, besides those of its known candidates."""
     search, confirm = plan.study.search, plan.study.confirm
-    suggested = Counter(candidate.search for candidate in known if candidate.phase != "confirm")
-    searches = product([arm], plan.methods, plan.repeats)
-    in_all = {search: max(plan.num_suggestions(arm), suggested[search]) for search in searches}
+    mine = [candidate for candidate in known if candidate.search in searches]
+    suggested = Counter(candidate.search for candidate in mine if candidate.phase != "confirm")
+    in_all = {key: max(plan.num_suggestions(key[0]), suggested[key]) for key in searches}
     to_suggest = sum(in_all.values()) - suggested.total()
-    to_choose = min(confirm.top, max(in_all.values())) * len(plan.repeats) - (len(known) - suggested.total())
+    num_confirmed = sum(method == plan.methods[0] for _, method, _ in searches)
+    to_choose = min(confirm.top, max(in_all.values())) * num_confirmed - (len(mine) - suggested.total())
     return to_suggest * len(search.seeds) + to_choose * confirm.looks[-1]
 
 
@@ -189,13 +143,22 @@ class _Tally:
         self._find = cache(memo.finder())
         self._names_of: dict[str, set[str]] = {name: set() for name in self.arms}
         self._names: set[str] = set()
+        self.one_search = OneSearch()
+        self._names_of_first: set[str] = set()
         self._records: list[Record] = []
         self._paths: dict[str, list[str]] = {}
         self._work, self._asked_work = Work(), Work()
         self._work_of: dict[str, list[list[tuple[int, int]]]] = {name: [] for name in self.arms}
 
-    def add(self, trials: Sequence[Trial], settings: Sequence[Settings], copies: int) -> None:
-        """Count the trials of one configuration, each `copies` times; `settings` are those of its epochs."""
+    def add(self, trials: Sequence[Trial], settings: Sequence[Settings], copies: int, of_first: int) -> None:
+        """Count the trials of one configuration.
+
+        Args:
+            trials: One per seed.
+            settings: Those of their epochs.
+            copies: How often each trial is asked for, by all searches.
+            of_first: How often by the first search of the first searcher.
+        """
         work, first = _work(settings), trials[0]
         self._work_of[first.arm].append(work)
         for trial in trials:
@@ -203,8 +166,15 @@ class _Tally:
             if records and records[-1].diverged:
                 trial.chain = trial.chain[: len(records)]
             self._count(trial, records, work, copies)
+            self.one_search.asked += of_first * len(trial.chain)
+            self.one_search.distinct += len(_unseen(trial.chain if of_first else (), self._names_of_first))
         if first.phase != "confirm":
-            self._paths[f"{first.arm} {numbered(str(first.index), first.repeat)}"] = first.chain
+            self._paths[self._label(first)] = first.chain
+
+    def _label(self, trial: Trial) -> str:
+        """What a suggestion is called in the tree: its arm, its searcher if that is not the first, its number."""
+        of = "" if trial.method == self.plan.methods[0] else f"{trial.method} "
+        return f"{trial.arm} {of}{numbered(str(trial.index), trial.repeat)}"
 
     def add_unknown(self, arm: str, trials: int) -> None:
         """Count trials of an arm whose configurations are not known: each as long as its known ones on average."""
@@ -231,6 +201,7 @@ class _Tally:
             self.arms,
             self.total,
             len(self._names),
+            self.one_search,
             tuple(sorted(_branches(list(self._paths.items()), 0), key=lambda branch: -branch.saved)),
             self._work,
             self._asked_work,
@@ -316,11 +287,7 @@ def _warnings(plan: Plan, counted: Forecast) -> Iterator[str]:
             f"{where} is a continuous range: no two trials draw the same value, so of {_listed(names)} {what} shared. "
             "Give it `steps`, as in {log: [1e-3, 1.0], steps: 10}."
         )
-    if (
-        counted.known_distinct
-        and counted.total.known_asked == counted.known_distinct
-        and counted.total.known_trials > 1
-    ):
+    if counted.one_search.asked == counted.one_search.distinct > plan.study.budget.epochs:
         yield (
             "No two of the known trials share an epoch. Arms share what they train alike: the same common parameters, "
             "on ladders (`steps`), drawn for the cohort (`search.cohort`)."
