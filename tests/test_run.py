@@ -1,13 +1,19 @@
-"""Limits of a study, which all of its runs together must keep."""
+"""A run: limits that all runs of a study keep together, and what a driver leaves alone that was taken over."""
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 
+from lrstudy.errors import StorageError
 from lrstudy.memo.memo import Memo
 from lrstudy.run import _Limits, _within_limits
 from lrstudy.running.admission import Admission
 from lrstudy.study_folder.journal import Journal
+from prescribed import run_study
+from report_studies import SMALL
 from study_files import plan_of
 
 
@@ -57,3 +63,21 @@ def test_a_run_after_the_limit_hands_out_nothing(limited):
     free = limited("limits.wall=10h")
     first = free.next()
     assert _within_limits(free, first) is first
+
+
+def test_a_driver_that_was_taken_over_leaves_tables_and_lock_to_the_other(tmp_path: Path):
+    """It ended in order, and wrote what it knew over what the other driver had written since."""
+    folder, kept = tmp_path / "small", {}
+
+    def is_taken_over(admission: Admission) -> bool:
+        if sum(trial.status == "completed" for trial in admission.trials.values()) < 3:
+            return False
+        lock = folder / "driver.lock"
+        lock.write_text(json.dumps(json.loads(lock.read_text()) | {"token": "another"}))
+        kept.update({path: path.read_bytes() for path in folder.iterdir() if path.is_file()})
+        admission.fail("another driver has taken this study over")
+        return True
+
+    with pytest.raises(StorageError, match="another driver has taken this study over"):
+        run_study(tmp_path, SMALL, moments={tmp_path / "moment": is_taken_over})
+    assert {path: path.read_bytes() for path in folder.iterdir() if path.is_file()} == kept

@@ -134,7 +134,7 @@ def run(plan: Plan, options: RunOptions, notes: tuple[str, ...], display: Displa
             if first is not None or admission.unpriced():
                 _train(admission, options, first, lock, tables, display)
         finally:
-            _close(admission, options, tables)
+            _close(admission, options, tables, lock)
         memo.compact()
         return _summary(admission, options.folder, (*notes, *kept, *retention.clear(admission, options.folder)))
     finally:
@@ -196,14 +196,15 @@ def _train(
         raise StorageError(admission.failure)
 
 
-def _close(admission: Admission, options: RunOptions, tables: TableWriter) -> None:
-    """Write the end of the run into journal, tables and lock."""
+def _close(admission: Admission, options: RunOptions, tables: TableWriter, lock: DriverLock) -> None:
+    """Write the end of the run into journal, tables and lock; the last two are another driver's if it took over."""
     admission.close()
     if admission.journal.has_slots:
         admission.journal.write("end", at=time.monotonic())
-    tables.write(time.monotonic())
-    tables.write_calibration()
-    _describe(admission, options, admission.is_done)
+    if not lock.is_taken_over:
+        tables.write(time.monotonic())
+        tables.write_calibration()
+        _describe(admission, options, admission.is_done)
     admission.journal.close()
 
 

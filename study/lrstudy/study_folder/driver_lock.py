@@ -61,13 +61,17 @@ class DriverLock:
                 with replacing(self._path, has_one_writer=True) as fresh:
                     fresh.write_bytes(self._content())
                 return
-        holder = _read(self._path)
-        if holder and holder["token"] != self._token:
+        if (holder := self._other()) is not None:
             raise StorageError(
                 f"{self._path.parent.name}: another driver (process {holder['pid']} on {holder['host']}) has taken this "
                 f"study over, because this one was not heard of for {STALE_S:.0f} s. This run stops; what was recorded is "
                 "safe, and the other driver goes on."
             )
+
+    @property
+    def is_taken_over(self) -> bool:
+        """Whether another driver has taken the study over."""
+        return self._other() is not None
 
     def release(self) -> None:
         """Release the lock, if this driver still holds it."""
@@ -93,6 +97,11 @@ class DriverLock:
     def _is_ours(self) -> bool:
         holder = _read(self._path)
         return holder is not None and holder.get("token") == self._token
+
+    def _other(self) -> dict[str, Any] | None:
+        """The driver that holds the study in place of this one; None if there is none."""
+        holder = _read(self._path)
+        return holder if holder and holder["token"] != self._token else None
 
     def _clear_dead(self) -> None:
         """Remove the lock of a dead holder. Raises InputError if the holder is alive."""
