@@ -362,27 +362,33 @@ def title(process: psutil.Process) -> str:
     return ""
 
 
-@pytest.mark.parametrize("victim", ["raylet", "gcs_server", "ray::DashboardAgent"])
-def test_ray_that_dies_ends_the_study_and_the_same_command_goes_on(finished, start, tmp_path, victim):
-    """The driver waited for ever; an agent of Ray's that is killed takes the raylet along."""
-    file = write(tmp_path)
-    driver = start(file)
+def ended_by_the_death_of(victim: str, driver: subprocess.Popen) -> None:
+    """Kill one of Ray's own processes: the driver says so, ends with 1 and leaves nothing behind."""
     wait_for(lambda: workers(driver, ".train"), driver)
     family = psutil.Process(driver.pid).children(recursive=True)
     next(process for process in family if victim in title(process)).kill()
     _, said = driver.communicate(timeout=WAIT_S)
     assert driver.returncode == 1
-    assert re.search(
-        r"^lrstudy: Ray has died on this machine \(its .* ended with -?\d+\): .*same command goes on",
-        said,
-        re.MULTILINE,
-    )
+    told = r"^lrstudy: Ray has died on this machine \(its .* ended with -?\d+\): .*same command goes on"
+    assert re.search(told, said, re.MULTILINE)
     assert "Traceback" not in said
     _, alive = psutil.wait_procs(family, timeout=WAIT_S)
     assert not alive
+
+
+@pytest.mark.parametrize("victim", ["raylet", "gcs_server"])
+def test_ray_that_dies_ends_the_study_and_the_same_command_goes_on(finished, start, tmp_path, victim):
+    """The driver waited for ever."""
+    file = write(tmp_path)
+    ended_by_the_death_of(victim, start(file))
     done = run("run", str(file), "--json")
     assert done.returncode == 0, done.stderr
     assert outcome(Path(json.loads(done.stdout)["folder"])) == outcome(Path(finished[1]["folder"]))
+
+
+def test_an_agent_of_rays_that_is_killed_takes_the_raylet_along(start, tmp_path):
+    """Not at once: the study must be one that would last."""
+    ended_by_the_death_of("ray::DashboardAgent", start(write(tmp_path, epochs=2000)))
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
