@@ -18,7 +18,7 @@ from lrstudy.memo.records import Record
 from lrstudy.planning.plan import Plan
 from lrstudy.policies.base import Policy
 from lrstudy.running.admission import Admission
-from lrstudy.running.protocol import Trial
+from lrstudy.running.trials import Trial
 from lrstudy.settings import Settings
 from lrstudy.study_folder.journal import Journal
 

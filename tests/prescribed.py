@@ -28,8 +28,8 @@ from lrstudy.planning import study_lock
 from lrstudy.planning.plan import Plan
 from lrstudy.running import calibration
 from lrstudy.running.admission import Admission
-from lrstudy.running.protocol import Trial
 from lrstudy.running.tables import TableWriter
+from lrstudy.running.trials import Trial
 from lrstudy.settings import Settings, canonical_json
 from lrstudy.study_folder import predictions
 from lrstudy.trial.walk import Walk

@@ -8,7 +8,7 @@ from pathlib import Path
 from lrstudy.memo.memo import Memo
 from lrstudy.planning.plan import Plan
 from lrstudy.running.admission import Admission
-from lrstudy.running.protocol import Trial
+from lrstudy.running.trials import Trial
 from lrstudy.study import Study
 from lrstudy.study_folder.journal import Journal
 from lrstudy.training.trainer import Trainer

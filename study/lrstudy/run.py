@@ -21,8 +21,8 @@ from lrstudy.planning.plan import Plan
 from lrstudy.ray_tune.local_ray import LocalRay
 from lrstudy.running import history, retention
 from lrstudy.running.admission import Admission
-from lrstudy.running.protocol import Trial
 from lrstudy.running.tables import TableWriter
+from lrstudy.running.trials import Trial
 from lrstudy.study_folder.driver_lock import DriverLock
 from lrstudy.study_folder.journal import Journal
 from lrstudy.study_folder.replace_file import replacing

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import lrstudy_reports
-from lrstudy.running.protocol import Trial
+from lrstudy.running.trials import Trial
 from prescribed import Training, run_study
 from report_studies import EFFECTS, FULL, KILLED, SMALL, Edit, copied, edit_lock, edit_table, relock
 

@@ -9,7 +9,7 @@ import pytest
 import serial
 from lrstudy.memo.memo import Memo
 from lrstudy.running.admission import Admission
-from lrstudy.running.protocol import Trial
+from lrstudy.running.trials import Trial
 from lrstudy.search import METHODS
 from lrstudy.search.stream import Stream
 from lrstudy.study_folder.journal import Journal

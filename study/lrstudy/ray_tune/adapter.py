@@ -23,7 +23,7 @@ from lrstudy.ray_tune.slots import Slots
 from lrstudy.ray_tune.trainable import Assignment, CalibrationAssignment
 from lrstudy.running.admission import Admission
 from lrstudy.running.calibration import UpdateKind
-from lrstudy.running.protocol import Trial
+from lrstudy.running.trials import Trial
 from lrstudy.workload.workload import Workload
 
 MAX_WORKER_DEATHS = 3

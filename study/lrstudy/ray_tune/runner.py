@@ -15,7 +15,7 @@ from typing import Any
 from lrstudy.ray_tune.local_ray import LocalRay
 from lrstudy.ray_tune.slots import Slots
 from lrstudy.running.admission import Admission
-from lrstudy.running.protocol import Trial
+from lrstudy.running.trials import Trial
 from lrstudy.workload.workload import Workload
 
 

@@ -19,7 +19,8 @@ from lrstudy.memo.records import Record
 from lrstudy.planning.plan import Plan, with_store_points
 from lrstudy.running import calibration
 from lrstudy.running.calibration import UpdateKind
-from lrstudy.running.protocol import Status, StudyProtocol, Trial
+from lrstudy.running.protocol import StudyProtocol
+from lrstudy.running.trials import Status, Trial
 from lrstudy.study_folder.journal import Journal
 
 

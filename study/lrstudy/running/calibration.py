@@ -21,7 +21,7 @@ import numpy as np
 
 from lrstudy.memo.memo import Memo
 from lrstudy.memo.records import Record
-from lrstudy.running.protocol import Trial
+from lrstudy.running.trials import Trial
 from lrstudy.settings import OPTIMIZER_CONSTANTS, Recipe, Settings, canonical_json
 from lrstudy.workload.workload import Workload
 

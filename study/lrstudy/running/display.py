@@ -13,7 +13,7 @@ from rich.text import Text
 
 from lrstudy.planning import arm_checks
 from lrstudy.running.admission import Admission
-from lrstudy.running.protocol import Trial
+from lrstudy.running.trials import Trial
 
 LINE_EVERY_S = 10.0
 TABLE_EVERY_S = 0.5

@@ -21,8 +21,9 @@ from lrstudy.memo.records import Record
 from lrstudy.planning.arms import origin
 from lrstudy.planning.plan import Plan
 from lrstudy.running.forecast_counts import Counts, OneSearch
-from lrstudy.running.protocol import Candidate, StudyProtocol, Trial
+from lrstudy.running.protocol import StudyProtocol
 from lrstudy.running.searches import Search, numbered
+from lrstudy.running.trials import Candidate, Trial
 from lrstudy.search import INDEPENDENT
 from lrstudy.search.base import START_UP
 from lrstudy.settings import Settings, canonical_json

@@ -8,17 +8,16 @@ which trial finishes first.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from itertools import product
-from typing import Any, Literal
+from typing import Any
 
 from lrstudy.lineage import chain
-from lrstudy.memo.records import Record
 from lrstudy.planning.plan import CONFIRM_SEED, Phase, Plan
 from lrstudy.running import history
 from lrstudy.running.searches import Search, numbered, place, proposed_by, search_of, tuning_name
+from lrstudy.running.trials import Candidate, Trial
 from lrstudy.search import INDEPENDENT
 from lrstudy.search.base import ProposedBy
 from lrstudy.search.parameter import Configuration
@@ -29,100 +28,6 @@ from lrstudy.trial.spec import TrialSpec
 
 INDEPENDENT_WINDOW = 4
 """How many times further ahead of results a searcher may be that ignores them: more trials to choose the next one from."""
-
-Status = Literal["waiting", "running", "completed", "diverged", "failed", "interrupted"]
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A configuration to be tried under several seeds: suggested to an arm by a searcher, or chosen to be confirmed.
-
-    `name` is what the ids of its trials begin with; `index` counts the suggestions of its search, and `repeat` the
-    searches of the arm under its searcher, from 0. `rank` counts the configurations of a search to be confirmed from 1,
-    the best; None for a suggestion.
-    """
-
-    name: str
-    arm: str
-    method: str
-    phase: Phase
-    index: int
-    configuration: Configuration
-    seeds: Sequence[int]
-    repeat: int = 0
-    proposed_by: ProposedBy = "model"
-    rank: int | None = None
-
-    @property
-    def search(self) -> Search:
-        """The search that it belongs to."""
-        return self.arm, self.method, self.repeat
-
-
-@dataclass(eq=False)
-class Trial:
-    """One trial as the driver knows it. `chain` holds the names of its states; `records` grow as epochs arrive.
-
-    `rank` is that of the configuration which it confirms, from 1; None for a tuning trial.
-    The chain of a reactive policy is the one that it follows if nothing triggers any more.
-    """
-
-    trial_id: str
-    arm: str
-    method: str
-    phase: Phase
-    index: int
-    configuration: Configuration
-    seed: int
-    spec: TrialSpec
-    chain: list[str]
-    status: Status = "waiting"
-    error: str = ""
-    records: list[Record] = field(default_factory=list)
-    test: Mapping[str, Any] | None = None
-    started_at: float | None = None
-    ended_at: float | None = None
-    repeat: int = 0
-    proposed_by: ProposedBy = "model"
-    rank: int | None = None
-    _replanned_after: int = 0
-
-    @property
-    def search(self) -> Search:
-        """The search that it belongs to, or whose winner it confirms."""
-        return self.arm, self.method, self.repeat
-
-    def walk(self, find: Callable[[str], Record | None]) -> list[Record]:
-        """The records along its chain, up to a missing one or one that diverged; the chain is replanned on the way."""
-        walked: list[Record] = []
-        while len(walked) < len(self.chain) and (record := find(self.chain[len(walked)])) is not None:
-            walked.append(record)
-            if record.diverged:
-                break
-            if len(walked) > self._replanned_after and self.spec.is_reactive:
-                self.replan(walked)
-        return walked
-
-    def replan(self, records: Sequence[Record]) -> None:
-        """Let the chain go on as its policy decides after the `records` of the first epochs."""
-        self.chain = self.spec.replanned(self.chain, [record.metrics for record in records])
-        self._replanned_after = len(records)
-
-    @property
-    def recalled(self) -> list[bool]:
-        """For each record, whether another trial trained it; what this one trained in an earlier run is not recalled."""
-        own = (self.spec.origin["study"], self.trial_id)
-        return [(record.origin.get("study"), record.origin.get("trial")) != own for record in self.records]
-
-    @property
-    def selected(self) -> int | None:
-        """The epoch, from 0, that the trial is judged by; None if it did not complete."""
-        return self.spec.selected(self.records) if self.status == "completed" else None
-
-    @property
-    def value(self) -> float | None:
-        """The study's metric on the validation part after the selected epoch; None if it did not complete or has none."""
-        return None if self.selected is None else self.spec.selection.value(self.records[self.selected])
 
 
 class StudyProtocol:

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from lrstudy.memo.records import Record
 from lrstudy.running.admission import Admission
-from lrstudy.running.protocol import Trial
+from lrstudy.running.trials import Trial
 from lrstudy.study_folder.driver_lock import is_held
 
 _UNFINISHED = ("waiting", "running", "interrupted", "failed")

@@ -24,8 +24,8 @@ from lrstudy.memo.records import Record
 from lrstudy.running import calibration
 from lrstudy.running.admission import Admission
 from lrstudy.running.calibration import UpdateKind
-from lrstudy.running.protocol import Trial
 from lrstudy.running.split_table import split_table
+from lrstudy.running.trials import Trial
 from lrstudy.settings import Settings
 from lrstudy.study_folder.ledger import Span, Worker, slot_lines
 from lrstudy.study_folder.replace_file import replacing
