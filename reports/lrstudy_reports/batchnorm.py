@@ -17,7 +17,7 @@ def batchnorm_notes(study: StudyTables) -> list[str]:
     """Both test values of each arm where one lies outside the interval of the other; a sentence if there is no such arm.
 
     Both intervals count: running statistics that do not fit also scatter, which widens the interval of those values. If neither
-    has one, as with one seed, any difference counts. Nothing is said if no trial was tested with both.
+    has one, as with two seeds, any difference that is shown counts. Nothing is said if no trial was tested with both.
     """
     used = "precise" if study.lock.numerics.get("batchnorm") == "precise" else "running"
     other = "running" if used == "precise" else "precise"
@@ -49,5 +49,5 @@ def _differ(one: Interval, other: Interval) -> bool:
     """Whether either mean lies outside the interval of the other."""
     pairs = [(mean, within) for mean, within in ((one.mean, other), (other.mean, one)) if math.isfinite(within.low)]
     if not pairs:
-        return one.mean != other.mean
+        return round(one.mean, 3) != round(other.mean, 3)
     return any(not within.low <= mean <= within.high for mean, within in pairs)

@@ -57,13 +57,16 @@ def test_running_statistics_that_scatter_do_not_hide_in_the_width_of_their_inter
     assert "step 0.930 and 0.948" in page(folder)
 
 
-@pytest.mark.parametrize(("shift", "is_shown"), [(0.0, False), (0.002, False), (0.02, True)])
-def test_equal_values_have_no_interval_and_the_other_one_decides(tmp_path, shift, is_shown):
-    """Two seeds with the same 0.951 were said to differ from 0.954 by more than an interval."""
-    folder = run_study(tmp_path, SMALL, "confirm.seeds=2", training=Training(precise={"step": 0.0}))
+@pytest.mark.parametrize(
+    ("shift", "seeds", "is_shown"),
+    [(0.0, 3, False), (0.0004, 3, False), (0.02, 3, True), (0.0, 2, False), (0.002, 2, True)],
+)
+def test_equal_values_have_no_interval_and_the_other_one_decides(tmp_path, shift, seeds, is_shown):
+    """Seeds with the same 0.951 were said to differ from 0.954 by more than an interval. Two seeds give none at all."""
+    folder = run_study(tmp_path, SMALL, f"confirm.seeds={seeds}", training=Training(precise={"step": 0.0}))
     trials = pd.read_parquet(folder / "trials.parquet")
     mine = (trials["phase"] == "confirm") & (trials["arm"] == "step")
     trials.loc[mine, "test_metric_running"] = 0.951
-    trials.loc[mine, "test_metric_precise"] = [0.9508 + shift, 0.9512 + shift]
+    trials.loc[mine, "test_metric_precise"] = [0.9508 + shift, 0.9512 + shift, 0.951 + shift][:seeds]
     trials.to_parquet(folder / "trials.parquet")
     assert ("BatchNorm decides" in page(folder)) == is_shown

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import logging
 import os
@@ -122,7 +123,10 @@ class LocalRay:
                 self.loss = _loss(node)
             if self.loss:
                 self._interrupt_watched()
-        ray.shutdown()
+        if self.loss:
+            _abandon(node)
+        else:
+            ray.shutdown()
 
     def _interrupt_watched(self) -> None:
         """Interrupt the thread that waits for Ray; again and again, as Tune waits anew while it cleans up."""
@@ -141,6 +145,14 @@ def _loss(node: Any) -> str:
         f"Ray has died on this machine ({' and '.join(names)}): killed by somebody, or by the system for want of memory. "
         "Everything trained so far is recorded; the same command goes on from there."
     )
+
+
+def _abandon(node: Any) -> None:
+    """End what is left of a Ray whose vital processes are dead. `ray.shutdown` would wait for them, a minute, then abort."""
+    import ray
+
+    atexit.unregister(ray.shutdown)
+    node.kill_all_processes(check_alive=False, allow_graceful=False)
 
 
 def _interrupt(thread: int, exception: type[BaseException] | None) -> None:
