@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 import traceback
@@ -37,7 +38,13 @@ def main() -> None:
     """Entry point: runs a command, and reports an error as one paragraph and an exit code."""
     _log_to_stderr()
     signal.signal(signal.SIGTERM, _terminated)
-    sys.exit(_main(sys.argv[1:]))
+    try:
+        sys.exit(_main(sys.argv[1:]))
+    except ClusterError as error:
+        _complain(str(error), 1)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(1)  # threads of a dead Ray would hold an orderly end up for a minute; all is recorded
 
 
 def _main(arguments: list[str]) -> int:
@@ -53,8 +60,10 @@ def _main(arguments: list[str]) -> int:
         return code if isinstance(code, int) else 0
     except InputError as error:
         return _complain("\n".join(error.sentences), 2)
-    except (StorageError, ClusterError) as error:
+    except StorageError as error:
         return _complain(str(error), 1)
+    except ClusterError:
+        raise
     except KeyboardInterrupt:
         return _complain(
             "Interrupted. Everything trained so far is recorded; the same command goes on from there.", _INTERRUPTED

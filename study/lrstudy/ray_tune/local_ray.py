@@ -123,8 +123,10 @@ class LocalRay:
                 self.loss = _loss(node)
             if self.loss:
                 self._interrupt_watched()
-        if self.loss:
-            _abandon(node)
+        if self.loss and _is_dead(node, "gcs_server"):
+            # ray.shutdown would wait for it, a minute, and then abort this process.
+            atexit.unregister(ray.shutdown)
+            node.kill_all_processes(check_alive=False, allow_graceful=False)
         else:
             ray.shutdown()
 
@@ -147,12 +149,8 @@ def _loss(node: Any) -> str:
     )
 
 
-def _abandon(node: Any) -> None:
-    """End what is left of a Ray whose vital processes are dead. `ray.shutdown` would wait for them, a minute, then abort."""
-    import ray
-
-    atexit.unregister(ray.shutdown)
-    node.kill_all_processes(check_alive=False, allow_graceful=False)
+def _is_dead(node: Any, kind: str) -> bool:
+    return any(kind == dead for dead, _ in node.dead_processes())
 
 
 def _interrupt(thread: int, exception: type[BaseException] | None) -> None:
