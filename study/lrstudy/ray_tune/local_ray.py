@@ -8,8 +8,10 @@ import logging
 import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
+
+import psutil
 
 from lrstudy.errors import ClusterError
 from lrstudy.workload.devices import Resources
@@ -124,9 +126,7 @@ class LocalRay:
             if self.loss:
                 self._interrupt_watched()
         if self.loss and _is_dead(node, "gcs_server"):
-            # ray.shutdown would wait for it, a minute, and then abort this process.
-            atexit.unregister(ray.shutdown)
-            node.kill_all_processes(check_alive=False, allow_graceful=False)
+            _abandon(node)
         else:
             ray.shutdown()
 
@@ -147,6 +147,21 @@ def _loss(node: Any) -> str:
         f"Ray has died on this machine ({' and '.join(names)}): killed by somebody, or by the system for want of memory. "
         "Everything trained so far is recorded; the same command goes on from there."
     )
+
+
+def _abandon(node: Any) -> None:
+    """End what is left of a Ray without gcs_server. `ray.shutdown` would wait for that, a minute, and abort this process."""
+    import ray
+
+    atexit.unregister(ray.shutdown)
+    agents: list[psutil.Process] = []
+    for _, process in node.live_processes():
+        with suppress(psutil.NoSuchProcess):
+            agents += psutil.Process(process.pid).children(recursive=True)
+    node.kill_all_processes(check_alive=False, allow_graceful=False)
+    for agent in agents:
+        with suppress(psutil.NoSuchProcess):
+            agent.kill()
 
 
 def _is_dead(node: Any, kind: str) -> bool:
