@@ -115,7 +115,7 @@ def _verdicts(analysis: Analysis) -> PageSection:
         "verdicts",
         "Verdicts",
         tables=[table],
-        notes=[*_how_to_read(analysis), *caveats(study), *batchnorm_notes(study), *_quotients(study, rows)],
+        notes=[*batchnorm_notes(study), *_how_to_read(analysis), *caveats(study), *_quotients(study, rows)],
         drawings=analysis.drawn("verdicts"),
     )
 
