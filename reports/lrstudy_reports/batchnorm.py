@@ -10,7 +10,10 @@ from lrstudy_reports import formats
 from lrstudy_reports.statistics import Interval, mean_interval
 from lrstudy_reports.tables import StudyTables
 
-_WORDS = {"running": "the running ones of training", "precise": "those recomputed over the training part"}
+_WORDS = {
+    "running": "the running statistics of training",
+    "precise": "statistics recomputed over the training part",
+}
 
 
 def batchnorm_notes(study: StudyTables) -> list[str]:

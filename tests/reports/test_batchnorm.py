@@ -23,13 +23,16 @@ def test_both_values_of_an_arm_are_shown_where_they_differ_by_more_than_the_inte
     assert means.loc["step"].diff().iloc[1] == pytest.approx(0.018)
     text = page(folder)
     running, precise = means.loc["step"]
-    assert f"those recomputed over the training part: step {running:.3f} and {precise:.3f}. The two differ" in text
+    assert (
+        f"with statistics recomputed over the training part: step {running:.3f} and {precise:.3f}. The two differ"
+        in text
+    )
     assert "constant {:.3f} and".format(means.loc["constant"].iloc[0]) not in text
 
 
 def test_where_none_differs_it_says_so_and_without_batchnorm_nothing(tmp_path):
     alike = run_study(tmp_path / "alike", SMALL, training=Training(precise={"step": 0.0005}))
-    told = "BatchNorm: no arm's test accuracy with those recomputed over the training part differs by more than its interval."
+    told = "BatchNorm: no arm's test accuracy with statistics recomputed over the training part differs by more than its interval."
     assert told in page(alike)
     without = run_study(tmp_path / "without", SMALL, training=Training())
     assert pd.read_parquet(without / "trials.parquet")["test_metric_precise"].isna().all()
@@ -42,7 +45,7 @@ def test_a_study_with_precise_statistics_shows_the_running_ones_beside_them(tmp_
     trials = trials.assign(test_metric=trials["test_metric_precise"])  # the tables of such a study differ in this alone
     trials.to_parquet(folder / "trials.parquet")
     edit_lock(folder, numerics={"batchnorm": "precise"})
-    assert "by which arms are compared here, and with the running ones of training: step 0.9" in page(folder)
+    assert "by which arms are compared here, and with the running statistics of training: step 0.9" in page(folder)
 
 
 def test_running_statistics_that_scatter_do_not_hide_in_the_width_of_their_interval(tmp_path):
