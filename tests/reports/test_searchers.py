@@ -65,10 +65,15 @@ def test_searchers_are_compared_over_searches_by_a_paired_interval(repeated: Pat
     assert table["difference_low"].notna().any(), "the searches must differ somewhere"
 
 
-def test_the_page_shows_the_differences_and_names_nobody_better(repeated: Path) -> None:
-    text = (repeated / "report" / "report.md").read_text()
+def on_searchers(folder: Path) -> str:
+    """What the page says of tuning and searchers."""
+    text = (folder / "report" / "report.md").read_text()
     section = text[text.index("Tuning and searchers") :]
-    section = section[: section.index("\n## ")]
+    return section[: section.index("\n## ")]
+
+
+def test_the_page_shows_the_differences_and_names_nobody_better(repeated: Path) -> None:
+    section = on_searchers(repeated)
     assert "mean over 3 searches" in section
     assert "optuna − random" in section
     assert "95% t intervals over 3 searches" in section
@@ -76,9 +81,7 @@ def test_the_page_shows_the_differences_and_names_nobody_better(repeated: Path) 
 
 
 def test_one_search_each_is_described_and_nobody_is_named_better(reported: Path) -> None:
-    text = (reported / "report" / "report.md").read_text()
-    section = text[text.index("Tuning and searchers") :]
-    section = section[: section.index("\n## ")]
+    section = on_searchers(reported)
     assert "one search each" in section
     assert "this table describes, it does not test" in section
     assert "Better" not in section
