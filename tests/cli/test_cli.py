@@ -13,6 +13,7 @@ from rich.console import Console
 import lrstudy_reports
 from lrstudy import __version__
 from lrstudy.cli import _LATER, _main
+from lrstudy.cli.options import console_for_tables
 from lrstudy.cli.studies import _print_verdicts
 from prescribed import Training, run_study
 from report_studies import SMALL as SMALL_STUDY
@@ -92,6 +93,20 @@ def test_validate_of_the_quickstart_says_what_will_be_run(capsys, tmp_path):
 def test_help_is_fast_because_nothing_heavy_is_imported():
     code = "import sys, lrstudy.cli as c; c._main(['--help']); sys.exit(bool({'pyarrow', 'torch', 'ray'} & sys.modules.keys()))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_the_verdicts_are_whole_on_a_narrow_terminal_and_in_a_file(tmp_path, monkeypatch, columns):
+    """With intervals of seven arms, 80 columns showed ellipses; so did a file, which has no width."""
+    folder = run_study(tmp_path, SMALL_STUDY, "arms={constant: , batch_increase: {milestones: [2]}}")
+    lrstudy_reports.build(folder)
+    out = io.StringIO()
+    monkeypatch.setattr("sys.stdout", out)
+    console = console_for_tables() if columns == 120 else Console(file=out, width=columns)
+    assert console.width == columns
+    _print_verdicts(console, folder)
+    assert "batch_increase" in out.getvalue()
+    assert "…" not in out.getvalue()
 
 
 def test_the_terminal_shows_p_notes_and_the_answer(tmp_path):

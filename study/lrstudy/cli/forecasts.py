@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from lrstudy.cli.options import Json, StudyAndOverrides, app, counted, split
+from lrstudy.cli.options import Json, StudyAndOverrides, app, console_for_tables, counted, split
 
 if TYPE_CHECKING:
     from lrstudy.memo.memo import Memo
@@ -24,7 +24,6 @@ _MOST_BRANCHES = 24
 _MOST_SEEDS = 200
 _ALONE = 0.9
 """A probe that was running for less of the time than this was not alone; what reading the clock costs is far less."""
-_PIPE = 120  # columns where the output is no terminal
 
 
 @app.command()
@@ -63,8 +62,7 @@ def plan(
     if as_json:
         print(json.dumps(facts, allow_nan=False))
     else:
-        console = Console(highlight=False)
-        _show(console if console.is_terminal else Console(highlight=False, width=_PIPE), facts)
+        _show(console_for_tables(), facts)
 
 
 def _tell(text: str) -> None:

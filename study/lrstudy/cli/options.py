@@ -6,6 +6,7 @@ import time
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
 BEGUN = time.monotonic()
 """When the user began to wait for the command (monotonic clock)."""
@@ -42,6 +43,15 @@ def split(arguments: list[str] | None) -> tuple[str | None, list[str]]:
     if texts and "=" not in texts[0]:
         return texts[0], texts[1:]
     return None, texts
+
+
+_PIPE = 120
+
+
+def console_for_tables() -> Console:
+    """Standard output; where that is no terminal, with enough columns for any table."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=_PIPE)
 
 
 def counted(number: int, word: str) -> str:

@@ -21,6 +21,7 @@ from lrstudy.cli.options import (
     StudyAndOverrides,
     StudyPolicyAndOverrides,
     app,
+    console_for_tables,
     counted,
     is_policy,
     names_and_overrides,
@@ -50,6 +51,7 @@ def run(study: StudyAndOverrides = None, name: As = None, as_json: Json = False)
     if as_json:
         print(json.dumps({**_summary_dict(summary), "report": str(page), "seconds": round(took_s, 1)}))
     else:
+        console = console_for_tables()
         _print_summary(console, summary)
         bad = ", ".join(f"{count} {status}" for status, count in summary.statuses.items() if status != "completed")
         console.print(
@@ -166,7 +168,7 @@ def _print_verdicts(console: Console, folder: Path) -> None:
     if not any(row["test_metric"] is not None for row in rows):
         return
     decimals = formats.decimals_for(formats.half_width(row["test_low"], row["test_high"]) for row in rows)
-    is_wide = not console.is_terminal or console.width >= _WIDE
+    is_wide = console.width >= _WIDE
     table = Table(box=None, pad_edge=False, collapse_padding=True)
     for heading in (
         "arm",
@@ -187,7 +189,7 @@ def _print_verdicts(console: Console, folder: Path) -> None:
             row["verdict"] or "",
             "" if row["cost_ratio"] is None else f"x{row['cost_ratio']:.2f}",
         )
-    console.print(table, width=None if console.is_terminal else _WIDE)
+    console.print(table)
     for row in rows:
         if row["note"]:
             console.print(f"{row['arm']}: {row['note']}", soft_wrap=True, markup=False)
