@@ -113,7 +113,7 @@ def test_a_study_that_loses_a_node_and_gains_another_ends_with_the_same_numbers(
     assert json.loads(said)["trials"] == {"completed": 18}
     assert outcome(folder) == undisturbed(tmp_path, 30)
     assert total(ledger(folder), "lost") > 0
-    assert [line["slots"] for line in journal(folder, "left")] == [[1]]
+    assert [line["slots"] for line in journal(folder, "left")] in ([[0]], [[1]])  # Ray gives nodes their names
     assert [line["first"] for line in journal(folder, "slots")] == [0, 1, 2]
     assert total(ledger(folder), "unaccounted") <= 0.02 * total(ledger(folder))
 
