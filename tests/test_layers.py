@@ -17,7 +17,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("lrstudy", "lrstudy.annotations", "lrstudy.child_process", "lrstudy.errors", "lrstudy.opened_files"),
     ("lrstudy.settings", "lrstudy.lineage", "lrstudy.user_code", "lrstudy.tasks", "lrstudy.study_folder"),
     ("lrstudy.memo", "lrstudy.search", "lrstudy.models"),
-    ("lrstudy.policies", "lrstudy.data"),
+    ("lrstudy.policies", "lrstudy.data", "lrstudy.doctor"),
     ("lrstudy.trial", "lrstudy.config"),
     ("lrstudy.workload",),
     ("lrstudy.training", "lrstudy.first_study"),

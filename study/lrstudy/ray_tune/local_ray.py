@@ -10,12 +10,14 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import psutil
 
 from lrstudy.errors import ClusterError
+from lrstudy.ray_tune import cluster_token
+from lrstudy.ray_tune.reach import reread_environment
 from lrstudy.workload.devices import Resources
 
 _ENVIRONMENT = {
@@ -41,7 +43,8 @@ _VITAL = {"raylet": "its node manager, the raylet,", "gcs_server": "its control 
 class LocalRay:
     """A Ray cluster for `num_slots` trials at once, each with these resources; a context manager.
 
-    Entering the context sets Tune's environment variables. That must happen before any thread is started: a program
+    Entering the context sets Tune's environment variables, and makes the token without which this Ray, whose ports are open
+    to the network, answers nobody. That must happen before any thread is started: a program
     started by another thread meanwhile would read freed memory. `begin` starts Ray in the background, `wait` waits until
     it is up, and leaving the context stops it if it was started. Ray is started by a thread that lives until then, since
     the system ends Ray's processes together with the thread that started them. When started from a thread, Ray also does
@@ -55,27 +58,29 @@ class LocalRay:
         self._error: BaseException | None = None
         self._watched: int | None = None
         self._interrupting = threading.Lock()
+        self._token: ExitStack | None = None
         self.loss = ""
 
     def __enter__(self) -> LocalRay:
         for name, value in _ENVIRONMENT.items():
             os.environ.setdefault(name, value)
+        if self._token is None:  # a run enters what its study has entered already
+            self._token = ExitStack()
+            self._token.enter_context(cluster_token.fresh())
         return self
 
     def __exit__(self, *raised: object) -> None:
         self._leaving.set()
         if self._thread:
             self._thread.join()
+        self._forget_token()
 
     def begin(self) -> None:
         """Start Ray in the background, unless that was done before."""
         if self._thread:
             return
-        import ray  # in this thread: two that import modules with circular imports may see half of them
-
-        for name in ("ray", "ray.tune", "ray.train"):
-            logging.getLogger(name).setLevel(logging.CRITICAL)  # the death of a worker is handled elsewhere
-        ray._private.worker.print_to_stdstream = _print_nothing
+        silence_ray()  # in this thread: two that import modules with circular imports may see half of them
+        reread_environment()
         self._thread = threading.Thread(target=self._live, name="ray", daemon=True)
         self._thread.start()
 
@@ -117,7 +122,7 @@ class LocalRay:
                 logging_level=logging.CRITICAL,
                 log_to_driver=False,
                 object_store_memory=100 * 2**20,
-                job_config=_job_config(),
+                job_config=job_config(),
                 **gpus,
             )
         except BaseException as error:
@@ -131,11 +136,16 @@ class LocalRay:
             if self.loss:
                 self._interrupt_watched()
                 if self._watched is not None and time.monotonic() - lost_at > _PATIENCE_S:
+                    self._forget_token()
                     _leave(node, self.loss)
         if self.loss and _is_dead(node, "gcs_server"):
             _abandon(node)
         else:
             ray.shutdown()
+
+    def _forget_token(self) -> None:
+        if self._token is not None:
+            self._token.close()
 
     def _interrupt_watched(self) -> None:
         """Interrupt the thread that waits for Ray; again and again, as Tune waits anew while it cleans up."""
@@ -193,7 +203,16 @@ def _interrupt(thread: int, exception: type[BaseException] | None) -> None:
     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), exception and ctypes.py_object(exception))
 
 
-def _job_config() -> Any:
+def silence_ray() -> None:
+    """Let Ray print and log nothing in this process: the death of a worker is handled, and told, elsewhere. Imports Ray."""
+    import ray
+
+    for name in ("ray", "ray.tune", "ray.train"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    ray._private.worker.print_to_stdstream = _print_nothing
+
+
+def job_config() -> Any:
     """A job whose workers import from where this process does. Ray would put the current folder first on their path."""
     from ray.job_config import JobConfig
 

@@ -1,0 +1,146 @@
+"""Real Ray nodes on this machine for tests: one `ray start --block` each, with an address of its own on the loopback."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+
+UP_S, DOWN_S = 90, 20
+ROOT = Path(__file__).parents[1]
+RAY = [sys.executable, "-P", "-m", "ray.scripts.scripts"]
+
+
+class RayNodes:
+    """A Ray cluster whose nodes are processes of this test; all of them have ended after `close`.
+
+    Every node has its own loopback address, its logs and sockets lie in one short temporary folder of the cluster, and
+    Ray's files of other clusters on this machine are not touched.
+
+    Args:
+        has_token: Whether the cluster asks for a token.
+    """
+
+    def __init__(self, has_token: bool = True) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="rn-", dir="/tmp"))  # Ray's sockets need a short path
+        self.token = self.folder / "token"
+        self.token.touch(0o600)
+        self.token.write_text(secrets.token_hex(32))
+        self.variables = variables(self.token if has_token else None)
+        self.port = free_port()
+        self.dashboard = free_port()
+        self._nodes: list[subprocess.Popen[bytes]] = []
+        self._seen: dict[int, psutil.Process] = {}
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.2:{self.port}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment of a client that has the cluster's token."""
+        return {**os.environ, **self.variables}
+
+    def start_head(self, *options: str, has_dashboard: bool = True) -> None:
+        dashboard = ["--include-dashboard=true", f"--dashboard-port={self.dashboard}", "--dashboard-host=127.0.0.1"]
+        self._start(
+            "127.0.0.2",
+            [
+                "--head",
+                f"--port={self.port}",
+                f"--temp-dir={self.folder}/ray",
+                f"--ray-client-server-port={free_port()}",
+            ]
+            + (dashboard if has_dashboard else ["--include-dashboard=false"])
+            + list(options),
+            {},
+            [],
+        )
+        self.wait_for(1)
+
+    def start_worker(
+        self, number: int, *options: str, variables: dict[str, str] | None = None, within: list[str] | None = None
+    ) -> subprocess.Popen[bytes]:
+        """Start a further node at 127.0.0.`number`, perhaps by a command such as ``unshare``; does not wait for it."""
+        return self._start(f"127.0.0.{number}", [f"--address={self.address}", *options], variables or {}, within or [])
+
+    def _start(self, address: str, options: list[str], more: dict[str, str], within: list[str]) -> subprocess.Popen:
+        sizes = ["--num-cpus=1", "--object-store-memory=80000000", f"--node-ip-address={address}"]
+        with (self.folder / f"{address}.log").open("wb") as log:
+            process = subprocess.Popen(
+                [*within, *RAY, "start", "--block", "--disable-usage-stats", *sizes, *options],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**self.environment, **more},
+                start_new_session=True,
+            )
+        self._nodes.append(process)
+        return process
+
+    def wait_for(self, number: int) -> None:
+        """Wait until so many nodes live."""
+        end = time.monotonic() + UP_S
+        while self.num_living() < number:
+            self._remember()
+            assert all(node.poll() is None for node in self._nodes), self.logs()
+            assert time.monotonic() < end, self.logs()
+            time.sleep(0.2)
+
+    def num_living(self) -> int:
+        """How many nodes the control process knows to live; 0 while it is not there."""
+        import grpc
+        from ray.core.generated import gcs_service_pb2, gcs_service_pb2_grpc
+
+        headers = [("authorization", f"Bearer {self.token.read_text()}")]
+        with grpc.insecure_channel(self.address, [("grpc.enable_http_proxy", 0)]) as channel:
+            stub = gcs_service_pb2_grpc.NodeInfoGcsServiceStub(channel)
+            try:
+                reply = stub.GetAllNodeInfo(gcs_service_pb2.GetAllNodeInfoRequest(), metadata=headers, timeout=5)
+            except grpc.RpcError:
+                return 0
+        return sum(node.state == 0 for node in reply.node_info_list)
+
+    def logs(self) -> str:
+        return "\n".join(path.read_text(errors="replace")[-1500:] for path in sorted(self.folder.glob("*.log")))
+
+    def _remember(self) -> None:
+        """Note which processes belong to the nodes, by their ids, so that none is left when its parent has died."""
+        for node in self._nodes:
+            with suppress(psutil.NoSuchProcess):
+                for process in [psutil.Process(node.pid), *psutil.Process(node.pid).children(recursive=True)]:
+                    self._seen[process.pid] = process
+
+    def close(self) -> None:
+        """End the nodes as their owner would, by SIGTERM, then kill what is left of them."""
+        self._remember()
+        for node in reversed(self._nodes):
+            node.terminate()
+        psutil.wait_procs(list(self._seen.values()), timeout=DOWN_S)
+        for process in self._seen.values():
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        for node in self._nodes:
+            node.wait()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def variables(token: Path | None) -> dict[str, str]:
+    """The environment of a node or client with this token's file, or with none where no token is asked for."""
+    if token is None:
+        return {"RAY_AUTH_MODE": "disabled", "RAY_AUTH_TOKEN_PATH": ""}
+    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.2", 0))
+        return int(found.getsockname()[1])
