@@ -54,6 +54,7 @@ def modules(folder: str) -> dict[str, Path]:
 
 OURS = modules("study")
 REPORTS = modules("reports")
+CLUSTER = modules("cluster")
 
 
 def imports(path: Path) -> list[str]:
@@ -98,7 +99,7 @@ def test_a_module_imports_only_from_its_own_layer_and_below(module):
         assert layer(loaded) <= layer(module), f"{module} imports {loaded}, which lies above it"
 
 
-@pytest.mark.parametrize("known", [OURS, REPORTS], ids=["lrstudy", "lrstudy_reports"])
+@pytest.mark.parametrize("known", [OURS, REPORTS, CLUSTER], ids=["lrstudy", "lrstudy_reports", "lrstudy_cluster"])
 def test_modules_import_each_other_without_a_circle(known):
     """Over all imports: one that is hidden in a function, or made for its types alone, couples two files as well."""
     graph = {module: imported(module, known) - {module} for module in known}
@@ -132,14 +133,20 @@ def test_reports_import_neither_torch_nor_ray_nor_the_engine(module):
         assert name.partition(".")[0] not in ("torch", "torchvision", "ray", "lrstudy"), f"{module} imports {name}"
 
 
+@pytest.mark.parametrize("module", sorted(CLUSTER))
+def test_launching_imports_neither_torch_nor_ray_nor_reports(module):
+    for name in imports(CLUSTER[module]):
+        assert name.partition(".")[0] not in ("torch", "torchvision", "ray", "lrstudy_reports"), f"{module}: {name}"
+
+
 def test_importing_the_packages_loads_neither_torch_nor_ray():
     code = (
-        "import sys, lrstudy, lrstudy_reports, lrstudy.study, lrstudy.cli\n"
+        "import sys, lrstudy, lrstudy_reports, lrstudy.study, lrstudy.cli, lrstudy_cluster.launching\n"
         "assert not {'torch', 'ray', 'hyperopt', 'smac', 'sklearn', 'matplotlib'} & sys.modules.keys()"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_files_stay_short_enough_to_read():
-    long = {m: n for m, p in {**OURS, **REPORTS}.items() if (n := len(p.read_text().splitlines())) > 400}
+    long = {m: n for m, p in {**OURS, **REPORTS, **CLUSTER}.items() if (n := len(p.read_text().splitlines())) > 400}
     assert not long, f"split by idea: {long}"
