@@ -109,6 +109,17 @@ class RayNodes:
                 return 0
         return sum(node.state == 0 for node in reply.node_info_list)
 
+    def stop(self, node: subprocess.Popen[bytes], left: int) -> None:
+        """End one node as its owner would, and wait until so many are left."""
+        self._remember()
+        node.terminate()
+        node.wait(DOWN_S)
+        self._nodes.remove(node)
+        end = time.monotonic() + UP_S
+        while self.num_living() != left:
+            assert time.monotonic() < end, self.logs()
+            time.sleep(0.2)
+
     def logs(self) -> str:
         return "\n".join(path.read_text(errors="replace")[-1500:] for path in sorted(self.folder.glob("*.log")))
 

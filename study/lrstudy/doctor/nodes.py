@@ -45,6 +45,7 @@ class Answer:
         error: Why there is no value, for the user; empty if there is one.
         asked_at: When the node was asked (this host's wall clock, seconds).
         answered_at: When the answer had arrived (this host's wall clock, seconds).
+        is_silent: Whether the node was given up, as it had not answered in time.
     """
 
     node: Node
@@ -52,6 +53,7 @@ class Answer:
     error: str = ""
     asked_at: float = 0.0
     answered_at: float = 0.0
+    is_silent: bool = False
 
 
 class EveryNode(Protocol):
@@ -86,17 +88,27 @@ def all_gpus(node: Node) -> float:
     return node.gpus
 
 
-def this_machine(
-    function: Callable[..., Any],
-    *arguments: Any,
-    gpus: Callable[[Node], float] = no_gpus,
-    timeout_s: float = 0.0,
-    only: Sequence[Node] | None = None,
-) -> list[Answer]:
-    """An `EveryNode` of this machine alone: runs the function here, in this process, with whatever this process sees."""
-    node, asked_at = Node("", platform.node()), time.time()
-    try:
-        value, error = function(*arguments), ""
-    except Exception as raised:
-        value, error = None, f"{type(raised).__name__}: {raised}"
-    return [Answer(node, value, error, asked_at, time.time())]
+@dataclass(frozen=True)
+class ThisMachine:
+    """An `EveryNode` of this machine alone: runs the function here, in this process.
+
+    Attributes:
+        gpus: How many GPUs this process may use.
+    """
+
+    gpus: float = 0.0
+
+    def __call__(
+        self,
+        function: Callable[..., Any],
+        *arguments: Any,
+        gpus: Callable[[Node], float] = no_gpus,
+        timeout_s: float = 0.0,
+        only: Sequence[Node] | None = None,
+    ) -> list[Answer]:
+        """One answer: that of this machine, however long it takes."""
+        node, asked_at = Node("", platform.node(), gpus=self.gpus), time.time()
+        try:
+            return [Answer(node, function(*arguments), "", asked_at, time.time())]
+        except Exception as error:
+            return [Answer(node, None, f"{type(error).__name__}: {error}", asked_at, time.time())]

@@ -97,7 +97,7 @@ def every_node(
     for reference in waiting:
         ray.cancel(reference, force=True)
         node, asked_at = asked[reference]
-        answers[node] = Answer(node, error=_silence(node, gpus(node), timeout_s), asked_at=asked_at)
+        answers[node] = Answer(node, error=_silence(node, gpus(node), timeout_s), asked_at=asked_at, is_silent=True)
     return [answers[node] for node in nodes]
 
 

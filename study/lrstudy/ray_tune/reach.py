@@ -75,31 +75,32 @@ def reread_environment() -> None:
     compiled.AuthenticationTokenLoader.instance().reset_cache()
 
 
+def require_address(address: str) -> None:
+    """Raise InputError unless an address is ``auto`` or HOST:PORT."""
+    match = _ADDRESS.fullmatch(address)
+    if address == "auto" or (match and 0 < int(match[2]) < 65536):
+        return
+    advice = (
+        "A job that is submitted to the cluster needs no Ray Client: there, --address auto."
+        if "://" in address
+        else "The port is that of `ray start --head --port`, 6379 by default."
+    )
+    raise InputError(Fault(OPTION, expected="auto or HOST:PORT", got=repr(address), advice=advice))
+
+
 def _resolved(address: str) -> str:
     """HOST:PORT. Raises InputError for what is no address, and if no cluster is found for ``auto``."""
-    named = os.environ.get("RAY_ADDRESS", "") if address == "auto" else address
-    if named in ("", "auto"):
-        from ray._private.services import canonicalize_bootstrap_address
+    named = (os.environ.get("RAY_ADDRESS") or "auto") if address == "auto" else address
+    require_address(named)
+    if named != "auto":
+        return named
+    from ray._private.services import canonicalize_bootstrap_address
 
-        try:
-            named = canonicalize_bootstrap_address("auto") or ""
-        except ConnectionError:
-            raise InputError(
-                Fault(
-                    OPTION,
-                    "no Ray cluster was found on this machine",
-                    advice="Start a node of it here (`ray start`), name it as HOST:PORT, or leave the option out.",
-                )
-            ) from None
-    match = _ADDRESS.fullmatch(named)
-    if not match or not 0 < int(match[2]) < 65536:
-        advice = (
-            "A job that is submitted to the cluster needs no Ray Client: there, --address auto."
-            if "://" in named
-            else "The port is that of `ray start --head --port`, 6379 by default."
-        )
-        raise InputError(Fault(OPTION, expected="auto or HOST:PORT", got=repr(named), advice=advice))
-    return named
+    try:
+        return canonicalize_bootstrap_address("auto") or ""
+    except ConnectionError:
+        advice = "Start a node of it here (`ray start`), name it as HOST:PORT, or leave the option out."
+        raise InputError(Fault(OPTION, "no Ray cluster was found on this machine", advice=advice)) from None
 
 
 def _is_admitted(address: str, token: str) -> bool:
