@@ -133,6 +133,7 @@ class Study:
         slots: int | None = None,
         is_decided: Callable[[Path], bool] | None = None,
         address: str | None = None,
+        without_token: bool = False,
     ) -> Summary:
         """Run the study to its end. Running it again recalls what is recorded and goes on.
 
@@ -143,6 +144,7 @@ class Study:
             is_decided: Says of the study's folder, between two planned looks, whether its tables decide all comparisons,
                 as `lrstudy_reports.is_decided` does; without it there are all looks.
             address: The Ray cluster to run on, ``auto`` or HOST:PORT; by default this machine.
+            without_token: Whether that cluster may be one that asks for no token.
 
         Raises:
             InputError: The user's mistakes.
@@ -153,11 +155,21 @@ class Study:
         In each case everything recorded stays, and the tables show it.
         """
         if address is not None:
-            with Cluster(address, slots) as cluster:
+            with Cluster(address, slots, without_token=without_token) as cluster:
+                self._examine(cluster)
                 return self._run_on(cluster, cluster, display, is_decided)
         resources = Resources.of(self.file.resources)
         with LocalRay(resources, slots or resources.num_slots) as local_ray:
             return self._run_on(local_ray, ThisMachine(), display, is_decided)
+
+    def _examine(self, cluster: Cluster) -> None:
+        """Raise InputError, with every fault, unless all nodes have the same versions and share the storage."""
+        from lrstudy.doctor.examine import Needs, preflight
+        from lrstudy.ray_tune.every_node import every_node
+
+        cluster.wait()
+        _require_writable(self.storage)
+        preflight(every_node, Needs(str(self.storage)))
 
     def _run_on(
         self,

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import atexit
 import json
-import logging
 import os
-import socket
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -16,7 +14,8 @@ from typing import Any
 
 from lrstudy.config.sections import ResourcesConfig
 from lrstudy.errors import ClusterError, Fault, InputError
-from lrstudy.ray_tune.connection import RayConnection, job_config
+from lrstudy.ray_tune.connection import RayConnection, join
+from lrstudy.ray_tune.reach import reach
 from lrstudy.ray_tune.slots import Node
 from lrstudy.settings import canonical_json
 from lrstudy.workload.devices import Resources
@@ -24,7 +23,6 @@ from lrstudy.workload.devices import Resources
 _LOST_AFTER_S = 15.0
 """A cluster whose control process has not answered for so long is lost. Ray itself ends this process after 60 s."""
 _ASK_TIMEOUT_S = 2.0
-_REACH_TIMEOUT_S = 10.0
 _MEASURE_TIMEOUT_S = 300.0
 _GROW_TIMEOUT_S = 1800.0
 """How long a growing cluster may take to bring the first node with a GPU."""
@@ -55,11 +53,12 @@ class Cluster(RayConnection):
     Args:
         address: ``auto`` for the cluster that this host is a node of, or HOST:PORT.
         limit: The most trials at once. On a cluster that grows by itself, those that it shall grow to.
+        without_token: The user accepts that the cluster asks for no token.
     """
 
-    def __init__(self, address: str, limit: int | None = None) -> None:
+    def __init__(self, address: str, limit: int | None = None, *, without_token: bool = False) -> None:
         super().__init__(limit)
-        self._address = address
+        self._address, self._without_token = address, without_token
         self._found: tuple[_Found, ...] = ()
         self._answered = 0.0
         self._resources: Resources | None = None
@@ -192,20 +191,14 @@ class Cluster(RayConnection):
 
     # The connection
 
-    def _connect(self) -> None:
-        import ray
+    def begin(self) -> None:
+        """Reach the cluster and connect in the background, unless that was done before. Raises InputError."""
+        if not self._thread:
+            self._address = reach(self._address, without_token=self._without_token)
+        super().begin()
 
-        try:
-            address = ray._private.services.canonicalize_bootstrap_address(self._address)
-            _require_listener(address)
-            ray.init(
-                address=address,
-                logging_level=logging.CRITICAL,
-                log_to_driver=False,
-                job_config=job_config(),
-            )
-        except (OSError, RuntimeError, ValueError) as error:
-            raise InputError(_unreachable(self._address, error)) from error
+    def _connect(self) -> None:
+        join(self._address)
         self._answered = time.monotonic()
         if reason := self._look():
             raise ClusterError(reason)
@@ -262,15 +255,6 @@ def _alike(measured: Mapping[str, object], earlier: Mapping[str, Any]) -> bool:
     return all(earlier.get(name) == json.loads(json.dumps(value)) for name, value in measured.items())
 
 
-def _require_listener(address: str | None) -> None:
-    """Raise OSError or ValueError if nothing listens at an address: Ray would try for minutes."""
-    host, _, port = (address or "").rpartition(":")
-    if not host or not port.isdigit():
-        raise ValueError("no cluster runs on this host" if address is None else f"{address} is not HOST:PORT")
-    with socket.create_connection((host, int(port)), timeout=_REACH_TIMEOUT_S):
-        pass
-
-
 def _no_gpu(address: str, found: Sequence[_Found]) -> Fault:
     advice = (
         "resources.gpu: 0 trains on CPU cores; on a cluster that grows when it is asked to, --slots says how many trials it "
@@ -286,12 +270,3 @@ def _too_small(config: ResourcesConfig, found: Sequence[_Found]) -> Fault:
     ]
     asked = f"cpu: {config.cpu}" + (f", gpu: {config.gpu:g}" if config.gpu else "")
     return Fault("resources", expected=f"a node with room for one trial ({asked})", got="; ".join(largest) or "no node")
-
-
-def _unreachable(address: str, error: Exception) -> Fault:
-    reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
-    advice = (
-        "This command runs on a node of the cluster (`auto` there), or its head is at HOST:PORT; token and port are those "
-        "that it was started with. `lrstudy doctor --address` looks closer."
-    )
-    return Fault("--address", f"no Ray cluster could be joined at {address} ({reason})", advice=advice)
