@@ -53,9 +53,18 @@ class Hosts:
 
     def ssh(self, address: str, command: str) -> str:
         """What a command prints on a host."""
-        options = ["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR"]
-        line = [*self.inside, "ssh", *options, "-i", str(self.key), f"root@{address}", command]
+        line = self._line(address, command)
         return subprocess.run(line, check=True, capture_output=True, text=True, timeout=60).stdout
+
+    def start(self, address: str, command: str) -> subprocess.Popen[str]:
+        """Start a command on a host; it ends with the host at the latest."""
+        return subprocess.Popen(
+            self._line(address, command), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+
+    def _line(self, address: str, command: str) -> list[str]:
+        options = ["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR"]
+        return [*self.inside, "ssh", *options, "-i", str(self.key), f"root@{address}", command]
 
 
 @contextmanager

@@ -74,7 +74,7 @@ class AwsProfile(RayUpProfile):
 def _check(launch: Launch) -> list[Fault]:
     profile = _profile(launch)
     how = "For a folder that `install` mounts on every node, such as EFS: --set shared_folder=FOLDER."
-    found = travelling.faults(launch, profile.shared_folder, how) + ray_up.upload_faults(profile)
+    found = travelling.faults(launch, profile.shared_folder, how) + ray_up.here_faults(profile)
     found += fleet.faults(_fleet(profile), launch.study)
     if launch.study.storage.path.startswith("s3://") and profile.worker_role is None:
         expected = "an IAM instance profile that may read and write the bucket, since keys do not travel"

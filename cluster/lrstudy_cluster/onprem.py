@@ -36,7 +36,7 @@ class OnpremProfile(RayUpProfile):
 def _check(launch: Launch) -> list[Fault]:
     profile = _profile(launch)
     how = "For a folder that all hosts share: --set shared_folder=FOLDER."
-    found = travelling.faults(launch, profile.shared_folder, how) + ray_up.upload_faults(profile)
+    found = travelling.faults(launch, profile.shared_folder, how) + ray_up.here_faults(profile)
     if len(set(profile.hosts)) < len(profile.hosts):
         found.append(Fault("profile.hosts", expected="each host once", got=", ".join(profile.hosts)))
     return found or ray_up.faults(str(_render(launch)["cluster.yaml"]))

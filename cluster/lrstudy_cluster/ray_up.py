@@ -13,7 +13,7 @@ from ruamel.yaml import YAML
 
 from lrstudy import child_process
 from lrstudy.errors import ClusterError, Fault
-from lrstudy_cluster import travelling
+from lrstudy_cluster import travelling, uploads
 from lrstudy_cluster.target import Launch, Profile
 from lrstudy_cluster.templates import fill
 
@@ -36,9 +36,7 @@ class RayUpProfile(Profile):
     ssh_key: Annotated[str | None, Field(description="the private key of ssh, by default ssh's own choice")] = None
     port: Annotated[int, Field(ge=1024, le=65535, description="a port of the head for Ray, from 1024")] = 6379
     dashboard_port: Annotated[int, Field(ge=1024, le=65535, description="one for its jobs, on 127.0.0.1 alone")] = 8265
-    uploads: Annotated[
-        dict[str, str], Field(default_factory=dict, description="a map of files to copy: path on the nodes: path here")
-    ]
+    uploads: Annotated[dict[str, str], Field(default_factory=dict, description=uploads.DESCRIPTION)]
     install: Annotated[
         list[str], Field(default_factory=list, description="lines of shell that install lrstudy on a node")
     ]
@@ -68,7 +66,7 @@ def files(
     assert isinstance(profile, RayUpProfile)
     known = {
         **profile.model_dump(),
-        "uploads": {there: str(Path(here).expanduser().resolve()) for there, here in profile.uploads.items()},
+        "uploads": uploads.resolved(profile.uploads),
         "name": name(launch),
         "identity": name(launch),
         "folder": folder(launch),
@@ -84,13 +82,9 @@ def files(
     }
 
 
-def upload_faults(profile: RayUpProfile) -> list[Fault]:
-    """Files to copy that are not here, and a key that is not."""
-    found = [
-        Fault(f"profile.uploads.{there}", f"there is no file {here}")
-        for there, here in profile.uploads.items()
-        if not Path(here).expanduser().exists()
-    ]
+def here_faults(profile: RayUpProfile) -> list[Fault]:
+    """Files of the profile that are not here."""
+    found = uploads.faults(profile.uploads)
     if profile.ssh_key and not Path(profile.ssh_key).expanduser().is_file():
         found.append(Fault("profile.ssh_key", f"there is no file {profile.ssh_key}"))
     return found
