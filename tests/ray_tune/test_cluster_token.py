@@ -150,7 +150,7 @@ def _watch(driver: subprocess.Popen) -> tuple[str, set[str]]:
     token, seen, end = "", set(), time.monotonic() + 120
     while time.monotonic() < end and driver.poll() is None:
         for process in psutil.Process(driver.pid).children(recursive=True):
-            with suppress(psutil.Error, OSError):
+            with suppress(psutil.Error, OSError, IndexError):  # a process that ends has no arguments any more
                 variables, arguments = process.environ(), process.cmdline()
                 seen.add(f"{arguments} {variables}")
                 token = token or Path(variables[cluster_token.PATH]).read_text()

@@ -8,7 +8,8 @@ import sys
 
 import pytest
 
-from ray_nodes import doctor, variables
+from ray_nodes import doctor, token_variables
+from serial import SMALL
 
 pytestmark = pytest.mark.slow
 
@@ -18,13 +19,14 @@ from lrstudy.doctor.examine import Needs, preflight
 from lrstudy.ray_tune.every_node import connected, every_node
 with connected(sys.argv[1]):
     preflight(every_node, Needs(sys.argv[2]))
+    preflight(every_node, Needs(sys.argv[2], gpu=True))
 """
 
 
 def test_the_preflight_lets_a_run_start_only_on_sound_nodes(ray_nodes, tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", CHECK, ray_nodes.address, str(tmp_path)],
-        env=ray_nodes.environment, capture_output=True, text=True, timeout=250, check=False,
+        env=ray_nodes.environment(), capture_output=True, text=True, timeout=250, check=False,
     )  # fmt: skip
     assert done.returncode == 1
     (said,) = done.stderr.split("lrstudy.errors.InputError: ")[1:]
@@ -42,7 +44,7 @@ def test_a_token_that_does_not_do_is_a_failed_check(ray_nodes, tmp_path, token, 
     file.touch(0o600)
     file.write_text(ray_nodes.token.read_text() if token == "others" else "0" * 64)
     file.chmod(0o644 if token == "others" else 0o600)
-    environment = {**os.environ, **variables(file), "HOME": str(tmp_path)}
+    environment = {**os.environ, **token_variables(file), "HOME": str(tmp_path)}
     if token is None:
         environment["RAY_AUTH_TOKEN_PATH"] = ""
     code, (finding,) = doctor(environment, "--address", ray_nodes.address)
@@ -54,3 +56,21 @@ def test_a_cluster_that_is_not_there_is_a_failed_check(tmp_path):
     code, (finding,) = doctor({**os.environ}, "--address", "127.0.0.2:9")
     assert (code, finding["check"]) == (1, "address")
     assert finding["measured"].startswith("cannot reach the Ray cluster at 127.0.0.2:9")
+
+
+def test_a_run_with_a_wrong_token_ends_before_anything_is_made(ray_nodes, tmp_path):
+    file, token = tmp_path / "study.yaml", tmp_path / "token"
+    file.write_text(f"{SMALL}storage: {{path: runs}}\n")
+    token.touch(0o600)
+    token.write_text("0" * 64)
+    code = "from lrstudy.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "run", str(file), "--address", ray_nodes.address],
+        env={**os.environ, **token_variables(token)}, capture_output=True, text=True, timeout=250, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.startswith(
+        f"lrstudy: token: the Ray cluster at {ray_nodes.address} refuses the token from {token}"
+    )
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "runs").exists()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lrstudy.cli.options import Json, StudyAndOverrides, app, counted, split
+from lrstudy.cli.options import Json, StudyAndOverrides, WithoutToken, app, counted, split
 from lrstudy.errors import ClusterError, InputError
 
 if TYPE_CHECKING:
@@ -23,9 +23,6 @@ Address = Annotated[
     typer.Option(
         "--address", help="A Ray cluster: auto for that of this machine, or HOST:PORT.", metavar="auto|HOST:PORT"
     ),
-]
-WithoutToken = Annotated[
-    bool, typer.Option("--without-token", help="Accept a cluster that asks for no token (docs/security.md).")
 ]
 
 

@@ -34,6 +34,9 @@ StudyPolicyAndOverrides = Annotated[
     ),
 ]
 As = Annotated[str | None, typer.Option("--as", help="Run under another name.", metavar="NAME")]
+WithoutToken = Annotated[
+    bool, typer.Option("--without-token", help="Accept a cluster that asks for no token (docs/security.md).")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object for programs.")]
 
 

@@ -27,9 +27,9 @@ class Needs:
 
 
 def preflight(everywhere: EveryNode, needs: Needs) -> None:
-    """Raise InputError, with every fault, unless all nodes have the same versions, the GPUs and the shared storage.
+    """Raise InputError, with every fault, unless all nodes have the same versions, share the storage, and see needed GPUs.
 
-    Takes about two seconds, and as long as the slowest node with GPUs needs to import torch.
+    Takes a second or two, and with GPUs as long as the slowest node needs to import torch.
     """
     findings.require(quick(everywhere, needs))
 
@@ -37,29 +37,34 @@ def preflight(everywhere: EveryNode, needs: Needs) -> None:
 def quick(everywhere: EveryNode, needs: Needs) -> list[Finding]:
     """What `preflight` checks."""
     first = everywhere(versions.measure)
-    found = versions.judge(first, versions.measure())
-    usable = _usable(first)
-    if not usable:
-        return found
-    if needs.storage is not None:
+    found, usable = versions.judge(first, versions.measure()), _usable(first)
+    if usable and needs.storage is not None:
         found += shared_storage.check(everywhere, needs.storage, usable)
-    return found + gpus.judge(everywhere(gpus.measure, gpus=all_gpus, timeout_s=_GPU_S, only=usable), needs.gpu)
+    if usable and needs.gpu:
+        found += _gpus(everywhere, needs, usable)
+    return found
 
 
 def thorough(everywhere: EveryNode, needs: Needs) -> list[Finding]:
     """Everything; takes as long as importing torch twice on the slowest node, and some seconds."""
-    answered = _usable(everywhere(clocks.measure))  # starts the workers
-    rounds = [everywhere(clocks.measure, only=answered) for _ in range(clocks.ROUNDS)] if answered else []
+    nodes = _usable(everywhere(clocks.measure))  # starts the workers
+    rounds = [everywhere(clocks.measure, only=nodes) for _ in range(clocks.ROUNDS)] if nodes else []
     found = quick(everywhere, needs)
-    if not answered:
+    if not nodes:
         return found
-    found += room.judge(everywhere(room.measure, only=answered))
-    found += slow_files.judge_environment(everywhere(slow_files.measure_environment, timeout_s=_FILES_S, only=answered))
-    if needs.storage is not None and Path(needs.storage).is_dir() | ("://" in needs.storage):
-        speeds = everywhere(slow_files.measure_storage, needs.storage, timeout_s=_FILES_S, only=answered)
+    if not needs.gpu:
+        found += _gpus(everywhere, needs, nodes)
+    found += room.judge(everywhere(room.measure, only=nodes))
+    found += slow_files.judge_environment(everywhere(slow_files.measure_environment, timeout_s=_FILES_S, only=nodes))
+    if needs.storage is not None and ("://" in needs.storage or Path(needs.storage).is_dir()):
+        speeds = everywhere(slow_files.measure_storage, needs.storage, timeout_s=_FILES_S, only=nodes)
         found += slow_files.judge_storage(speeds)
-    rounds.append(everywhere(clocks.measure, only=answered))
+    rounds.append(everywhere(clocks.measure, only=nodes))
     return _by_node(found + clocks.judge(rounds))
+
+
+def _gpus(everywhere: EveryNode, needs: Needs, nodes: Sequence[Node]) -> list[Finding]:
+    return gpus.judge(everywhere(gpus.measure, gpus=all_gpus, timeout_s=_GPU_S, only=nodes), needs.gpu)
 
 
 def _usable(answers: Sequence[Answer]) -> list[Node]:

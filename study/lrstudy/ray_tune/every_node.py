@@ -9,9 +9,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from lrstudy.doctor.nodes import Answer, Node, no_gpus
-from lrstudy.errors import ClusterError, Fault, InputError
-from lrstudy.ray_tune.local_ray import job_config, silence_ray
-from lrstudy.ray_tune.reach import OPTION, reach
+from lrstudy.ray_tune.connection import job_config, silence_ray
+from lrstudy.ray_tune.reach import reach, refused
 
 TIMEOUT_S = 60.0
 """How long a node may take by default; the first function on a node waits for a worker process to start."""
@@ -37,7 +36,7 @@ def connected(address: str, *, without_token: bool = False) -> Iterator[str]:
     try:
         ray.init(address=found, logging_level=logging.CRITICAL, log_to_driver=False, job_config=job_config())
     except (ConnectionError, RuntimeError, ray.exceptions.RayError) as error:
-        raise _refused(found, error) from None
+        raise refused(found, error) from None
     try:
         yield found
     finally:
@@ -120,17 +119,6 @@ def _silence(node: Node, gpus: float, timeout_s: float) -> str:
     if gpus:
         why = f"its {gpus:g} GPUs are taken by somebody else's work, or {why}"
     return f"no answer within {timeout_s:.0f} s: {why}"
-
-
-def _refused(address: str, error: Exception) -> Exception:
-    """What to raise of a cluster that answers, but that Ray does not connect to."""
-    text = " ".join(str(error).split())
-    if "ersion mismatch" in text:
-        advice = "Install the versions of the cluster here, or start its nodes from this environment."
-        return InputError(
-            Fault(OPTION, f"the Ray cluster at {address} is of another version. {text[:400]}", advice=advice)
-        )
-    return ClusterError(f"{OPTION}: Ray cannot connect to the cluster at {address}: {text[:400]}")
 
 
 def _by_value() -> Callable[..., Any]:
