@@ -47,13 +47,16 @@ def image_folder(tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def ray_nodes() -> Iterator[RayNodes]:
     """A Ray cluster of two nodes with a token; the second one has a GPU by its own account, and there is none."""
-    from ray_nodes import RayNodes, free_port
+    from ray_nodes import RayNodes
 
-    dashboard = free_port()
-    with RayNodes(ip="127.0.0.2", more=["--include-dashboard=true", f"--dashboard-port={dashboard}"]) as nodes:
-        nodes.add(more=["--node-ip-address=127.0.0.3", "--num-gpus=1"])
-        nodes.dashboard = dashboard
+    nodes = RayNodes()
+    try:
+        nodes.start_head()
+        nodes.start_worker(3, "--num-gpus=1")
+        nodes.wait_for(2)
         yield nodes
+    finally:
+        nodes.close()
 
 
 @pytest.fixture(autouse=True, scope="session")

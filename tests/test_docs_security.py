@@ -78,7 +78,7 @@ def test_what_the_page_calls_open_and_closed_is_so(ray_nodes):
         "/logs/": 401,
         "/api/jobs/": 401,
     }
-    metrics = next((ray_nodes.folder / "r" / "session_latest").glob("metrics_export_port_*"))
+    metrics = next((ray_nodes.folder / "ray" / "session_latest").glob("metrics_export_port_*"))
     assert status("/metrics", metrics.read_text()) == 200
-    sessions = [path for path in (ray_nodes.folder / "r").iterdir() if path.is_dir() and not path.is_symlink()]
+    sessions = [path for path in (ray_nodes.folder / "ray").iterdir() if path.is_dir() and not path.is_symlink()]
     assert {stat.S_IMODE(path.stat().st_mode) for path in sessions} == {0o777}

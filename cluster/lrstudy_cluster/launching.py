@@ -20,7 +20,7 @@ class Prepared:
 
     target: Target
     launch: Launch
-    files: Mapping[str, str]
+    files: Mapping[str, str | bytes]
 
 
 def prepare(
@@ -58,12 +58,13 @@ def prepare(
 def write(prepared: Prepared, folder: Path) -> list[Path]:
     """Write the files of a launch to a folder, which is made; returns their paths. Raises InputError if that fails."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         paths = []
         for name, text in prepared.files.items():
+            content = text.encode() if isinstance(text, str) else text
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
             with replacing(folder / name) as fresh:
-                fresh.write_text(text, encoding="utf-8")
-                if text.startswith("#!"):
+                fresh.write_bytes(content)
+                if content.startswith(b"#!"):
                     fresh.chmod(0o755)
             paths.append(folder / name)
         return paths

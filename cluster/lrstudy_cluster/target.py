@@ -56,7 +56,8 @@ class Target:
         summary: What it is, in a few words.
         profile: The class of its profiles.
         check: Faults of a launch beyond those of its profile, all at once and without touching the site.
-        render: The files of a launch, by name; they need nothing beside them but what the target ships itself.
+        render: The files of a launch, by name; they need nothing beside them but what the target ships itself. A name
+            may have folders; files of the user are bytes.
         ask: Faults that only the site can tell, such as a partition that does not exist; asked before anything is
             submitted, never in a dry run.
         submit: Submits the files, which have been written to a folder. Raises ClusterError if the site refuses.
@@ -66,6 +67,6 @@ class Target:
     summary: str
     profile: type[Profile]
     check: Callable[[Launch], list[Fault]]
-    render: Callable[[Launch], Mapping[str, str]]
+    render: Callable[[Launch], Mapping[str, str | bytes]]
     ask: Callable[[Launch], list[Fault]]
     submit: Callable[[Launch, Path], Submission]

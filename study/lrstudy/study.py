@@ -155,11 +155,21 @@ class Study:
         In each case everything recorded stays, and the tables show it.
         """
         if address is not None:
-            with Cluster(address, slots, without_token) as cluster:
+            with Cluster(address, slots, without_token=without_token) as cluster:
+                self._examine(cluster)
                 return self._run_on(cluster, cluster, display, is_decided)
         resources = Resources.of(self.file.resources)
         with LocalRay(resources, slots or resources.num_slots) as local_ray:
             return self._run_on(local_ray, ThisMachine(), display, is_decided)
+
+    def _examine(self, cluster: Cluster) -> None:
+        """Raise InputError, with every fault, unless all nodes have the same versions and share the storage."""
+        from lrstudy.doctor.examine import Needs, preflight
+        from lrstudy.ray_tune.every_node import every_node
+
+        cluster.wait()
+        _require_writable(self.storage)
+        preflight(every_node, Needs(str(self.storage)))
 
     def _run_on(
         self,

@@ -25,14 +25,18 @@ def command(*arguments: str) -> list[str]:
 
 def run(nodes: RayNodes, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command(*arguments), capture_output=True, text=True, timeout=WAIT_S, check=False, env=nodes.environment()
+        command(*arguments), capture_output=True, text=True, timeout=WAIT_S, check=False, env=nodes.environment
     )
 
 
 @pytest.fixture
 def nodes():
-    with RayNodes() as cluster:
+    cluster = RayNodes()
+    try:
+        cluster.start_head(has_dashboard=False)
         yield cluster
+    finally:
+        cluster.close()
 
 
 def write(folder: Path, epochs: int = 4) -> Path:
@@ -77,7 +81,13 @@ def total(rows: list[dict], *categories: str) -> float:
 
 
 def test_a_study_on_two_nodes_with_clocks_of_their_own_gives_the_numbers_of_one_machine(nodes, tmp_path):
-    nodes.add(within=["unshare", "--time", "--monotonic", "100000", "--fork"] if can_shift_clocks() else [])
+    nodes.start_worker(
+        3,
+        within=["unshare", "--time", "--monotonic", "100000", "--fork", "--kill-child=TERM"]
+        if can_shift_clocks()
+        else [],
+    )
+    nodes.wait_for(2)
     file = write(tmp_path)
     done = run(nodes, "run", str(file), "--address", nodes.address, "--json")
     assert done.returncode == 0, done.stderr
@@ -94,17 +104,18 @@ def test_a_study_on_two_nodes_with_clocks_of_their_own_gives_the_numbers_of_one_
 
 
 def test_a_study_that_loses_a_node_and_gains_another_ends_with_the_same_numbers(nodes, tmp_path):
-    lost = nodes.add()
+    lost = nodes.start_worker(3)
+    nodes.wait_for(2)
     file = write(tmp_path, epochs=30)
     driver = subprocess.Popen(
         command("run", str(file), "--address", nodes.address, "--json"),
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=nodes.environment(),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=nodes.environment,
     )  # fmt: skip
     folder = tmp_path / "runs" / "small"
     try:
         wait_for(lambda: len({line["slot"] for line in journal(folder, "spans")}) == 2, driver)
-        nodes.kill(lost)
-        nodes.add()
+        nodes.kill(lost, "raylet")
+        nodes.start_worker(4)
         said, errors = driver.communicate(timeout=WAIT_S)
     finally:
         driver.kill()
@@ -118,11 +129,12 @@ def test_a_study_that_loses_a_node_and_gains_another_ends_with_the_same_numbers(
     assert total(ledger(folder), "unaccounted") <= 0.02 * total(ledger(folder))
 
 
+@pytest.mark.long
 def test_a_lost_head_is_said_in_one_paragraph_and_the_same_command_goes_on_elsewhere(nodes, tmp_path):
     file = write(tmp_path, epochs=30)
     driver = subprocess.Popen(
         command("run", str(file), "--address", nodes.address, "--json"),
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=nodes.environment(),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=nodes.environment,
     )  # fmt: skip
     folder = tmp_path / "runs" / "small"
     try:
@@ -142,12 +154,14 @@ def test_a_lost_head_is_said_in_one_paragraph_and_the_same_command_goes_on_elsew
     assert outcome(folder) == undisturbed(tmp_path, 30)
 
 
+@pytest.mark.long
 def test_trials_stay_on_one_kind_of_device(nodes, tmp_path):
     """The odd node is the larger one, until an earlier run of the study has trained on the other kind."""
     file = write(tmp_path)
     done = run(nodes, "run", str(file), "--address", nodes.address, "--json", "limits.gpu_hours=0.0001")
     assert done.returncode == 0, done.stderr
-    nodes.add(num_cpus=2, ATEN_CPU_CAPABILITY="default")
+    nodes.start_worker(3, "--num-cpus=2", variables={"ATEN_CPU_CAPABILITY": "default"})
+    nodes.wait_for(2)
     fresh = run(nodes, "run", str(file), "--address", nodes.address, "--json", "--as", "fresh")
     again = run(nodes, "run", str(file), "--address", nodes.address, "--json")
     assert (fresh.returncode, again.returncode) == (0, 0), fresh.stderr + again.stderr
@@ -174,13 +188,6 @@ def test_what_a_cluster_cannot_give_is_said_before_anything_is_spent(nodes, tmp_
         (line,) = done.stderr.strip().splitlines()
         assert all(word in line for word in words), line
     assert not (tmp_path / "runs" / "small").exists()
-
-
-def test_a_cluster_that_cannot_be_reached_is_said(nodes, tmp_path):
-    done = run(nodes, "run", str(write(tmp_path)), "--address", "127.0.0.1:1")
-    assert done.returncode == 2
-    (line,) = done.stderr.strip().splitlines()
-    assert "--address: no Ray cluster could be joined at 127.0.0.1:1" in line
 
 
 def can_shift_clocks() -> bool:

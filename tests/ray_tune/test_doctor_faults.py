@@ -40,14 +40,14 @@ def examined(ray_nodes, study, tmp_path_factory):
     shutil.copytree(Path(lrstudy.__file__).parent, other / "lrstudy")
     (other / "lrstudy" / "settings.py").open("a").write("# changed\n")
     prepared = f'mount -t tmpfs none {storage} && ulimit -n 2000 && exec "$@"'
-    bad = ray_nodes.add(
-        more=["--node-ip-address=127.0.0.4"],
+    bad = ray_nodes.start_worker(
+        4,
+        variables={"PYTHONPATH": str(other), "CUDA_VISIBLE_DEVICES": "NoDevFiles"},
         within=["unshare", "--mount", "sh", "-c", prepared, "sh"],
-        PYTHONPATH=str(other),
-        CUDA_VISIBLE_DEVICES="NoDevFiles",
     )
     try:
-        yield doctor(ray_nodes.environment(), str(study), "resources.gpu=0.5", "--address", ray_nodes.address)
+        ray_nodes.wait_for(3)
+        yield doctor(ray_nodes.environment, str(study), "resources.gpu=0.5", "--address", ray_nodes.address)
     finally:
         ray_nodes.stop(bad, left=2)
         assert list(storage.iterdir()) == [], "the doctor has left something in the storage"

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from ray_nodes import doctor, token_variables
+from ray_nodes import doctor, variables
 from serial import SMALL
 
 pytestmark = pytest.mark.slow
@@ -16,22 +16,30 @@ pytestmark = pytest.mark.slow
 CHECK = """
 import sys
 from lrstudy.doctor.examine import Needs, preflight
+from lrstudy.doctor.nodes import Answer
 from lrstudy.ray_tune.every_node import connected, every_node
+def with_another(function, *arguments, **options):
+    answers = every_node(function, *arguments, **options)
+    changed = {**answers[-1].value, "torch": "1.0"} if isinstance(answers[-1].value, dict) else answers[-1].value
+    return [*answers[:-1], Answer(answers[-1].node, changed)]
 with connected(sys.argv[1]):
     preflight(every_node, Needs(sys.argv[2]))
-    preflight(every_node, Needs(sys.argv[2], gpu=True))
+    print("sound", flush=True)
+    preflight(with_another, Needs(sys.argv[2]))
 """
 
 
 def test_the_preflight_lets_a_run_start_only_on_sound_nodes(ray_nodes, tmp_path):
+    """Two nodes that are alike pass; if the last one answered that it has another torch, they do not."""
     done = subprocess.run(
         [sys.executable, "-c", CHECK, ray_nodes.address, str(tmp_path)],
-        env=ray_nodes.environment(), capture_output=True, text=True, timeout=250, check=False,
+        env=ray_nodes.environment, capture_output=True, text=True, timeout=250, check=False,
     )  # fmt: skip
+    assert done.stdout == "sound\n", done.stderr
     assert done.returncode == 1
     (said,) = done.stderr.split("lrstudy.errors.InputError: ")[1:]
-    assert said.startswith("GPUs on ")
-    assert "the node gives 1 GPUs, but torch" in said
+    assert said.startswith("versions on ")
+    assert "(127.0.0.3): torch 1.0 there" in said
     assert list(tmp_path.iterdir()) == []
 
 
@@ -44,7 +52,7 @@ def test_a_token_that_does_not_do_is_a_failed_check(ray_nodes, tmp_path, token, 
     file.touch(0o600)
     file.write_text(ray_nodes.token.read_text() if token == "others" else "0" * 64)
     file.chmod(0o644 if token == "others" else 0o600)
-    environment = {**os.environ, **token_variables(file), "HOME": str(tmp_path)}
+    environment = {**os.environ, **variables(file), "HOME": str(tmp_path)}
     if token is None:
         environment["RAY_AUTH_TOKEN_PATH"] = ""
     code, (finding,) = doctor(environment, "--address", ray_nodes.address)
@@ -66,7 +74,7 @@ def test_a_run_with_a_wrong_token_ends_before_anything_is_made(ray_nodes, tmp_pa
     code = "from lrstudy.cli import main; main()"
     done = subprocess.run(
         [sys.executable, "-c", code, "run", str(file), "--address", ray_nodes.address],
-        env={**os.environ, **token_variables(token)}, capture_output=True, text=True, timeout=250, check=False,
+        env={**os.environ, **variables(token)}, capture_output=True, text=True, timeout=250, check=False,
     )  # fmt: skip
     assert done.returncode == 2
     assert done.stderr.startswith(

@@ -6,24 +6,17 @@ import json
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
-from lrstudy.cli.options import Json, StudyAndOverrides, WithoutToken, app, counted, split
+from lrstudy.cli.options import Address, Json, StudyAndOverrides, WithoutToken, app, counted, split
 from lrstudy.errors import ClusterError, InputError
 
 if TYPE_CHECKING:
     from lrstudy.data.fetch import Fetched
     from lrstudy.doctor.findings import Finding
     from lrstudy.study import Study
-
-Address = Annotated[
-    str | None,
-    typer.Option(
-        "--address", help="A Ray cluster: auto for that of this machine, or HOST:PORT.", metavar="auto|HOST:PORT"
-    ),
-]
 
 
 @app.command()

@@ -16,6 +16,7 @@ from rich.console import Console
 from lrstudy import __version__
 from lrstudy.cli.options import (
     BEGUN,
+    Address,
     As,
     Json,
     StudyAndOverrides,
@@ -43,20 +44,14 @@ _WIDE = 100
 def run(
     study: StudyAndOverrides = None,
     name: As = None,
-    address: Annotated[
-        str | None,
-        typer.Option(
-            help="The Ray cluster to run on, `auto` on one of its nodes; by default this machine.",
-            metavar="auto|HOST:PORT",
-        ),
-    ] = None,
+    address: Address = None,
+    without_token: WithoutToken = False,
     slots: Annotated[
         int | None,
         typer.Option(
             min=1, help="How many trials run at once; by default as many as fit. An autoscaled cluster grows to it."
         ),
     ] = None,
-    without_token: WithoutToken = False,
     as_json: Json = False,
 ) -> None:
     """Run a study; running the same command again recalls what is recorded and goes on."""

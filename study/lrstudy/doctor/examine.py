@@ -27,44 +27,37 @@ class Needs:
 
 
 def preflight(everywhere: EveryNode, needs: Needs) -> None:
-    """Raise InputError, with every fault, unless all nodes have the same versions, share the storage, and see needed GPUs.
+    """Raise InputError, with every fault, unless all nodes have the same versions and see the shared storage.
 
-    Takes a second or two, and with GPUs as long as the slowest node needs to import torch.
+    Takes about two seconds. GPUs are left alone: other jobs may have them, and a run measures one itself.
     """
-    findings.require(quick(everywhere, needs))
+    findings.require(_quick(everywhere, needs)[0])
 
 
-def quick(everywhere: EveryNode, needs: Needs) -> list[Finding]:
-    """What `preflight` checks."""
+def _quick(everywhere: EveryNode, needs: Needs) -> tuple[list[Finding], list[Node]]:
+    """What `preflight` checks, and the nodes that answered."""
     first = everywhere(versions.measure)
     found, usable = versions.judge(first, versions.measure()), _usable(first)
     if usable and needs.storage is not None:
         found += shared_storage.check(everywhere, needs.storage, usable)
-    if usable and needs.gpu:
-        found += _gpus(everywhere, needs, usable)
-    return found
+    return found, usable
 
 
 def thorough(everywhere: EveryNode, needs: Needs) -> list[Finding]:
     """Everything; takes as long as importing torch twice on the slowest node, and some seconds."""
-    nodes = _usable(everywhere(clocks.measure))  # starts the workers
-    rounds = [everywhere(clocks.measure, only=nodes) for _ in range(clocks.ROUNDS)] if nodes else []
-    found = quick(everywhere, needs)
-    if not nodes:
+    answered = _usable(everywhere(clocks.measure))  # starts the workers
+    rounds = [everywhere(clocks.measure, only=answered) for _ in range(clocks.ROUNDS)] if answered else []
+    found, usable = _quick(everywhere, needs)
+    if not answered:
         return found
-    if not needs.gpu:
-        found += _gpus(everywhere, needs, nodes)
-    found += room.judge(everywhere(room.measure, only=nodes))
-    found += slow_files.judge_environment(everywhere(slow_files.measure_environment, timeout_s=_FILES_S, only=nodes))
-    if needs.storage is not None and ("://" in needs.storage or Path(needs.storage).is_dir()):
-        speeds = everywhere(slow_files.measure_storage, needs.storage, timeout_s=_FILES_S, only=nodes)
+    found += gpus.judge(everywhere(gpus.measure, gpus=all_gpus, timeout_s=_GPU_S, only=usable), needs.gpu)
+    found += room.judge(everywhere(room.measure, only=answered))
+    found += slow_files.judge_environment(everywhere(slow_files.measure_environment, timeout_s=_FILES_S, only=answered))
+    if needs.storage is not None and Path(needs.storage).is_dir() | ("://" in needs.storage):
+        speeds = everywhere(slow_files.measure_storage, needs.storage, timeout_s=_FILES_S, only=answered)
         found += slow_files.judge_storage(speeds)
-    rounds.append(everywhere(clocks.measure, only=nodes))
+    rounds.append(everywhere(clocks.measure, only=answered))
     return _by_node(found + clocks.judge(rounds))
-
-
-def _gpus(everywhere: EveryNode, needs: Needs, nodes: Sequence[Node]) -> list[Finding]:
-    return gpus.judge(everywhere(gpus.measure, gpus=all_gpus, timeout_s=_GPU_S, only=nodes), needs.gpu)
 
 
 def _usable(answers: Sequence[Answer]) -> list[Node]:

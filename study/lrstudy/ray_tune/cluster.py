@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import atexit
 import json
-import logging
 import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from lrstudy.config.sections import ResourcesConfig
 from lrstudy.errors import ClusterError, Fault, InputError
-from lrstudy.ray_tune.connection import RayConnection, job_config
-from lrstudy.ray_tune.reach import reach, refused
+from lrstudy.ray_tune.connection import RayConnection, join
+from lrstudy.ray_tune.reach import reach
 from lrstudy.ray_tune.slots import Node
 from lrstudy.settings import canonical_json
 from lrstudy.workload.devices import Resources
@@ -54,25 +53,16 @@ class Cluster(RayConnection):
     Args:
         address: ``auto`` for the cluster that this host is a node of, or HOST:PORT.
         limit: The most trials at once. On a cluster that grows by itself, those that it shall grow to.
-        without_token: Whether the user accepts a cluster that asks for no token.
+        without_token: The user accepts that the cluster asks for no token.
     """
 
-    def __init__(self, address: str, limit: int | None = None, without_token: bool = False) -> None:
+    def __init__(self, address: str, limit: int | None = None, *, without_token: bool = False) -> None:
         super().__init__(limit)
         self._address, self._without_token = address, without_token
-        self._is_reached = False
         self._found: tuple[_Found, ...] = ()
         self._answered = 0.0
         self._resources: Resources | None = None
         self._labels: dict[str, str] = {}
-
-    def __enter__(self) -> Self:
-        """Raises InputError if the cluster cannot be reached, or not with this user's token, before anything is done."""
-        super().__enter__()
-        if not self._is_reached:  # a run enters what its study has entered already
-            self._address = reach(self._address, without_token=self._without_token)
-            self._is_reached = True
-        return self
 
     # What trials run on
 
@@ -201,18 +191,14 @@ class Cluster(RayConnection):
 
     # The connection
 
-    def _connect(self) -> None:
-        import ray
+    def begin(self) -> None:
+        """Reach the cluster and connect in the background, unless that was done before. Raises InputError."""
+        if not self._thread:
+            self._address = reach(self._address, without_token=self._without_token)
+        super().begin()
 
-        try:
-            ray.init(
-                address=self._address,
-                logging_level=logging.CRITICAL,
-                log_to_driver=False,
-                job_config=job_config(),
-            )
-        except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-            raise refused(self._address, error) from error
+    def _connect(self) -> None:
+        join(self._address)
         self._answered = time.monotonic()
         if reason := self._look():
             raise ClusterError(reason)

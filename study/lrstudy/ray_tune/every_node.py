@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from lrstudy.doctor.nodes import Answer, Node, no_gpus
-from lrstudy.ray_tune.connection import job_config, silence_ray
-from lrstudy.ray_tune.reach import reach, refused
+from lrstudy.ray_tune.connection import join
+from lrstudy.ray_tune.reach import reach
 
 TIMEOUT_S = 60.0
 """How long a node may take by default; the first function on a node waits for a worker process to start."""
@@ -29,14 +28,10 @@ def connected(address: str, *, without_token: bool = False) -> Iterator[str]:
         InputError: As `reach` does, and if Ray or Python have other versions here than in the cluster.
         ClusterError: Ray refuses for another reason.
     """
-    found = reach(address, without_token=without_token)
     import ray
 
-    silence_ray()
-    try:
-        ray.init(address=found, logging_level=logging.CRITICAL, log_to_driver=False, job_config=job_config())
-    except (ConnectionError, RuntimeError, ray.exceptions.RayError) as error:
-        raise refused(found, error) from None
+    found = reach(address, without_token=without_token)
+    join(found)
     try:
         yield found
     finally:

@@ -15,7 +15,6 @@ import psutil
 
 from lrstudy.ray_tune import cluster_token
 from lrstudy.ray_tune.connection import RayConnection, job_config
-from lrstudy.ray_tune.reach import reread_environment
 from lrstudy.ray_tune.slots import Node
 from lrstudy.workload.devices import Resources
 
@@ -25,7 +24,7 @@ _VITAL = {"raylet": "its node manager, the raylet,", "gcs_server": "its control 
 class LocalRay(RayConnection):
     """A Ray cluster of this machine for `num_slots` trials at once, each with these resources; leaving it stops Ray.
 
-    Its ports are open to the network. It answers only to a token of its own, which exists while the context does.
+    Entering the context also makes the token without which this Ray, whose ports are open to the network, answers nobody.
     """
 
     def __init__(self, resources: Resources, num_slots: int) -> None:
@@ -46,10 +45,6 @@ class LocalRay(RayConnection):
         super().__exit__(*raised)
         self._forget_token()
 
-    def _forget_token(self) -> None:
-        if self._token is not None:
-            self._token.close()
-
     @property
     def nodes(self) -> list[Node]:
         """This machine."""
@@ -62,7 +57,6 @@ class LocalRay(RayConnection):
     def _connect(self) -> None:
         import ray
 
-        reread_environment()
         gpus: Mapping[str, Any] = {} if self._resources.device == "cuda" else {"num_gpus": 0}
         ray.init(
             address="local",
@@ -114,7 +108,11 @@ class LocalRay(RayConnection):
 
         With a dead gcs_server Ray would end it too, after a minute and without a word of ours.
         """
-        self._abandon()
         self._forget_token()
+        self._abandon()
         print(f"lrstudy: {self.loss}", file=sys.stderr, flush=True)
         os._exit(1)
+
+    def _forget_token(self) -> None:
+        if self._token is not None:
+            self._token.close()

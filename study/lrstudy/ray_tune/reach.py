@@ -11,7 +11,7 @@ import socket
 from collections.abc import Sequence
 from typing import Any
 
-from lrstudy.errors import ClusterError, Fault, InputError
+from lrstudy.errors import Fault, InputError
 from lrstudy.ray_tune import cluster_token
 
 OPTION = "--address"
@@ -73,17 +73,6 @@ def reread_environment() -> None:
     compiled: Any = ray._raylet
     compiled.Config.initialize("")
     compiled.AuthenticationTokenLoader.instance().reset_cache()
-
-
-def refused(address: str, error: Exception) -> Exception:
-    """What to raise of a cluster that answers, but that Ray does not connect to."""
-    text = " ".join(str(error).split())
-    if "ersion mismatch" in text:
-        advice = "Install the versions of the cluster here, or start its nodes from this environment."
-        return InputError(
-            Fault(OPTION, f"the Ray cluster at {address} is of another version. {text[:400]}", advice=advice)
-        )
-    return ClusterError(f"{OPTION}: Ray cannot connect to the cluster at {address}: {text[:400]}")
 
 
 def require_address(address: str) -> None:
