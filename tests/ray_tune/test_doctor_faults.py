@@ -69,7 +69,7 @@ def test_a_storage_that_one_node_does_not_share_is_found_on_all(examined):
 def test_gpus_that_ray_gives_and_torch_cannot_use_are_found(examined):
     found = of(examined[1], "GPUs")
     assert {node: finding["status"] for node, finding in found.items()} == {"2": "ok", "3": "fail", "4": "warn"}
-    assert found["3"]["measured"].startswith("the node gives 1 GPUs, but torch")
+    assert found["3"]["measured"].startswith("the node gives 1 GPU, but torch")
     assert "--gres" in found["4"]["advice"]
 
 
