@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import shutil
@@ -151,14 +152,12 @@ class RayNodes:
                     self._seen[process.pid] = process
 
     def close(self) -> None:
-        """End the nodes as their owner would, by SIGTERM, then kill what is left of them."""
+        """Kill all processes of the nodes at once: what they would tidy up lies in the folder that goes with them."""
         self._remember()
-        for node in reversed(self._nodes):
-            node.terminate()
-        psutil.wait_procs(list(self._seen.values()), timeout=DOWN_S)
         for process in self._seen.values():
             with suppress(psutil.NoSuchProcess):
                 process.kill()
+        psutil.wait_procs(list(self._seen.values()), timeout=DOWN_S)
         for node in (*self._nodes, *self._dead):
             node.wait()
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -175,3 +174,14 @@ def free_port() -> int:
     with socket.socket() as found:
         found.bind(("127.0.0.2", 0))
         return int(found.getsockname()[1])
+
+
+def doctor(environment: dict[str, str], *arguments: str) -> tuple[int, list[dict]]:
+    """The exit code of `lrstudy doctor --json`, and its findings."""
+    code = "from lrstudy.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "doctor", "--json", *arguments],
+        env=environment, capture_output=True, text=True, timeout=250, check=False,
+    )  # fmt: skip
+    assert done.stdout, done.stderr
+    return done.returncode, json.loads(done.stdout)["findings"]
