@@ -35,9 +35,11 @@ class RayNodes:
 
     Args:
         has_token: Whether the cluster asks for a token.
+        host: The address of its head.
     """
 
-    def __init__(self, has_token: bool = True) -> None:
+    def __init__(self, has_token: bool = True, host: str = "127.0.0.2") -> None:
+        self.host = host
         self.folder = Path(tempfile.mkdtemp(prefix="rn-", dir="/tmp"))  # Ray's sockets need a short path
         self.token = self.folder / "token"
         self.token.touch(0o600)
@@ -51,7 +53,7 @@ class RayNodes:
 
     @property
     def address(self) -> str:
-        return f"127.0.0.2:{self.port}"
+        return f"{self.host}:{self.port}"
 
     @property
     def environment(self) -> dict[str, str]:
@@ -65,7 +67,7 @@ class RayNodes:
     def start_head(self, *options: str, has_dashboard: bool = True) -> None:
         dashboard = ["--include-dashboard=true", f"--dashboard-port={self.dashboard}", "--dashboard-host=127.0.0.1"]
         self._start(
-            "127.0.0.2",
+            self.host,
             [
                 "--head",
                 f"--port={self.port}",
@@ -80,10 +82,14 @@ class RayNodes:
         self.wait_for(1)
 
     def start_worker(
-        self, number: int, *options: str, variables: dict[str, str] | None = None, within: list[str] | None = None
+        self, number: int | str, *options: str, variables: dict[str, str] | None = None, within: list[str] | None = None
     ) -> subprocess.Popen[bytes]:
-        """Start a further node at 127.0.0.`number`, perhaps by a command such as ``unshare``; does not wait for it."""
-        return self._start(f"127.0.0.{number}", [f"--address={self.address}", *options], variables or {}, within or [])
+        """Start a further node at 127.0.0.`number` or at an address, perhaps by a command such as ``unshare``.
+
+        Does not wait for it.
+        """
+        address = number if isinstance(number, str) else f"127.0.0.{number}"
+        return self._start(address, [f"--address={self.address}", *options], variables or {}, within or [])
 
     def _start(self, address: str, options: list[str], more: dict[str, str], within: list[str]) -> subprocess.Popen:
         sizes = ["--num-cpus=1", "--object-store-memory=80000000", f"--node-ip-address={address}"]

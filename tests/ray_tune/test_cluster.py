@@ -6,6 +6,8 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -107,19 +109,12 @@ def test_a_study_that_loses_a_node_and_gains_another_ends_with_the_same_numbers(
     lost = nodes.start_worker(3)
     nodes.wait_for(2)
     file = write(tmp_path, epochs=30)
-    driver = subprocess.Popen(
-        command("run", str(file), "--address", nodes.address, "--json"),
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=nodes.environment,
-    )  # fmt: skip
     folder = tmp_path / "runs" / "small"
-    try:
+    with driving(nodes, file) as driver:
         wait_for(lambda: len({line["slot"] for line in journal(folder, "spans")}) == 2, driver)
         nodes.kill(lost, "raylet")
         nodes.start_worker(4)
         said, errors = driver.communicate(timeout=WAIT_S)
-    finally:
-        driver.kill()
-        driver.communicate()
     assert driver.returncode == 0, errors
     assert json.loads(said)["trials"] == {"completed": 18}
     assert outcome(folder) == undisturbed(tmp_path, 30)
@@ -130,20 +125,36 @@ def test_a_study_that_loses_a_node_and_gains_another_ends_with_the_same_numbers(
 
 
 @pytest.mark.long
+def test_a_study_goes_on_when_the_link_to_a_node_is_cut(tmp_path):
+    """The node lives on, trains what it was given, and nobody hears of it."""
+    with other_host() as (here, there, within, link):
+        cluster = RayNodes(host=here)
+        try:
+            cluster.start_head(has_dashboard=False)
+            cluster.start_worker(there, within=within)
+            cluster.wait_for(2)
+            file, folder = write(tmp_path, epochs=30), tmp_path / "runs" / "small"
+            with driving(cluster, file) as driver:
+                wait_for(lambda: len({line["slot"] for line in journal(folder, "spans")}) == 2, driver)
+                subprocess.run(["ip", "link", "set", link, "down"], check=True)
+                said, errors = driver.communicate(timeout=WAIT_S)
+            assert driver.returncode == 0, errors
+            assert json.loads(said)["trials"] == {"completed": 18}
+            assert outcome(folder) == undisturbed(tmp_path, 30)
+            assert len(journal(folder, "left")) == 1
+            assert total(ledger(folder), "lost") > 0
+        finally:
+            cluster.close()
+
+
+@pytest.mark.long
 def test_a_lost_head_is_said_in_one_paragraph_and_the_same_command_goes_on_elsewhere(nodes, tmp_path):
     file = write(tmp_path, epochs=30)
-    driver = subprocess.Popen(
-        command("run", str(file), "--address", nodes.address, "--json"),
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=nodes.environment,
-    )  # fmt: skip
     folder = tmp_path / "runs" / "small"
-    try:
+    with driving(nodes, file) as driver:
         wait_for(lambda: journal(folder, "trial"), driver)
         nodes.kill(nodes.head, "gcs_server")
         _, errors = driver.communicate(timeout=WAIT_S)
-    finally:
-        driver.kill()
-        driver.communicate()
     assert driver.returncode == 1
     last = errors.strip().splitlines()[-1]
     assert last.startswith("lrstudy: "), errors
@@ -188,6 +199,45 @@ def test_what_a_cluster_cannot_give_is_said_before_anything_is_spent(nodes, tmp_
         (line,) = done.stderr.strip().splitlines()
         assert all(word in line for word in words), line
     assert not (tmp_path / "runs" / "small").exists()
+
+
+@contextmanager
+def driving(nodes: RayNodes, file: Path) -> Iterator[subprocess.Popen[str]]:
+    """Run a study in the background; whatever happens, its driver has ended afterwards."""
+    driver = subprocess.Popen(
+        command("run", str(file), "--address", nodes.address, "--json"),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=nodes.environment,
+    )  # fmt: skip
+    try:
+        yield driver
+    finally:
+        driver.kill()
+        driver.communicate()
+
+
+@contextmanager
+def other_host() -> Iterator[tuple[str, str, list[str], str]]:
+    """A network of its own at the end of a cable: both addresses, the command that enters it, and the cable's name here."""
+    holder = subprocess.Popen(["unshare", "--net", "sh", "-c", "echo up; exec sleep 600"], stdout=subprocess.PIPE)
+    try:
+        if holder.stdout is None or holder.stdout.readline() != b"up\n":
+            pytest.skip("network namespaces need root")
+        link, here, there = f"lrs{holder.pid}", "10.77.9.1", "10.77.9.2"
+        within = ["nsenter", "--target", str(holder.pid), "--net"]
+        for step in (
+            ["ip", "link", "add", link, "type", "veth", "peer", "name", "far", "netns", str(holder.pid)],
+            ["ip", "address", "add", f"{here}/30", "dev", link],
+            ["ip", "link", "set", link, "up"],
+            [*within, "ip", "address", "add", f"{there}/30", "dev", "far"],
+            [*within, "ip", "link", "set", "far", "up"],
+            [*within, "ip", "link", "set", "lo", "up"],
+        ):
+            subprocess.run(step, check=True)
+        yield here, there, within, link
+    finally:
+        subprocess.run(["ip", "link", "delete", f"lrs{holder.pid}"], check=False, capture_output=True)
+        holder.kill()
+        holder.wait()
 
 
 def can_shift_clocks() -> bool:
