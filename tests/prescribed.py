@@ -31,9 +31,10 @@ from lrstudy.running.admission import Admission
 from lrstudy.running.tables import TableWriter
 from lrstudy.running.trials import Trial
 from lrstudy.settings import Settings, canonical_json
+from lrstudy.storage.place import Storage
 from lrstudy.study_folder import predictions
 from lrstudy.trial.walk import Walk
-from lrstudy.workload.workload import load
+from lrstudy.workload.workload import opened_data
 from study_files import plan_of
 
 SLOTS = 2
@@ -68,7 +69,9 @@ def run_study(
         plan, notes = study_lock.reconcile(plan_of(*overrides, text=text, lock=lock, slots=SLOTS), lock, folder)
     folder.mkdir(parents=True, exist_ok=True)
     local_ray = SimpleNamespace(num_slots=SLOTS, begin=lambda: None)
-    options = run_module.RunOptions(text, overrides, folder, storage, clock.monotonic(), local_ray, is_decided)
+    options = run_module.RunOptions(
+        text, overrides, folder, Storage(str(storage)), clock.monotonic(), local_ray, is_decided
+    )
     with ExitStack() as stack:
         for module in ("run", "trial.walk", "running.admission", "ray_tune.slots"):
             stack.enter_context(mock.patch(f"lrstudy.{module}.time", clock))
@@ -281,11 +284,11 @@ class _Worker:
         _, selected, spans = walk.bring_to_selected()
         begin, names = self._clock.now, plan.workload.task.metrics
         self._clock.now += EVALUATION_S
-        data, parts = load(plan.workload.data, Path(plan.workload.cache))
+        data, parts = opened_data(plan.workload)
         labels = data.labels[parts.test]
         scores = logits(trial, labels, len(plan.workload.classes))
         predictions.write(
-            folder / "predictions", trial.trial_id, trial.arm, parts.test, labels, scores, data.groups_of(parts.test),
+            folder, trial.trial_id, trial.arm, parts.test, labels, scores, data.groups_of(parts.test),
             plan.workload.classes, data.sources_of(parts.test),
         )  # fmt: skip
         value = self._training.test_value(trial, selected.metrics[f"val_{names[0]}"])

@@ -15,13 +15,16 @@ import pyarrow.parquet as pq
 
 from lrstudy import run
 from lrstudy.config import StudyFile
-from lrstudy.errors import Fault, InputError, user_path
+from lrstudy.errors import Fault, InputError
 from lrstudy.planning import plan, study_lock
 from lrstudy.planning.arm_checks import check_against_data
 from lrstudy.planning.plan import Plan
 from lrstudy.policies.spaces import search_spaces
 from lrstudy.ray_tune.local_ray import LocalRay
 from lrstudy.run import Display, Summary
+from lrstudy.storage import probe
+from lrstudy.storage.place import Storage, checked_url, is_url
+from lrstudy.study_folder.mirror import Mirror
 from lrstudy.training.rehearsal import rehearse
 from lrstudy.workload.devices import Resources
 from lrstudy.workload.workload import resolve
@@ -78,7 +81,12 @@ class Study:
 
     @staticmethod
     def load(folder: str | Path) -> Tables:
-        """The tables of a study that has run. Raises InputError if there is none in `folder`."""
+        """The tables of a study that has run, from its folder or the URL of its folder in a bucket.
+
+        Raises InputError if there is none, StorageError if the bucket fails.
+        """
+        if is_url(folder):
+            return _brought(checked_url(str(folder), "study"))
         if not (Path(folder) / "study.lock.json").is_file():
             advice = "A study's folder has its name, below storage.path: runs/NAME." if Path(folder).is_file() else ""
             expected = "the folder of a study (with study.lock.json in it); there is none here"
@@ -86,19 +94,24 @@ class Study:
         return Tables(Path(folder))
 
     @property
-    def storage(self) -> Path:
-        """The folder of the memo and of all studies."""
-        return (self.base / user_path(self.file.storage.path, "storage.path")).resolve()
+    def storage(self) -> Storage:
+        """Where the memo and all studies lie."""
+        return Storage.of(self.file.storage.path, self.base)
 
     @property
-    def data_cache(self) -> Path:
-        """The folder of decoded data, shared by all studies of the storage."""
-        return self.storage / "memo" / "data"
+    def mirror(self) -> Mirror:
+        """Brings the study's folder from a bucket, to be looked at."""
+        return Mirror(self.storage, self.file.name)
+
+    @property
+    def drivers_mirror(self) -> Mirror:
+        """Brings the study's folder from a bucket to be worked on, and publishes it there."""
+        return Mirror(self.storage, self.file.name, is_drivers=True)
 
     @property
     def folder(self) -> Path:
-        """The study's own folder."""
-        return self.storage / self.file.name
+        """The study's own folder; of a study in a bucket, this node's copy to be looked at."""
+        return self.mirror.folder
 
     def plan(self, before_decoding: Callable[[], None] | None = None) -> tuple[Plan, tuple[str, ...]]:
         """Resolve the study against its data and against earlier runs.
@@ -106,8 +119,12 @@ class Study:
         Decodes the data unless that has been done before, and calls `before_decoding` first. Returns the plan and notes
         for the user. Raises InputError.
         """
+        if self.storage.is_bucket:
+            probe.check(self.storage.location)
+            self.mirror.bring()
         lock = study_lock.read(self.folder)
-        _require_writable(self.storage)
+        if not self.storage.is_bucket:
+            probe.check(self.storage.location)
         workload = resolve(self.file, self.base, self.storage, before_decoding)
         cohort = lock.get("cohort", plan.default_cohort(self.file))
         outstanding = lock.get("outstanding", plan.default_outstanding(self.file, workload.num_slots))
@@ -116,7 +133,7 @@ class Study:
         check_against_data(fresh)
         if not lock:
             rehearse(workload)
-        return study_lock.reconcile(fresh, lock, self.folder)
+        return study_lock.reconcile(fresh, lock, self.drivers_mirror.folder)
 
     def run(
         self,
@@ -135,18 +152,21 @@ class Study:
         resources = Resources.of(self.file.resources)
         with LocalRay(resources, slots or resources.num_slots) as local_ray:
             resolved, notes = self.plan(before_decoding=local_ray.begin)
-            _require_writable(self.folder)
-            options = run.RunOptions(
-                self.text, self.overrides, self.folder, self.storage, self.begun, local_ray, is_decided
-            )
+            folder = self.drivers_mirror.folder
+            _require_writable(folder)
+            options = run.RunOptions(self.text, self.overrides, folder, self.storage, self.begun, local_ray, is_decided)
             return run.run(resolved, options, notes, display)
 
 
 @dataclass(frozen=True)
 class Tables:
-    """The tables of a study that has run, as Arrow tables (`.to_pandas()` gives frames)."""
+    """The tables of a study that has run, as Arrow tables (`.to_pandas()` gives frames).
+
+    `mirror` is that of a study in a bucket, whose `folder` is a working copy.
+    """
 
     folder: Path
+    mirror: Mirror | None = None
 
     def trials(self) -> pa.Table:
         """One row per trial."""
@@ -163,6 +183,18 @@ class Tables:
     def lock(self) -> dict[str, Any]:
         """The contents of study.lock.json."""
         return study_lock.read(self.folder)
+
+
+def _brought(url: str) -> Tables:
+    """The tables of the study at a URL, brought to its working copy."""
+    location, _, name = url.rpartition("/")
+    if not location.partition("://")[2]:
+        raise InputError(Fault("study", expected="the URL of a study's folder, such as s3://bucket/runs/NAME", got=url))
+    mirror = Mirror(Storage(location), name)
+    mirror.bring()
+    if not (mirror.folder / "study.lock.json").is_file():
+        raise InputError(Fault(url, expected="the folder of a study (with study.lock.json in it); there is none here"))
+    return Tables(mirror.folder, mirror)
 
 
 def _require_writable(folder: Path) -> None:

@@ -22,7 +22,7 @@ from lrstudy.workload.workload import Workload
 def run(
     admission: Admission,
     workload: Workload,
-    folder: Path,
+    folder: str,
     local_ray: LocalRay,
     first: Trial | None,
     slots: Slots,
@@ -33,7 +33,7 @@ def run(
     Args:
         admission: Decides which trial may run next, and is told how trials go on.
         workload: What the trials train.
-        folder: The study's folder.
+        folder: Where the study lies for workers: a path or a URL.
         local_ray: The Ray cluster, started or not; stopped on return.
         first: The trial that was admitted first; None if only costs are left to measure.
         slots: Notes in the journal which worker occupies which slot.
@@ -60,7 +60,7 @@ def run(
         tuner = tune.Tuner(
             tune.with_resources(TuneTrial, {"cpu": workload.threads, "gpu": gpu}),
             tune_config=tune.TuneConfig(
-                search_alg=AdmissionSearcher(admission, workload, str(folder), first, slots),
+                search_alg=AdmissionSearcher(admission, workload, folder, first, slots),
                 scheduler=KeepingWorkers(local_ray.num_slots),
                 num_samples=-1,
                 max_concurrent_trials=local_ray.num_slots,

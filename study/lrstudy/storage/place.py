@@ -94,6 +94,11 @@ class Storage:
         return self._near / "data"
 
     @property
+    def data_origin(self) -> str | None:
+        """Where the bucket has the decoded data that nodes fetch; None if the storage is a folder that all nodes share."""
+        return f"{self.memo}/data" if self.is_bucket else None
+
+    @property
     def numerics(self) -> Path:
         """The folder of what torch computes with on this machine."""
         return self._near / "numerics"

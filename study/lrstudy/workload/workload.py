@@ -16,7 +16,7 @@ from typing import Any
 from lrstudy import user_code
 from lrstudy.config import StudyFile
 from lrstudy.config.sections import NumericsConfig, WorkloadConfig
-from lrstudy.data.cache import DataSet, prepare
+from lrstudy.data.cache import DamagedError, DataSet, opened, prepare
 from lrstudy.data.labels import class_counts
 from lrstudy.data.normalise import Constants, normalisation
 from lrstudy.data.open_source import open_source
@@ -27,6 +27,7 @@ from lrstudy.errors import Fault, InputError, faults_of, unknown
 from lrstudy.lineage import Root
 from lrstudy.models.catalogue import describe, family_of
 from lrstudy.settings import Recipe, canonical_json
+from lrstudy.storage.place import Storage
 from lrstudy.tasks.kinds import Kind, Task, balanced_weights
 from lrstudy.workload import copies, numerics, user_files
 from lrstudy.workload.devices import Resources
@@ -39,7 +40,8 @@ class Workload:
 
     Attributes:
         data: Where the data is and how it is read, split and prepared.
-        cache: The folder of decoded data.
+        storage: The storage; a worker finds the decoded data in it.
+        data_key: The name of the decoded data in its cache.
         data_digest: Digest of the decoded data that the driver saw; workers compare theirs.
         split_digest: Digest of the split that the driver made; workers compare theirs.
         classes: Names of the classes (of the labels, if an example may have several), in the order of the logits.
@@ -62,7 +64,8 @@ class Workload:
     """
 
     data: DataSpec
-    cache: str
+    storage: Storage
+    data_key: str
     data_digest: str
     split_digest: str
     classes: tuple[str, ...]
@@ -113,17 +116,18 @@ class Workload:
 
     def only_named_files(self) -> AbstractContextManager[None]:
         """Within it, the user's code may read the files that `workload.files` names; InputError if it reads others."""
-        storage = Path(self.cache).parents[1]
-        return user_files.only_named(self.user_references, self.source_digests, self.user_files, storage)
+        return user_files.only_named(self.user_references, self.source_digests, self.user_files, self.storage.ours)
 
 
-def resolve(study: StudyFile, base: Path, storage: Path, before_decoding: Callable[[], None] | None = None) -> Workload:
+def resolve(
+    study: StudyFile, base: Path, storage: Storage, before_decoding: Callable[[], None] | None = None
+) -> Workload:
     """Find, decode and split the data of a study, and measure the numerics of the device that will train.
 
     Args:
         study: The checked study file.
         base: The folder that relative paths and references start at.
-        storage: The study's storage, whose ``memo`` keeps the decoded data and the measured numerics.
+        storage: The study's storage, which keeps the decoded data.
         before_decoding: Called before the data is decoded, which takes a while; not called if it is decoded already.
 
     Returns:
@@ -141,21 +145,21 @@ def resolve(study: StudyFile, base: Path, storage: Path, before_decoding: Callab
         user_references(config, base),
         user_files.named(config.files, base),
     )
-    cache = storage / "memo" / "data"
     with ThreadPoolExecutor(1) as pool:  # the first time both take seconds, each on a core of its own
-        measuring = pool.submit(numerics.probe, resources.device, resources.threads, storage / "memo" / "numerics")
-        data, parts = load(spec, cache, before_decoding)
+        measuring = pool.submit(numerics.probe, resources.device, resources.threads, storage.numerics)
+        data, parts = load(spec, storage, before_decoding)
     task = _task(config, data)
     _check_metrics(study, task, data, parts)
     numerics_spec = _numerics_spec(config, resources.device, data.channels * data.size**2)
     return Workload(
         data=spec,
-        cache=str(cache),
+        storage=storage,
+        data_key=data.key,
         data_digest=data.digest,
         split_digest=parts.digest,
         classes=tuple(data.classes),
         counts=(len(parts.train), len(parts.validation), len(parts.test)),
-        statistics=copies.statistics(data, parts, storage / "memo"),
+        statistics=copies.statistics(data, parts, storage.memo),
         constants=normalisation(spec.image.normalize, data.images, parts.train),
         task=task,
         recipe=_recipe(config, data, parts, task),
@@ -173,16 +177,36 @@ def resolve(study: StudyFile, base: Path, storage: Path, before_decoding: Callab
     )
 
 
-def load(spec: DataSpec, cache: Path, before_decoding: Callable[[], None] | None = None) -> tuple[DataSet, Splits]:
-    """The data set and its parts: from the cache, or decoded into it. Raises InputError, and StorageError for a full disk."""
-    data = prepare(spec, cache, before_decoding=before_decoding)
-    return data, split(data.labels, data.part, spec.split, spec.subset, data.classes, data.group, data.groups)
+def load(spec: DataSpec, storage: Storage, before_decoding: Callable[[], None] | None = None) -> tuple[DataSet, Splits]:
+    """The data set and its parts: from the cache, or fetched or decoded into it.
+
+    Raises InputError, and StorageError for a full disk or a bucket that fails.
+    """
+    data = prepare(spec, storage.data_cache, before_decoding=before_decoding, origin=storage.data_origin)
+    return data, _split(spec, data)
+
+
+def opened_data(workload: Workload) -> tuple[DataSet, Splits]:
+    """The data set and its parts as the driver prepared them, on any node: the source need not be there.
+
+    Only if the cache has lost them they are prepared anew. Raises InputError and StorageError.
+    """
+    storage = workload.storage
+    try:
+        data = opened(storage.data_cache, workload.data_key, storage.data_origin)
+    except DamagedError:
+        return load(workload.data, storage)
+    return data, _split(workload.data, data)
+
+
+def _split(spec: DataSpec, data: DataSet) -> Splits:
+    return split(data.labels, data.part, spec.split, spec.subset, data.classes, data.group, data.groups)
 
 
 def with_copies(workload: Workload) -> Workload:
     """The workload with copies counted among its test examples, however long that takes."""
-    cache = Path(workload.cache)
-    return replace(workload, statistics=copies.statistics(*load(workload.data, cache), cache.parent, is_always=True))
+    data, parts = opened_data(workload)
+    return replace(workload, statistics=copies.statistics(data, parts, workload.storage.memo, is_always=True))
 
 
 def check_without_data(study: StudyFile, base: Path) -> None:
