@@ -19,6 +19,23 @@ from serial import SMALL, Serial, study
 pytestmark = pytest.mark.slow
 
 WAIT_S = 180.0
+MINE = """
+from pathlib import Path
+
+import torch
+
+
+def build(num_classes, channels, size):
+    scale = float(Path(__file__).with_name("scale.txt").read_text())
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(channels * size * size, num_classes))
+    with torch.no_grad():
+        model[1].weight.mul_(scale)
+    return model
+
+
+def knee(p: float, E: float, *, lr: float) -> float:
+    return lr / 2 if p > E / 2 else lr
+"""
 
 
 def command(*arguments: str) -> list[str]:
@@ -122,6 +139,38 @@ def test_a_study_that_loses_a_node_and_gains_another_ends_with_the_same_numbers(
     assert [line["slots"] for line in journal(folder, "left")] in ([[0]], [[1]])  # Ray gives nodes their names
     assert [line["first"] for line in journal(folder, "slots")] == [0, 1, 2]
     assert total(ledger(folder), "unaccounted") <= 0.02 * total(ledger(folder))
+
+
+def test_code_and_files_of_the_users_reach_a_node_that_does_not_have_them(nodes, tmp_path):
+    """The second node sees an empty folder where the study file lies."""
+    folder = tmp_path / "study"
+    folder.mkdir()
+    hidden = f'mount -t tmpfs none {folder} && exec "$@"'
+    within = ["unshare", "--mount", "sh", "-c", hidden, "sh"]
+    if subprocess.run([*within, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("mount namespaces need root")
+    nodes.start_worker(3, within=within, variables={"LRSTUDY_CACHE": str(tmp_path / "cache")})
+    nodes.wait_for(2)
+    (folder / "scale.txt").write_text("2.0")
+    (folder / "mine.py").write_text(MINE)
+    text = SMALL.replace("model: small_cnn", "model: ./mine.py:build, files: [scale.txt]")
+    (folder / "study.yaml").write_text(
+        text.replace("arms: [constant, step, clr]", "arms: {constant: , mine: {policy: ./mine.py:knee}}")
+    )
+    done = run(
+        nodes,
+        "run",
+        str(folder / "study.yaml"),
+        f"storage.path={tmp_path / 'runs'}",
+        "--address",
+        nodes.address,
+        "--json",
+    )
+    assert done.returncode == 0, done.stderr
+    assert set(json.loads(done.stdout)["trials"]) == {"completed"}
+    rows = ledger(tmp_path / "runs" / "small")
+    assert {row["device"] for row in rows if row["category"] == "train"} == {"cpu:0", "cpu:1"}
+    assert {path.name for path in (tmp_path / "cache" / "files").rglob("*.*")} == {"mine.py", "scale.txt"}
 
 
 @pytest.mark.long

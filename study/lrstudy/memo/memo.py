@@ -6,6 +6,7 @@
     anchors/<lineage>          the digest of a state that was stored after its record
     calibrations/...           what kinds of updates cost, as measured alone on a device
     copies/...                 how many test examples are copies of others
+    files/<digest>             a file of the user's code, on its way to nodes that do not have it
     damaged/<path>             what failed its check, set aside
 
 Who writes them, in what order, and what others see of it: the contract of `Memo`.
@@ -242,6 +243,16 @@ class Memo:
     def _state(self, digest: bytes) -> bytes | None:
         """The state of this digest, or None; what an anchor contains need not be a digest."""
         return self._objects.get_addressed(f"states/{digest.decode()}") if _DIGEST.fullmatch(digest) else None
+
+    # Files of the user's code
+
+    def put_file(self, data: bytes) -> str:
+        """Store a file that other nodes need; returns its digest."""
+        return _name(self._objects.create_addressed("files", data))
+
+    def file(self, digest: str) -> bytes | None:
+        """The file with this digest, verified, or None."""
+        return self._objects.get_addressed(f"files/{digest}")
 
     # Measurements. The key "fact" is that of all versions: under another one, earlier measurements would be lost.
 

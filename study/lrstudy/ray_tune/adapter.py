@@ -22,6 +22,7 @@ from lrstudy.ray_tune.slots import Slots
 from lrstudy.ray_tune.trainable import Assignment, CalibrationAssignment
 from lrstudy.running.admission import Admission
 from lrstudy.running.calibration import UpdateKind
+from lrstudy.running.shipping import Shipment
 from lrstudy.running.trials import Trial
 from lrstudy.workload.workload import Workload
 
@@ -45,15 +46,16 @@ class AdmissionSearcher(Searcher):
         folder: Where the study lies for workers: a path or a URL.
         first: A trial that was admitted before Ray was started; None if there was none.
         slots: Notes which worker occupies which slot.
+        shipment: The user's files for workers on other hosts.
     """
 
     def __init__(self, admission: Admission, workload: Workload, folder: str, first: Trial | None,
-                 slots: Slots) -> None:  # fmt: skip
+                 slots: Slots, shipment: Shipment | None = None) -> None:  # fmt: skip
         super().__init__(metric="epoch", mode="max")
         self._admission = admission
         self._workload, self._folder = workload, folder
         self._first = first
-        self._slots = slots
+        self._slots, self._shipment = slots, shipment
         self._ids: dict[str, str] = {}
         self._workers: dict[str, str] = {}
         self._deaths: dict[str, list[str | None]] = {}
@@ -75,7 +77,7 @@ class AdmissionSearcher(Searcher):
         self._ids[trial_id] = trial.trial_id
         memo = self._admission.memo.location
         self._slots.hand_out(trial.trial_id)
-        return {"assignment": Assignment(trial.spec, trial.arm, self._workload, memo, self._folder)}
+        return {"assignment": Assignment(trial.spec, trial.arm, self._workload, memo, self._folder, self._shipment)}
 
     def _calibration(self) -> dict[str, Any] | str:
         """The assignment to measure the costs that are not known of the trials' updates, once; then FINISHED."""
@@ -88,7 +90,8 @@ class AdmissionSearcher(Searcher):
             self._close_slots()
             return Searcher.FINISHED
         self._calibrates_since = self._slots.hand_out("")
-        return {"assignment": CalibrationAssignment(tuple(kinds), self._workload, self._admission.memo.location)}
+        memo = self._admission.memo.location
+        return {"assignment": CalibrationAssignment(tuple(kinds), self._workload, memo, self._shipment)}
 
     def _close_slots(self) -> None:
         """Nothing more is handed out: from now on the run gives its devices back, unless the calibration is under way."""

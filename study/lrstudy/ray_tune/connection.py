@@ -90,6 +90,11 @@ class RayConnection(ABC):
     def nodes(self) -> list[Node]:
         """The nodes that workers run on, as they are now; may be asked several times a second."""
 
+    @property
+    def has_other_hosts(self) -> bool:
+        """Whether workers may run on other hosts than this one."""
+        return True
+
     @abstractmethod
     def fit(self, resources: Resources) -> None:
         """Let slots have these resources; called before the first trial is handed out."""

@@ -50,6 +50,11 @@ class LocalRay(RayConnection):
         """This machine."""
         return self._nodes
 
+    @property
+    def has_other_hosts(self) -> bool:
+        """No: it is this machine alone."""
+        return False
+
     def fit(self, resources: Resources) -> None:
         """Let slots have these resources: fewer trials at once, if they take more than those that Ray was started for."""
         num_slots = min(self._nodes[0].num_slots, resources.num_slots) if resources != self._resources else self.limit

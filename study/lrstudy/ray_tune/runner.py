@@ -15,6 +15,7 @@ from typing import Any
 
 from lrstudy.ray_tune.connection import RayConnection
 from lrstudy.ray_tune.slots import Slots
+from lrstudy.running import shipping
 from lrstudy.running.admission import Admission
 from lrstudy.running.trials import Trial
 from lrstudy.workload.workload import Workload
@@ -60,7 +61,8 @@ def run(
 
         gpus = workload.device_share if workload.device == "cuda" else 0
         bundle, labels = connection.bundle(gpus, workload.threads)
-        searcher = AdmissionSearcher(admission, workload, folder, first, slots)
+        shipment = shipping.pack(admission.plan, admission.memo) if connection.has_other_hosts else None
+        searcher = AdmissionSearcher(admission, workload, folder, first, slots, shipment)
         tuner = tune.Tuner(
             tune.with_resources(TuneTrial, tune.PlacementGroupFactory([bundle], bundle_label_selector=[labels])),
             tune_config=tune.TuneConfig(

@@ -3,6 +3,7 @@
 studies/<digest of the storage>/<study>/   working copies of studies
 data/<key>/                                decoded data
 numerics/                                  what torch computes with on this machine
+files/<digest>/                            files of users' code, from hosts that share none with this node
 """
 
 from __future__ import annotations
