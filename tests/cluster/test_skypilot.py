@@ -148,7 +148,7 @@ def test_the_nodes_of_a_job_become_one_cluster_and_end_with_its_driver(launch, t
             nodes.append(hosts.start(address, f"{variables} bash {out}/study/node.sh"))
         worker, head = nodes
         said, _ = head.communicate(timeout=180)
-        assert "ran on host1 host2" in said
+        assert "ran on host1 host2" in said, said
         assert head.returncode == 7
         assert worker.wait(60) == 0
         for address in hosts.addresses:
