@@ -17,7 +17,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("lrstudy", "lrstudy.annotations", "lrstudy.child_process", "lrstudy.errors", "lrstudy.opened_files"),
     ("lrstudy.settings", "lrstudy.lineage", "lrstudy.user_code", "lrstudy.tasks", "lrstudy.study_folder"),
     ("lrstudy.memo", "lrstudy.search", "lrstudy.models"),
-    ("lrstudy.policies", "lrstudy.data"),
+    ("lrstudy.policies", "lrstudy.data", "lrstudy.doctor"),
     ("lrstudy.trial", "lrstudy.config"),
     ("lrstudy.workload",),
     ("lrstudy.training", "lrstudy.first_study"),
@@ -33,13 +33,14 @@ TORCH = (
     "lrstudy.data.batches",
     "lrstudy.data.reading",
     "lrstudy.data.sources.torchvision_sets",
+    "lrstudy.doctor.gpu_report",
     "lrstudy.models",
     "lrstudy.policies.torch_schedulers",
     "lrstudy.tasks.metrics",
     "lrstudy.training",
     "lrstudy.workload.numerics",
 )
-# catalogue, numerics, torchvision_sets and torch_schedulers do so only where they are asked for what torch alone knows.
+# catalogue, gpu_report, numerics, torchvision_sets and torch_schedulers do so only where they are asked for what torch alone knows.
 TORCH_OR_RAY = (*TORCH, "lrstudy.ray_tune")
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from lrstudy.config import StudyFile
 from lrstudy.errors import Fault
+from lrstudy.training.sharing import MOST_PER_GPU
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ def overrides(fleet: Fleet, study: StudyFile) -> list[str]:
 
 def _share(fleet: Fleet, study: StudyFile) -> float:
     """The share of a GPU that a trial occupies."""
-    if study.resources.gpu is not None:
-        return study.resources.gpu
-    return 1.0 if fleet.gpus else 0.0
+    asked = study.resources.gpu
+    if asked == "auto" and fleet.gpus:
+        return 1 / MOST_PER_GPU  # as many as may turn out to fit
+    return asked if isinstance(asked, float) else float(fleet.gpus > 0)

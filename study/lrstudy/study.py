@@ -6,7 +6,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +16,18 @@ import pyarrow.parquet as pq
 from lrstudy import run
 from lrstudy.config import StudyFile
 from lrstudy.errors import Fault, InputError, user_path
+from lrstudy.memo.memo import Memo
 from lrstudy.planning import plan, study_lock
 from lrstudy.planning.arm_checks import check_against_data
-from lrstudy.planning.plan import Plan
+from lrstudy.planning.plan import Plan, largest_batch
 from lrstudy.policies.spaces import search_spaces
 from lrstudy.ray_tune.cluster import Cluster
 from lrstudy.ray_tune.connection import RayConnection
 from lrstudy.ray_tune.local_ray import LocalRay
 from lrstudy.run import Display, Summary
+from lrstudy.training.packing import Probe, measure_in_child
 from lrstudy.training.rehearsal import rehearse
+from lrstudy.training.sharing import MOST_PER_GPU, trials_per_gpu
 from lrstudy.workload.devices import Resources
 from lrstudy.workload.machine import Machine, ThisMachine
 from lrstudy.workload.workload import resolve
@@ -104,13 +107,17 @@ class Study:
         return self.storage / self.file.name
 
     def plan(
-        self, before_decoding: Callable[[], None] | None = None, machine: Machine | None = None
+        self,
+        before_decoding: Callable[[], None] | None = None,
+        machine: Machine | None = None,
+        measure_gpu: Callable[[Probe], dict[str, int]] | None = None,
     ) -> tuple[Plan, tuple[str, ...]]:
         """Resolve the study against its data and against earlier runs.
 
         Decodes the data unless that has been done before, and calls `before_decoding` first. `machine` is what trials
-        will run on, by default this machine. Returns the plan and notes for the user. Raises InputError, and ClusterError
-        if a cluster does not answer.
+        will run on, by default this machine. `measure_gpu` measures what a trial takes of a GPU, for ``gpu: auto``; without
+        it only earlier measurements count, else a trial is planned with a whole one. Returns the plan and notes for the
+        user. Raises InputError, and ClusterError if a cluster does not answer.
         """
         machine = machine or ThisMachine()
         lock = study_lock.read(self.folder)
@@ -125,7 +132,24 @@ class Study:
         check_against_data(fresh)
         if not lock:
             rehearse(workload)
+        if self.file.resources.gpu == "auto" and workload.device == "cuda":
+            fresh = self._packed(fresh, machine, measure_gpu)
         return study_lock.reconcile(fresh, lock, self.folder)
+
+    def _packed(self, fresh: Plan, machine: Machine, measure_gpu: Callable[[Probe], dict[str, int]] | None) -> Plan:
+        """The plan with as many trials on a GPU as fit, by the largest batch of the cohort."""
+        memo, workload = Memo(self.storage / "memo"), fresh.workload
+        arm = next(iter(fresh.arms.values()))
+        probe = Probe(workload, largest_batch(fresh), fresh.run(arm, arm.space.default()).recipe)
+        measured = memo.measurement(probe.path)
+        if measured is None and measure_gpu is not None:
+            measured = measure_gpu(probe)
+            memo.put_measurement(probe.path, measured)
+        if measured is None:
+            return fresh
+        cores, threads = machine.cores_per_gpu(), workload.threads
+        number = trials_per_gpu(measured["total_bytes"], measured["tensors_bytes"], cores, threads)
+        return replace(fresh, workload=replace(workload, device_share=1 / number))
 
     def run(
         self,
@@ -133,6 +157,7 @@ class Study:
         slots: int | None = None,
         is_decided: Callable[[Path], bool] | None = None,
         address: str | None = None,
+        without_token: bool = False,
     ) -> Summary:
         """Run the study to its end. Running it again recalls what is recorded and goes on.
 
@@ -143,6 +168,7 @@ class Study:
             is_decided: Says of the study's folder, between two planned looks, whether its tables decide all comparisons,
                 as `lrstudy_reports.is_decided` does; without it there are all looks.
             address: The Ray cluster to run on, ``auto`` or HOST:PORT; by default this machine.
+            without_token: Whether that cluster may be one that asks for no token.
 
         Raises:
             InputError: The user's mistakes.
@@ -153,20 +179,36 @@ class Study:
         In each case everything recorded stays, and the tables show it.
         """
         if address is not None:
-            with Cluster(address, slots) as cluster:
-                return self._run_on(cluster, cluster, display, is_decided)
+            with Cluster(address, slots, without_token=without_token) as cluster:
+                self._examine(cluster)
+                return self._run_on(cluster, cluster, cluster.measure_gpu, display, is_decided)
         resources = Resources.of(self.file.resources)
+        if self.file.resources.gpu == "auto" and resources.device == "cuda":
+            resources = replace(
+                resources, device_share=1 / MOST_PER_GPU
+            )  # what Ray is started for, to be on the safe side
         with LocalRay(resources, slots or resources.num_slots) as local_ray:
-            return self._run_on(local_ray, ThisMachine(), display, is_decided)
+            return self._run_on(local_ray, ThisMachine(), measure_in_child, display, is_decided)
+
+    def _examine(self, cluster: Cluster) -> None:
+        """Raise InputError, with every fault, unless all nodes have the same versions and share the storage."""
+        from lrstudy.doctor.examine import Needs, preflight
+        from lrstudy.ray_tune.every_node import every_node
+
+        cluster.wait()
+        _require_writable(self.storage)
+        preflight(every_node, Needs(str(self.storage)))
 
     def _run_on(
         self,
         ray: RayConnection,
         machine: Machine,
+        measure_gpu: Callable[[Probe], dict[str, int]],
         display: Display | None,
         is_decided: Callable[[Path], bool] | None,
     ) -> Summary:
-        resolved, notes = self.plan(before_decoding=ray.begin, machine=machine)
+        resolved, notes = self.plan(ray.begin, machine, measure_gpu)
+        ray.fit(resolved.workload.resources)
         _require_writable(self.folder)
         options = run.RunOptions(self.text, self.overrides, self.folder, self.storage, self.begun, ray, is_decided)
         return run.run(resolved, options, notes, display)

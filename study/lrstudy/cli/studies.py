@@ -16,10 +16,12 @@ from rich.console import Console
 from lrstudy import __version__
 from lrstudy.cli.options import (
     BEGUN,
+    Address,
     As,
     Json,
     StudyAndOverrides,
     StudyPolicyAndOverrides,
+    WithoutToken,
     app,
     console_for_tables,
     counted,
@@ -42,13 +44,8 @@ _WIDE = 100
 def run(
     study: StudyAndOverrides = None,
     name: As = None,
-    address: Annotated[
-        str | None,
-        typer.Option(
-            help="The Ray cluster to run on, `auto` on one of its nodes; by default this machine.",
-            metavar="auto|HOST:PORT",
-        ),
-    ] = None,
+    address: Address = None,
+    without_token: WithoutToken = False,
     slots: Annotated[
         int | None,
         typer.Option(
@@ -62,7 +59,9 @@ def run(
     from lrstudy.study import Study
 
     console = Console(stderr=as_json, highlight=False)
-    summary = Study.from_yaml(*split(study), name, BEGUN).run(Progress(console), slots, _is_decided, address)
+    summary = Study.from_yaml(*split(study), name, BEGUN).run(
+        Progress(console), slots, _is_decided, address, without_token
+    )
     page = _build_report(summary.folder, is_forced=summary.trained > 0)
     took_s = time.monotonic() - BEGUN
     if as_json:

@@ -135,6 +135,14 @@ def prepare(
         return load(entry)
 
 
+def entry_of(spec: DataSpec, folder: Path) -> Path:
+    """The folder that the decoded data set has, or would have, in the cache `folder`.
+
+    Raises InputError if the source cannot be found.
+    """
+    return folder / _key(open_source(spec), spec)
+
+
 def load(entry: Path, *, verify: bool = False) -> DataSet:
     """The data set of one cache entry.
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import atexit
 import json
-import logging
 import os
-import socket
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -16,15 +14,17 @@ from typing import Any
 
 from lrstudy.config.sections import ResourcesConfig
 from lrstudy.errors import ClusterError, Fault, InputError
-from lrstudy.ray_tune.connection import RayConnection, job_config
+from lrstudy.ray_tune.connection import RayConnection, join
+from lrstudy.ray_tune.reach import reach
 from lrstudy.ray_tune.slots import Node
 from lrstudy.settings import canonical_json
+from lrstudy.training import packing
+from lrstudy.training.packing import Probe
 from lrstudy.workload.devices import Resources
 
 _LOST_AFTER_S = 15.0
 """A cluster whose control process has not answered for so long is lost. Ray itself ends this process after 60 s."""
 _ASK_TIMEOUT_S = 2.0
-_REACH_TIMEOUT_S = 10.0
 _MEASURE_TIMEOUT_S = 300.0
 _GROW_TIMEOUT_S = 1800.0
 """How long a growing cluster may take to bring the first node with a GPU."""
@@ -55,11 +55,12 @@ class Cluster(RayConnection):
     Args:
         address: ``auto`` for the cluster that this host is a node of, or HOST:PORT.
         limit: The most trials at once. On a cluster that grows by itself, those that it shall grow to.
+        without_token: The user accepts that the cluster asks for no token.
     """
 
-    def __init__(self, address: str, limit: int | None = None) -> None:
+    def __init__(self, address: str, limit: int | None = None, *, without_token: bool = False) -> None:
         super().__init__(limit)
-        self._address = address
+        self._address, self._without_token = address, without_token
         self._found: tuple[_Found, ...] = ()
         self._answered = 0.0
         self._resources: Resources | None = None
@@ -74,7 +75,8 @@ class Cluster(RayConnection):
         """
         self.wait()
         has_gpu = any(node.resources.get("GPU") for node in self._found)
-        gpu = config.gpu if config.gpu is not None else float(has_gpu)
+        asked = Resources.from_gpu(config, has_gpu or (config.gpu == "auto" and self.limit is not None))
+        gpu = asked.device == "cuda"
         if gpu and not has_gpu and self.limit is None:
             raise InputError(_no_gpu(self._address, self._found))
         kinds = sorted({node.accelerator for node in self._found if node.accelerator})
@@ -85,10 +87,10 @@ class Cluster(RayConnection):
             )
         if gpu and config.accelerator:
             self._labels = {_TYPE: config.accelerator}
-        self._resources = Resources("cuda" if gpu else "cpu", config.cpu, gpu or float(config.cpu))
-        if not self.limit and not any(node.fits(self._resources) for node in self._found):
-            raise InputError(_too_small(config, self._found))
-        return self._resources
+        self._resources = asked
+        if not self.limit and not any(node.fits(asked) for node in self._found):
+            raise InputError(_too_small(asked, self._found))
+        return asked
 
     def num_slots(self, resources: Resources) -> int:
         """How many trials the nodes of the chosen kind run at once, or as many as they may become."""
@@ -139,6 +141,24 @@ class Cluster(RayConnection):
             self._labels = {_NODE_ID: f"in({','.join(node.node_id for node in kinds[kind])})"}
         return measured[kind]
 
+    def cores_per_gpu(self) -> int:
+        """How many CPU cores the nodes of the chosen kind have per GPU, at the least."""
+        rich = [node.resources for node in self._found if node.resources.get("GPU") and self._is_chosen(node)]
+        return min((int(has.get("CPU", 0.0) // has["GPU"]) for has in rich), default=1)
+
+    def measure_gpu(self, probe: Probe) -> dict[str, int]:
+        """What one trial takes of a GPU of the chosen kind, measured by a worker that has a whole one."""
+        import ray
+
+        resources = probe.workload.resources
+        task: Any = ray.remote(max_calls=1, max_retries=3)(packing.measure)
+        asked = task.options(num_cpus=resources.threads, num_gpus=1, label_selector=self._labels)
+        return self._answer(asked.remote(probe), resources)
+
+    def fit(self, resources: Resources) -> None:
+        """Let slots have these resources."""
+        self._resources = resources
+
     def _measure(self, resources: Resources, labels: Mapping[str, str]) -> dict[str, object]:
         """The numerics of a process with these resources on a node with these labels. Raises ClusterError."""
         return self._answer(self._ask(resources, labels), resources)
@@ -152,14 +172,14 @@ class Cluster(RayConnection):
         asked = task.options(num_cpus=resources.threads, num_gpus=gpus, label_selector=dict(labels))
         return asked.remote(resources.device, resources.threads)
 
-    def _answer(self, asked: Any, resources: Resources) -> dict[str, object]:
+    def _answer(self, asked: Any, resources: Resources) -> dict[str, Any]:
         import ray
 
         is_growing = self.limit is not None and resources.device == "cuda"
         gpus = f"{resources.device_share:g} GPU and " if resources.device == "cuda" else ""
         what = f"{gpus}{resources.threads} CPU"
         try:
-            measured: dict[str, object] = ray.get(asked, timeout=_GROW_TIMEOUT_S if is_growing else _MEASURE_TIMEOUT_S)
+            measured: dict[str, Any] = ray.get(asked, timeout=_GROW_TIMEOUT_S if is_growing else _MEASURE_TIMEOUT_S)
         except ray.exceptions.GetTimeoutError:
             ray.cancel(asked, force=True)
             raise ClusterError(
@@ -192,20 +212,14 @@ class Cluster(RayConnection):
 
     # The connection
 
-    def _connect(self) -> None:
-        import ray
+    def begin(self) -> None:
+        """Reach the cluster and connect in the background, unless that was done before. Raises InputError."""
+        if not self._thread:
+            self._address = reach(self._address, without_token=self._without_token)
+        super().begin()
 
-        try:
-            address = ray._private.services.canonicalize_bootstrap_address(self._address)
-            _require_listener(address)
-            ray.init(
-                address=address,
-                logging_level=logging.CRITICAL,
-                log_to_driver=False,
-                job_config=job_config(),
-            )
-        except (OSError, RuntimeError, ValueError) as error:
-            raise InputError(_unreachable(self._address, error)) from error
+    def _connect(self) -> None:
+        join(self._address)
         self._answered = time.monotonic()
         if reason := self._look():
             raise ClusterError(reason)
@@ -262,15 +276,6 @@ def _alike(measured: Mapping[str, object], earlier: Mapping[str, Any]) -> bool:
     return all(earlier.get(name) == json.loads(json.dumps(value)) for name, value in measured.items())
 
 
-def _require_listener(address: str | None) -> None:
-    """Raise OSError or ValueError if nothing listens at an address: Ray would try for minutes."""
-    host, _, port = (address or "").rpartition(":")
-    if not host or not port.isdigit():
-        raise ValueError("no cluster runs on this host" if address is None else f"{address} is not HOST:PORT")
-    with socket.create_connection((host, int(port)), timeout=_REACH_TIMEOUT_S):
-        pass
-
-
 def _no_gpu(address: str, found: Sequence[_Found]) -> Fault:
     advice = (
         "resources.gpu: 0 trains on CPU cores; on a cluster that grows when it is asked to, --slots says how many trials it "
@@ -280,18 +285,9 @@ def _no_gpu(address: str, found: Sequence[_Found]) -> Fault:
     return Fault("resources.gpu", expected=f"GPUs in the Ray cluster at {address}", got=got, advice=advice)
 
 
-def _too_small(config: ResourcesConfig, found: Sequence[_Found]) -> Fault:
+def _too_small(asked: Resources, found: Sequence[_Found]) -> Fault:
     largest = [
         f"{node.host}: {node.resources.get('CPU', 0):g} CPU, {node.resources.get('GPU', 0):g} GPU" for node in found
     ]
-    asked = f"cpu: {config.cpu}" + (f", gpu: {config.gpu:g}" if config.gpu else "")
-    return Fault("resources", expected=f"a node with room for one trial ({asked})", got="; ".join(largest) or "no node")
-
-
-def _unreachable(address: str, error: Exception) -> Fault:
-    reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
-    advice = (
-        "This command runs on a node of the cluster (`auto` there), or its head is at HOST:PORT; token and port are those "
-        "that it was started with. `lrstudy doctor --address` looks closer."
-    )
-    return Fault("--address", f"no Ray cluster could be joined at {address} ({reason})", advice=advice)
+    what = f"cpu: {asked.threads}" + (f", gpu: {asked.device_share:g}" if asked.device == "cuda" else "")
+    return Fault("resources", expected=f"a node with room for one trial ({what})", got="; ".join(largest) or "no node")

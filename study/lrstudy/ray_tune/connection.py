@@ -12,8 +12,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Self
 
-from lrstudy.errors import ClusterError
+from lrstudy.errors import ClusterError, Fault, InputError
+from lrstudy.ray_tune.reach import OPTION, reread_environment
 from lrstudy.ray_tune.slots import Node
+from lrstudy.workload.devices import Resources
 
 _ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # five files per trial, twice the driver's CPU time
@@ -71,11 +73,8 @@ class RayConnection(ABC):
         """Connect in the background, unless that was done before."""
         if self._thread:
             return
-        import ray  # in this thread: two that import modules with circular imports may see half of them
-
-        for name in ("ray", "ray.tune", "ray.train"):
-            logging.getLogger(name).setLevel(logging.CRITICAL)  # the death of a worker is handled elsewhere
-        ray._private.worker.print_to_stdstream = _print_nothing
+        silence_ray()  # in this thread: two that import modules with circular imports may see half of them
+        reread_environment()
         self._thread = threading.Thread(target=self._live, name="ray", daemon=True)
         self._thread.start()
 
@@ -90,6 +89,10 @@ class RayConnection(ABC):
     @abstractmethod
     def nodes(self) -> list[Node]:
         """The nodes that workers run on, as they are now; may be asked several times a second."""
+
+    @abstractmethod
+    def fit(self, resources: Resources) -> None:
+        """Let slots have these resources; called before the first trial is handed out."""
 
     @abstractmethod
     def bundle(self, gpus: float, cpus: int) -> tuple[dict[str, float], dict[str, str]]:
@@ -159,6 +162,41 @@ def _interrupt(thread: int, exception: type[BaseException] | None) -> None:
     Unlike a signal this reaches any thread, and also a process that was started in the background, where SIGINT is ignored.
     """
     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), exception and ctypes.py_object(exception))
+
+
+def join(address: str) -> None:
+    """Connect this process to the Ray cluster at HOST:PORT, which `reach` has reached; no Ray is ever started.
+
+    Raises InputError if Ray or Python have other versions here than in the cluster, and ClusterError if Ray refuses for
+    another reason.
+    """
+    import ray
+
+    silence_ray()
+    try:
+        ray.init(address=address, logging_level=logging.CRITICAL, log_to_driver=False, job_config=job_config())
+    except (ConnectionError, RuntimeError, ray.exceptions.RayError) as error:
+        raise _refused(address, error) from None
+
+
+def _refused(address: str, error: Exception) -> Exception:
+    """What to raise of a cluster that answers, but that Ray does not connect to."""
+    text = " ".join(str(error).split())
+    if "ersion mismatch" in text:
+        advice = "Install the versions of the cluster here, or start its nodes from this environment."
+        return InputError(
+            Fault(OPTION, f"the Ray cluster at {address} is of another version. {text[:400]}", advice=advice)
+        )
+    return ClusterError(f"{OPTION}: Ray cannot connect to the cluster at {address}: {text[:400]}")
+
+
+def silence_ray() -> None:
+    """Let Ray print and log nothing in this process: the death of a worker is handled, and told, elsewhere. Imports Ray."""
+    import ray
+
+    for name in ("ray", "ray.tune", "ray.train"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    ray._private.worker.print_to_stdstream = _print_nothing
 
 
 def job_config() -> Any:

@@ -8,11 +8,12 @@ import os
 import platform
 import sys
 from collections.abc import Mapping
-from contextlib import suppress
-from typing import Any
+from contextlib import ExitStack, suppress
+from typing import Any, Self
 
 import psutil
 
+from lrstudy.ray_tune import cluster_token
 from lrstudy.ray_tune.connection import RayConnection, job_config
 from lrstudy.ray_tune.slots import Node
 from lrstudy.workload.devices import Resources
@@ -21,18 +22,40 @@ _VITAL = {"raylet": "its node manager, the raylet,", "gcs_server": "its control 
 
 
 class LocalRay(RayConnection):
-    """A Ray cluster of this machine for `num_slots` trials at once, each with these resources; leaving it stops Ray."""
+    """A Ray cluster of this machine for at most `num_slots` trials at once, each with these resources; leaving it stops Ray.
+
+    Entering the context also makes the token without which this Ray, whose ports are open to the network, answers nobody.
+    """
 
     def __init__(self, resources: Resources, num_slots: int) -> None:
         super().__init__(limit=num_slots)
         self._resources = resources
         self._nodes = [Node("", platform.node(), num_slots)]
         self._node: Any = None
+        self._token: ExitStack | None = None
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        if self._token is None:  # a run enters what its study has entered already
+            self._token = ExitStack()
+            self._token.enter_context(cluster_token.fresh())
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        super().__exit__(*raised)
+        self._forget_token()
 
     @property
     def nodes(self) -> list[Node]:
         """This machine."""
         return self._nodes
+
+    def fit(self, resources: Resources) -> None:
+        """Let slots have these resources: fewer trials at once, if they take more than those that Ray was started for."""
+        num_slots = min(self._nodes[0].num_slots, resources.num_slots) if resources != self._resources else self.limit
+        assert num_slots is not None
+        self.limit = num_slots
+        self._nodes = [Node("", platform.node(), num_slots)]
 
     def bundle(self, gpus: float, cpus: int) -> tuple[dict[str, float], dict[str, str]]:
         """What a worker asks Ray for; this machine has no labels."""
@@ -92,6 +115,11 @@ class LocalRay(RayConnection):
 
         With a dead gcs_server Ray would end it too, after a minute and without a word of ours.
         """
+        self._forget_token()
         self._abandon()
         print(f"lrstudy: {self.loss}", file=sys.stderr, flush=True)
         os._exit(1)
+
+    def _forget_token(self) -> None:
+        if self._token is not None:
+            self._token.close()
