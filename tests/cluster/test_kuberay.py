@@ -108,6 +108,7 @@ def test_head_and_workers_share_the_volume(prepare):
         ((), [], "--slots 4 resources.gpu=1"),
         (("gpus=4", "cpus=32", "workers_max=3"), ["resources.gpu=0.5"], "--slots 24 resources.gpu=0.5"),
         (("gpus=4", "cpus=6"), ["resources.gpu=0.5"], "--slots 24 resources.gpu=0.5"),
+        (("gpus=2",), ["resources.gpu=auto", "resources.cpu=2"], "--slots 16 resources.gpu=auto resources.cpu=2"),
         (("gpus=0", "cpus=8"), ["resources.cpu=2"], "--slots 16 resources.cpu=2 resources.gpu=0"),
     ],
 )
