@@ -26,7 +26,7 @@ def faults(fleet: Fleet, study: StudyFile) -> list[Fault]:
         found.append(
             Fault(
                 "resources.gpu",
-                f"the study asks for {share:g} of a GPU per trial, and the nodes have none (gpus: 0 in the profile)",
+                f"the study asks for GPUs ({study.resources.gpu} per trial), and the profile's nodes have none",
             )
         )
     if cpus > fleet.cpus:
@@ -40,12 +40,9 @@ def faults(fleet: Fleet, study: StudyFile) -> list[Fault]:
 
 
 def num_slots(fleet: Fleet, study: StudyFile) -> int:
-    """How many trials run at once when all nodes are there.
-
-    With ``gpu: auto`` it is the most that there may be: as many as the cores of the nodes allow.
-    """
+    """How many trials run at once when all nodes are there."""
     share, by_cpus = _share(fleet, study), fleet.cpus // study.resources.cpu
-    if share == 0 or study.resources.gpu == "auto":
+    if share == 0:
         return fleet.nodes * by_cpus
     return fleet.nodes * min(fleet.gpus * int(1 / share + 1e-9), by_cpus)
 
@@ -56,7 +53,8 @@ def overrides(fleet: Fleet, study: StudyFile) -> list[str]:
 
 
 def _share(fleet: Fleet, study: StudyFile) -> float:
-    """The share of a GPU that a trial occupies; with ``gpu: auto`` a whole one, until one has been measured."""
-    if isinstance(study.resources.gpu, float):
-        return study.resources.gpu
-    return 1.0 if fleet.gpus or study.resources.gpu == "auto" else 0.0
+    """The share of a GPU that a trial occupies."""
+    asked = study.resources.gpu
+    if asked == "auto":
+        return 1 / MOST_PER_GPU  # as many as may turn out to fit
+    return asked if isinstance(asked, float) else float(fleet.gpus > 0)

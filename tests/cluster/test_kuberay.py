@@ -186,7 +186,7 @@ def test_a_study_in_capitals_gets_a_name_that_kubernetes_takes(prepare):
         (
             (*BASE, "gpus=0"),
             ["resources.gpu=0.5"],
-            "resources.gpu: the study asks for 0.5 of a GPU per trial, and the nodes have none",
+            "resources.gpu: the study asks for GPUs (0.5 per trial), and the profile's nodes have none",
         ),
         (
             (*BASE, "cpus=4"),

@@ -43,6 +43,14 @@ def test_a_cluster_of_given_hosts_needs_the_older_autoscaler(prepare):
     assert "export RAY_UP_enable_autoscaler_v2=0\n" in prepare("onprem", HOSTS, SHARED).files["up.sh"]
 
 
+def test_a_key_in_a_home_folder_is_found_by_the_scripts_too(prepare, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "key").touch()
+    files = prepare("onprem", HOSTS, SHARED, "ssh_key=~/key").files
+    assert f"-i {tmp_path}/key " in files["down.sh"]
+    assert f'ssh_private_key: "{tmp_path}/key"' in files["cluster.yaml"]
+
+
 def test_a_file_that_ray_would_not_take_is_refused_with_its_words(prepare):
     text = str(prepare("onprem", HOSTS, SHARED).files["cluster.yaml"])
     (fault,) = ray_up.faults(text.replace("setup_commands", "setup_comands"))

@@ -105,7 +105,7 @@ def test_nodes_without_lrstudy_are_refused(refusal):
 
 def test_gpus_that_nobody_asked_skypilot_for_are_missed(launch):
     (fault,) = skypilot.TARGETS["skypilot"].check(launch(INSTALL, gpu=0.5))
-    assert "asks for 0.5 of a GPU per trial, and the nodes have none" in str(fault)
+    assert "asks for GPUs (0.5 per trial), and the profile's nodes have none" in str(fault)
 
 
 def test_without_skypilot_it_says_so(launch, tmp_path, monkeypatch):
