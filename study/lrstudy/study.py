@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from lrstudy import run
 from lrstudy.config import StudyFile
-from lrstudy.errors import Fault, InputError, user_path
+from lrstudy.errors import Fault, InputError
 from lrstudy.memo.memo import Memo
 from lrstudy.planning import plan, study_lock
 from lrstudy.planning.arm_checks import check_against_data
@@ -25,6 +25,9 @@ from lrstudy.ray_tune.cluster import Cluster
 from lrstudy.ray_tune.connection import RayConnection
 from lrstudy.ray_tune.local_ray import LocalRay
 from lrstudy.run import Display, Summary
+from lrstudy.storage import probe
+from lrstudy.storage.place import Storage, checked_url, is_url
+from lrstudy.study_folder.mirror import Mirror
 from lrstudy.training.packing import Probe, measure_in_child
 from lrstudy.training.rehearsal import rehearse
 from lrstudy.training.sharing import MOST_PER_GPU, trials_per_gpu
@@ -84,7 +87,12 @@ class Study:
 
     @staticmethod
     def load(folder: str | Path) -> Tables:
-        """The tables of a study that has run. Raises InputError if there is none in `folder`."""
+        """The tables of a study that has run, from its folder or the URL of its folder in a bucket.
+
+        Raises InputError if there is none, StorageError if the bucket fails.
+        """
+        if is_url(folder):
+            return _brought(checked_url(str(folder), "study"))
         if not (Path(folder) / "study.lock.json").is_file():
             advice = "A study's folder has its name, below storage.path: runs/NAME." if Path(folder).is_file() else ""
             expected = "the folder of a study (with study.lock.json in it); there is none here"
@@ -92,19 +100,24 @@ class Study:
         return Tables(Path(folder))
 
     @property
-    def storage(self) -> Path:
-        """The folder of the memo and of all studies."""
-        return (self.base / user_path(self.file.storage.path, "storage.path")).resolve()
+    def storage(self) -> Storage:
+        """Where the memo and all studies lie."""
+        return Storage.of(self.file.storage.path, self.base)
 
     @property
-    def data_cache(self) -> Path:
-        """The folder of decoded data, shared by all studies of the storage."""
-        return self.storage / "memo" / "data"
+    def mirror(self) -> Mirror:
+        """Brings the study's folder from a bucket, to be looked at."""
+        return Mirror(self.storage, self.file.name)
+
+    @property
+    def drivers_mirror(self) -> Mirror:
+        """Brings the study's folder from a bucket to be worked on, and publishes it there."""
+        return Mirror(self.storage, self.file.name, is_drivers=True)
 
     @property
     def folder(self) -> Path:
-        """The study's own folder."""
-        return self.storage / self.file.name
+        """The study's own folder; of a study in a bucket, this node's copy to be looked at."""
+        return self.mirror.folder
 
     def plan(
         self,
@@ -120,8 +133,12 @@ class Study:
         user. Raises InputError, and ClusterError if a cluster does not answer.
         """
         machine = machine or ThisMachine()
+        if self.storage.is_bucket:
+            probe.check(self.storage.location)
+            self.mirror.bring()
         lock = study_lock.read(self.folder)
-        _require_writable(self.storage)
+        if not self.storage.is_bucket:
+            probe.check(self.storage.location)
         workload = resolve(self.file, self.base, self.storage, before_decoding, machine, lock.get("numerics"))
         cohort = lock.get("cohort", plan.default_cohort(self.file))
         outstanding = lock.get(
@@ -134,11 +151,11 @@ class Study:
             rehearse(workload)
         if self.file.resources.gpu == "auto" and workload.device == "cuda":
             fresh = self._packed(fresh, machine, measure_gpu)
-        return study_lock.reconcile(fresh, lock, self.folder)
+        return study_lock.reconcile(fresh, lock, self.drivers_mirror.folder)
 
     def _packed(self, fresh: Plan, machine: Machine, measure_gpu: Callable[[Probe], dict[str, int]] | None) -> Plan:
         """The plan with as many trials on a GPU as fit, by the largest batch of the cohort."""
-        memo, workload = Memo(self.storage / "memo"), fresh.workload
+        memo, workload = Memo(self.storage.memo), fresh.workload
         arm = next(iter(fresh.arms.values()))
         probe = Probe(workload, largest_batch(fresh), fresh.run(arm, arm.space.default()).recipe)
         measured = memo.measurement(probe.path)
@@ -196,8 +213,8 @@ class Study:
         from lrstudy.ray_tune.every_node import every_node
 
         cluster.wait()
-        _require_writable(self.storage)
-        preflight(every_node, Needs(str(self.storage)))
+        probe.check(self.storage.location)
+        preflight(every_node, Needs(self.storage.location))
 
     def _run_on(
         self,
@@ -209,16 +226,21 @@ class Study:
     ) -> Summary:
         resolved, notes = self.plan(ray.begin, machine, measure_gpu)
         ray.fit(resolved.workload.resources)
-        _require_writable(self.folder)
-        options = run.RunOptions(self.text, self.overrides, self.folder, self.storage, self.begun, ray, is_decided)
+        folder = self.drivers_mirror.folder
+        _require_writable(folder)
+        options = run.RunOptions(self.text, self.overrides, folder, self.storage, self.begun, ray, is_decided)
         return run.run(resolved, options, notes, display)
 
 
 @dataclass(frozen=True)
 class Tables:
-    """The tables of a study that has run, as Arrow tables (`.to_pandas()` gives frames)."""
+    """The tables of a study that has run, as Arrow tables (`.to_pandas()` gives frames).
+
+    `mirror` is that of a study in a bucket, whose `folder` is a working copy.
+    """
 
     folder: Path
+    mirror: Mirror | None = None
 
     def trials(self) -> pa.Table:
         """One row per trial."""
@@ -235,6 +257,18 @@ class Tables:
     def lock(self) -> dict[str, Any]:
         """The contents of study.lock.json."""
         return study_lock.read(self.folder)
+
+
+def _brought(url: str) -> Tables:
+    """The tables of the study at a URL, brought to its working copy."""
+    location, _, name = url.rpartition("/")
+    if not location.partition("://")[2]:
+        raise InputError(Fault("study", expected="the URL of a study's folder, such as s3://bucket/runs/NAME", got=url))
+    mirror = Mirror(Storage(location), name)
+    mirror.bring()
+    if not (mirror.folder / "study.lock.json").is_file():
+        raise InputError(Fault(url, expected="the folder of a study (with study.lock.json in it); there is none here"))
+    return Tables(mirror.folder, mirror)
 
 
 def _require_writable(folder: Path) -> None:

@@ -43,20 +43,21 @@ def plan(
 
     ours = Study.from_yaml(*split(study))
     made, notes = ours.plan()
-    memo, journal = Memo(ours.storage / "memo"), Journal(ours.folder / "journal")
+    tables = ours.mirror.bring_tables()
+    memo, journal = Memo(ours.storage.memo), Journal(ours.folder / "journal")
     made, kept = history.with_what_was_begun(made, journal)
     expected = forecast.forecast(made, journal, memo)
     timing: Timing | None
     if probe:
         timing = probe_cost.probe(made, expected.asked_work or expected.work, _tell)
     else:
-        timing = forecast_cost.recorded_timing(made, ours.storage, expected.records)
+        timing = forecast_cost.recorded_timing(made, tables, expected.records)
     facts = {
         "name": ours.file.name,
         **expected.to_json(),
         "cost": _cost(made, expected, timing, study_lock.price(made)),
         "states": _states(made, expected, timing, memo),
-        "detectable": _detectable(made, forecast_cost.noise(made, ours.storage), history.num_seeds_read(journal)),
+        "detectable": _detectable(made, forecast_cost.noise(made, tables), history.num_seeds_read(journal)),
         "notes": [*notes, *kept, *arm_checks.notes(made)],
     }
     if as_json:

@@ -16,6 +16,7 @@ from lrstudy.data import spec as data_spec
 from lrstudy.data.spec import DataSpec, ImageSpec, SplitSpec
 from lrstudy.errors import Fault, InputError, unknown, user_path
 from lrstudy.search import METHODS
+from lrstudy.storage.place import checked_url, is_url
 
 Positive = Annotated[float, Field(gt=0, description="a number above 0")]
 Count = Annotated[int, Field(ge=1, description="a whole number of at least 1")]
@@ -319,6 +320,11 @@ class StorageConfig(ConfigSection):
 
     path: Text = "runs"
     keep_gb: Annotated[Annotated[float, Field(ge=0)] | Literal["all"], Field(description=_KEPT)] = 1.0
+
+    @field_validator("path")
+    @classmethod
+    def _a_folder_or_a_bucket(cls, value: str) -> str:
+        return checked_url(value) if is_url(value) else value
 
 
 def _arms_as_map(value: object) -> object:

@@ -42,7 +42,7 @@ class AdmissionSearcher(Searcher):
     Args:
         admission: Decides which trial may run next, and is told how trials go on.
         workload: What the trials train.
-        folder: The study's folder.
+        folder: Where the study lies for workers: a path or a URL.
         first: A trial that was admitted before Ray was started; None if there was none.
         slots: Notes which worker occupies which slot.
     """

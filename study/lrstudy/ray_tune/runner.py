@@ -23,7 +23,7 @@ from lrstudy.workload.workload import Workload
 def run(
     admission: Admission,
     workload: Workload,
-    folder: Path,
+    folder: str,
     connection: RayConnection,
     first: Trial | None,
     slots: Slots,
@@ -34,7 +34,7 @@ def run(
     Args:
         admission: Decides which trial may run next, and is told how trials go on.
         workload: What the trials train.
-        folder: The study's folder.
+        folder: Where the study lies for workers: a path or a URL.
         connection: To Ray, begun or not; left on return.
         first: The trial that was admitted first; None if only costs are left to measure.
         slots: Notes in the journal which worker occupies which slot.
@@ -60,7 +60,7 @@ def run(
 
         gpus = workload.device_share if workload.device == "cuda" else 0
         bundle, labels = connection.bundle(gpus, workload.threads)
-        searcher = AdmissionSearcher(admission, workload, str(folder), first, slots)
+        searcher = AdmissionSearcher(admission, workload, folder, first, slots)
         tuner = tune.Tuner(
             tune.with_resources(TuneTrial, tune.PlacementGroupFactory([bundle], bundle_label_selector=[labels])),
             tune_config=tune.TuneConfig(

@@ -9,7 +9,6 @@ import traceback
 import uuid
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -31,7 +30,10 @@ REPORT_EVERY_S = 0.5
 
 @dataclass(frozen=True)
 class Assignment:
-    """A trial for a worker. An object, so that Tune neither flattens nor prints it."""
+    """A trial for a worker. An object, so that Tune neither flattens nor prints it.
+
+    `memo` and `folder` are where the memo and the study lie: paths or URLs.
+    """
 
     spec: TrialSpec
     arm: str
@@ -158,7 +160,7 @@ class TuneTrial(Trainable):
         begin = time.monotonic()
         evaluation, part = trainer.test()  # type: ignore[attr-defined]
         predictions.write(
-            Path(assignment.folder) / "predictions",
+            assignment.folder,
             assignment.spec.trial_id,
             assignment.arm,
             part.index,

@@ -7,7 +7,7 @@ import json
 import math
 import platform
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from functools import cache
 from importlib.metadata import version
@@ -37,10 +37,15 @@ _TRIAL_COSTS = ("data", "train", "evaluate", "range_test", "features", "state", 
 
 
 class TableWriter:
-    """Writes the tables of one study again and again; epochs and settings that have not changed are not computed anew."""
+    """Writes the tables of one study again and again; epochs and settings that have not changed are not computed anew.
 
-    def __init__(self, admission: Admission, folder: Path) -> None:
-        self._admission, self._folder = admission, folder
+    `bring` is called with the trials that have predictions, before these are read: of a study in a bucket they lie there.
+    """
+
+    def __init__(
+        self, admission: Admission, folder: Path, bring: Callable[[Iterable[str]], None] = lambda trials: None
+    ) -> None:
+        self._admission, self._folder, self._bring = admission, folder, bring
         self._metric = admission.plan.study.metric
         self._schema = _epochs_schema(admission.plan.workload.task.metrics)
         self._settings: dict[str, Settings] = {}
@@ -108,6 +113,7 @@ class TableWriter:
 
     def _write_predictions(self, ended: set[str]) -> None:
         if ended != self._predicted:
+            self._bring(ended)
             paths = sorted((self._folder / "predictions").glob("*.parquet"))
             parts = [pq.read_table(path) for path in paths if path.stem in ended]
             # Parts that an earlier version wrote lack columns.

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -21,10 +21,14 @@ from lrstudy.errors import StorageError
 
 
 class Journal:
-    """The journal of one study. Constructing it reads all its files; `open_run` starts a new one."""
+    """The journal of one study. Constructing it reads all its files; `open_run` starts a new one.
 
-    def __init__(self, folder: Path) -> None:
+    `wrote` is called with the kind of every line once it is written; what it raises, `write` does.
+    """
+
+    def __init__(self, folder: Path, wrote: Callable[[str], None] = lambda kind: None) -> None:
         self.folder = folder
+        self._wrote = wrote
         self.lines: list[dict[str, Any]] = []
         self.run = 0
         self.study_id = ""
@@ -64,6 +68,7 @@ class Journal:
             raise self._refused(error) from error
         self._is_torn = False
         self.lines.append({**line, "run": self.run})
+        self._wrote(kind)
 
     @property
     def has_slots(self) -> bool:
