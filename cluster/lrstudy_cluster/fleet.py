@@ -26,7 +26,7 @@ def faults(fleet: Fleet, study: StudyFile) -> list[Fault]:
         found.append(
             Fault(
                 "resources.gpu",
-                f"the study asks for {share:g} of a GPU per trial, and the nodes have none (gpus: 0 in the profile)",
+                f"the study asks for GPUs ({study.resources.gpu} per trial), and the profile's nodes have none",
             )
         )
     if cpus > fleet.cpus:
@@ -55,6 +55,6 @@ def overrides(fleet: Fleet, study: StudyFile) -> list[str]:
 def _share(fleet: Fleet, study: StudyFile) -> float:
     """The share of a GPU that a trial occupies."""
     asked = study.resources.gpu
-    if asked == "auto" and fleet.gpus:
+    if asked == "auto":
         return 1 / MOST_PER_GPU  # as many as may turn out to fit
     return asked if isinstance(asked, float) else float(fleet.gpus > 0)
