@@ -7,7 +7,7 @@ from importlib import import_module
 from lrstudy.errors import InputError, unknown
 from lrstudy_cluster.target import Target
 
-_MODULES = {"local": "local"}
+_MODULES = {"local": "local", "slurm": "slurm"}
 """The module of every target; it has the target as TARGETS[name]."""
 
 
