@@ -20,10 +20,13 @@ from lrstudy.planning import plan, study_lock
 from lrstudy.planning.arm_checks import check_against_data
 from lrstudy.planning.plan import Plan
 from lrstudy.policies.spaces import search_spaces
+from lrstudy.ray_tune.cluster import Cluster
+from lrstudy.ray_tune.connection import RayConnection
 from lrstudy.ray_tune.local_ray import LocalRay
 from lrstudy.run import Display, Summary
 from lrstudy.training.rehearsal import rehearse
 from lrstudy.workload.devices import Resources
+from lrstudy.workload.machine import Machine, ThisMachine
 from lrstudy.workload.workload import resolve
 
 
@@ -100,17 +103,23 @@ class Study:
         """The study's own folder."""
         return self.storage / self.file.name
 
-    def plan(self, before_decoding: Callable[[], None] | None = None) -> tuple[Plan, tuple[str, ...]]:
+    def plan(
+        self, before_decoding: Callable[[], None] | None = None, machine: Machine | None = None
+    ) -> tuple[Plan, tuple[str, ...]]:
         """Resolve the study against its data and against earlier runs.
 
-        Decodes the data unless that has been done before, and calls `before_decoding` first. Returns the plan and notes
-        for the user. Raises InputError.
+        Decodes the data unless that has been done before, and calls `before_decoding` first. `machine` is what trials
+        will run on, by default this machine. Returns the plan and notes for the user. Raises InputError, and ClusterError
+        if a cluster does not answer.
         """
+        machine = machine or ThisMachine()
         lock = study_lock.read(self.folder)
         _require_writable(self.storage)
-        workload = resolve(self.file, self.base, self.storage, before_decoding)
+        workload = resolve(self.file, self.base, self.storage, before_decoding, machine, lock.get("numerics"))
         cohort = lock.get("cohort", plan.default_cohort(self.file))
-        outstanding = lock.get("outstanding", plan.default_outstanding(self.file, workload.num_slots))
+        outstanding = lock.get(
+            "outstanding", plan.default_outstanding(self.file, machine.num_slots(workload.resources))
+        )
         seed = lock.get("search_seed", self.file.search.seed)
         fresh = plan.make_plan(self.file, workload, cohort, outstanding, seed, self.base)
         check_against_data(fresh)
@@ -123,23 +132,44 @@ class Study:
         display: Display | None = None,
         slots: int | None = None,
         is_decided: Callable[[Path], bool] | None = None,
+        address: str | None = None,
     ) -> Summary:
         """Run the study to its end. Running it again recalls what is recorded and goes on.
 
-        `display` shows the progress, if given; `slots` is how many trials run at once, by default as many as fit. Between
-        two planned looks, `is_decided` says of the study's folder whether its tables decide all comparisons, as
-        `lrstudy_reports.is_decided` does; without it there are all looks.
-        Raises InputError for the user's mistakes, StorageError if the storage fails and KeyboardInterrupt if the run is
-        interrupted. In each case everything recorded stays, and the tables show it.
+        Args:
+            display: Shows the progress, if given.
+            slots: How many trials run at once; by default as many as fit. On a cluster that grows by itself, how many it
+                shall grow to.
+            is_decided: Says of the study's folder, between two planned looks, whether its tables decide all comparisons,
+                as `lrstudy_reports.is_decided` does; without it there are all looks.
+            address: The Ray cluster to run on, ``auto`` or HOST:PORT; by default this machine.
+
+        Raises:
+            InputError: The user's mistakes.
+            StorageError: The storage fails.
+            ClusterError: Ray fails.
+            KeyboardInterrupt: The run is interrupted.
+
+        In each case everything recorded stays, and the tables show it.
         """
+        if address is not None:
+            with Cluster(address, slots) as cluster:
+                return self._run_on(cluster, cluster, display, is_decided)
         resources = Resources.of(self.file.resources)
         with LocalRay(resources, slots or resources.num_slots) as local_ray:
-            resolved, notes = self.plan(before_decoding=local_ray.begin)
-            _require_writable(self.folder)
-            options = run.RunOptions(
-                self.text, self.overrides, self.folder, self.storage, self.begun, local_ray, is_decided
-            )
-            return run.run(resolved, options, notes, display)
+            return self._run_on(local_ray, ThisMachine(), display, is_decided)
+
+    def _run_on(
+        self,
+        ray: RayConnection,
+        machine: Machine,
+        display: Display | None,
+        is_decided: Callable[[Path], bool] | None,
+    ) -> Summary:
+        resolved, notes = self.plan(before_decoding=ray.begin, machine=machine)
+        _require_writable(self.folder)
+        options = run.RunOptions(self.text, self.overrides, self.folder, self.storage, self.begun, ray, is_decided)
+        return run.run(resolved, options, notes, display)
 
 
 @dataclass(frozen=True)

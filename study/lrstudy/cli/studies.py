@@ -39,13 +39,30 @@ _WIDE = 100
 
 
 @app.command()
-def run(study: StudyAndOverrides = None, name: As = None, as_json: Json = False) -> None:
+def run(
+    study: StudyAndOverrides = None,
+    name: As = None,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            help="The Ray cluster to run on, `auto` on one of its nodes; by default this machine.",
+            metavar="auto|HOST:PORT",
+        ),
+    ] = None,
+    slots: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="How many trials run at once; by default as many as fit. An autoscaled cluster grows to it."
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
     """Run a study; running the same command again recalls what is recorded and goes on."""
     from lrstudy.running.display import Progress, duration
     from lrstudy.study import Study
 
     console = Console(stderr=as_json, highlight=False)
-    summary = Study.from_yaml(*split(study), name, BEGUN).run(Progress(console), is_decided=_is_decided)
+    summary = Study.from_yaml(*split(study), name, BEGUN).run(Progress(console), slots, _is_decided, address)
     page = _build_report(summary.folder, is_forced=summary.trained > 0)
     took_s = time.monotonic() - BEGUN
     if as_json:

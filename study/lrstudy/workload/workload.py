@@ -30,7 +30,10 @@ from lrstudy.settings import Recipe, canonical_json
 from lrstudy.tasks.kinds import Kind, Task, balanced_weights
 from lrstudy.workload import copies, numerics, user_files
 from lrstudy.workload.devices import Resources
+from lrstudy.workload.machine import Machine, ThisMachine
 from lrstudy.workload.numerics import PLAIN, NumericsSpec
+
+_HERE = ThisMachine()
 
 
 @dataclass(frozen=True)
@@ -84,9 +87,9 @@ class Workload:
     user_files: Mapping[str, Path] = field(default_factory=dict)
 
     @property
-    def num_slots(self) -> int:
-        """How many trials this machine can run at once; at least 1."""
-        return Resources(self.device, self.threads, self.device_share).num_slots
+    def resources(self) -> Resources:
+        """What a trial occupies."""
+        return Resources(self.device, self.threads, self.device_share)
 
     def root(self, seed: int) -> Root:
         """The root of a trial with this seed."""
@@ -117,7 +120,14 @@ class Workload:
         return user_files.only_named(self.user_references, self.source_digests, self.user_files, storage)
 
 
-def resolve(study: StudyFile, base: Path, storage: Path, before_decoding: Callable[[], None] | None = None) -> Workload:
+def resolve(
+    study: StudyFile,
+    base: Path,
+    storage: Path,
+    before_decoding: Callable[[], None] | None = None,
+    machine: Machine = _HERE,
+    earlier: Mapping[str, Any] | None = None,
+) -> Workload:
     """Find, decode and split the data of a study, and measure the numerics of the device that will train.
 
     Args:
@@ -125,6 +135,8 @@ def resolve(study: StudyFile, base: Path, storage: Path, before_decoding: Callab
         base: The folder that relative paths and references start at.
         storage: The study's storage, whose ``memo`` keeps the decoded data and the measured numerics.
         before_decoding: Called before the data is decoded, which takes a while; not called if it is decoded already.
+        machine: What the trials will run on.
+        earlier: The numerics of the study's earlier runs, if there were any.
 
     Returns:
         The workload, ready to be sent to workers.
@@ -133,9 +145,10 @@ def resolve(study: StudyFile, base: Path, storage: Path, before_decoding: Callab
         InputError: If data, split, task, metric, weights or numerics do not fit together, the user's code cannot be
             loaded, or the decoded data cannot be written.
         StorageError: If the disk is full.
+        ClusterError: If a cluster does not give a device to measure.
         RuntimeError: If torch cannot use the device.
     """
-    config, resources = study.workload, Resources.of(study.resources)
+    config, resources = study.workload, machine.resources(study.resources)
     spec, references, files = (
         config.data_spec(base),
         user_references(config, base),
@@ -143,8 +156,9 @@ def resolve(study: StudyFile, base: Path, storage: Path, before_decoding: Callab
     )
     cache = storage / "memo" / "data"
     with ThreadPoolExecutor(1) as pool:  # the first time both take seconds, each on a core of its own
-        measuring = pool.submit(numerics.probe, resources.device, resources.threads, storage / "memo" / "numerics")
+        measuring = pool.submit(machine.numerics, resources, storage / "memo" / "numerics", earlier)
         data, parts = load(spec, cache, before_decoding)
+    _require_accelerator(study, measuring.result())
     task = _task(config, data)
     _check_metrics(study, task, data, parts)
     numerics_spec = _numerics_spec(config, resources.device, data.channels * data.size**2)
@@ -234,6 +248,13 @@ def _source(digests: Mapping[str, str]) -> str:
     if not digests:
         return ""
     return blake2b(canonical_json(dict(digests)), digest_size=16, person=b"lrstudy-source").hexdigest()
+
+
+def _require_accelerator(study: StudyFile, measured: Mapping[str, object]) -> None:
+    """Raise InputError if the device is of another kind than the study names."""
+    kind, model = study.resources.accelerator, str(measured["device_model"])
+    if kind is not None and (measured["device"] != "cuda" or kind.lower() not in model.lower()):
+        raise InputError(Fault("resources.accelerator", expected=f"a GPU of the kind {kind}", got=model))
 
 
 _EVALUATED_AT_ONCE = {"cpu": 2**19, "cuda": 2**25}
