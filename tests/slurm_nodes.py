@@ -18,6 +18,8 @@ from pathlib import Path
 
 _PROGRAMS = ("slurmctld", "slurmd", "sbatch", "munged", "unshare", "nsenter", "ip", "mknod")
 _ADDRESSES = {"ctl": "10.77.0.1", "n1": "10.77.0.11", "n2": "10.77.0.12"}
+SHARED = Path("/srv")
+"""Below it lies what studies of tests need: launches from /tmp are refused, as nodes have one each elsewhere."""
 _SETTLE_S = 60.0
 """How long SLURM may take for what takes it 2 s on an idle machine."""
 
@@ -61,6 +63,8 @@ def missing() -> str:
         return "it needs root for namespaces"
     if absent := [name for name in _PROGRAMS if not _found(name)]:
         return f"{', '.join(absent)}: not installed (apt-get install --no-install-recommends slurmctld slurmd slurm-client munge)"
+    if not SHARED.is_dir():
+        return f"there is no {SHARED} for what the nodes share"
     probe = ["unshare", "--net", "--pid", "--fork", "--uts", "--mount", "ip", "link", "add", "b0", "type", "bridge"]
     result = subprocess.run(probe, capture_output=True, text=True, check=False)
     return f"no namespaces with a bridge here: {result.stderr.strip()}" if result.returncode else ""
@@ -135,7 +139,7 @@ def wait_until(is_true, nodes: SlurmNodes, limit_s: float = _SETTLE_S, logs: Seq
         if time.monotonic() > deadline:
             texts = [
                 f"{path}:\n{path.read_text()[-3000:]}"
-                for path in (*logs, *sorted(nodes.base.glob("*-*.log")))
+                for path in (*logs, *sorted(nodes.base.glob("*-0.log")))
                 if path.exists()
             ]
             raise AssertionError("\n".join([nodes.run("scontrol", "show", "job").stdout, *texts]))

@@ -69,6 +69,8 @@ finish() {
   touch "$job/stop"
   for ((i = 0; i < 15; i++)); do has 'node-*' && a_second; done
   end "$nodes"
+  # A node.sh that was killed, as SLURM does when its srun is, has removed nothing.
+  if has 'node-*'; then timeout 20 srun --nodes="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 --overlap rm -rf "$temp"; fi
   rm -rf "$job"
 }
 end() {

@@ -30,16 +30,14 @@ end_ray() {
   for ((i = 0; i < 50; i++)); do runs "$ray" && sleep 0.2; done
   kill -KILL "$ray" "${processes[@]}" 2>/dev/null
 }
-# Node-local, and short: Ray's sockets lie below it, whose paths may have 107 characters. Ray opens its folder to everybody.
-temp={{ temp | sh }}/lrs-$SLURM_JOB_ID-${SLURM_RESTART_COUNT:-0}
-mkdir -m 700 "$temp" || { say "cannot make $temp for Ray"; exit 1; }
+mkdir -m 700 "$temp" || { say "cannot make $temp for Ray"; exit 1; } # Ray opens its own folder in it to everybody
 clean() {
   end_ray
 {% if mps %}
   echo quit | nvidia-cuda-mps-control >/dev/null
 {% endif %}
   rm -rf "$temp" || { sleep 1; rm -rf "$temp"; }
-  rm -f "$job/node-$SLURM_PROCID" # which the job's script waits for, also when srun has been killed
+  rm -f "$job/node-$SLURM_PROCID" # which the job's script waits for
 }
 trap clean EXIT
 touch "$job/node-$SLURM_PROCID"

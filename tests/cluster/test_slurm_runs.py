@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-import slurm_nodes
-from slurm_nodes import SlurmNodes, wait_until
 
 import lrstudy
 import lrstudy_cluster
 import lrstudy_reports
+import slurm_nodes
+from slurm_nodes import SlurmNodes, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -124,12 +124,15 @@ class Site:
         return found
 
     def has_left_nothing(self, job: str) -> None:
-        wait_until(lambda: not self.left(job), self.nodes, 30, [])
+        try:
+            wait_until(lambda: not self.left(job), self.nodes, 30)
+        except AssertionError:
+            pytest.fail(f"left behind: {self.left(job)}\n{self.log(job)}")
 
 
 @pytest.fixture
 def site(nodes: SlurmNodes) -> Iterator[Site]:
-    folder = Path(tempfile.mkdtemp(prefix="lrstudy-slurm-", dir="/srv"))  # /tmp is refused, as nodes have their own
+    folder = Path(tempfile.mkdtemp(prefix="lrstudy-slurm-", dir=slurm_nodes.SHARED))
     made = Site(nodes, folder)
     try:
         yield made
@@ -146,7 +149,7 @@ def results(folder: Path) -> dict[str, object]:
     epochs = pq.read_table(folder / "epochs.parquet").to_pylist()
     return {
         "trials": sorted(
-            (row["trial_id"], row["status"], row["configuration"], row["lineage"], row["final_accuracy"])
+            (row["trial_id"], row["status"], row["configuration"], row["lineage"], row["final_val_metric"])
             for row in trials
         ),
         "epochs": sorted((row["trial_id"], row["epoch"], row["lineage"], row["train_loss"]) for row in epochs),
@@ -275,7 +278,7 @@ def test_a_job_out_of_time_is_queued_again_and_goes_on(site):
 
 @pytest.mark.long
 def test_a_preempted_study_ends_with_the_tables_of_one_that_nobody_disturbed(site):
-    text = STUDY.format(epochs=30, trials=6)
+    text = STUDY.format(epochs=20, trials=3)
     job = site.submit(text)
     memo = site.folder / "runs" / "memo"
     site.wait(job, lambda: (memo / "records").is_dir() and sum(1 for _ in (memo / "records").rglob("*")) > 40)
