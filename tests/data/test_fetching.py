@@ -115,13 +115,19 @@ HOSTILE = {
     "labels pickled": ("labels.npy", lambda data: pickled()),
     "images flipped": ("images.npy", lambda data: data[:-1] + bytes([data[-1] ^ 1])),
     "images short": ("images.npy", lambda data: data[:200]),
-    "header of a huge array": ("images.npy", lambda data: data.replace(b"(4, 1, 8, 8)", b"(9" + b"9" * 6 + b",8,8)"[:4])),
+    "header of a huge array": (
+        "images.npy",
+        lambda data: data.replace(b"(4, 1, 8, 8)", b"(9" + b"9" * 6 + b",8,8)"[:4]),
+    ),
     "no numpy at all": ("part.npy", lambda data: b"x" * len(data)),
     "meta no JSON": ("meta.json", lambda data: b"\x80\x04"),
     "meta a list": ("meta.json", lambda data: b"[]"),
     "meta nested": ("meta.json", lambda data: b"[" * 100_000),
     "meta of odd types": ("meta.json", lambda data: json.dumps({"files": {"images": 5}}).encode()),
-    "times beyond reach": ("meta.json", lambda data: data.replace(b'"modified_ns": 1', b'"modified_ns": 9' + b"9" * 30)),
+    "times beyond reach": (
+        "meta.json",
+        lambda data: data.replace(b'"modified_ns": 1', b'"modified_ns": 9' + b"9" * 30),
+    ),
 }
 
 
