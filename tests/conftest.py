@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 from unittest import mock
 
 import jsonschema
@@ -15,6 +16,9 @@ from lrstudy.config import StudyFile
 from lrstudy.config.schema import json_schema
 from lrstudy.config.text import apply_overrides, parse_yaml
 from lrstudy.planning import plan as plan_module
+
+if TYPE_CHECKING:
+    from ray_nodes import RayNodes
 
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for benchmarks/
@@ -38,6 +42,21 @@ def image_folder(tmp_path: Path) -> Path:
     for k in range(4):
         image(tmp_path / "data" / "ab"[k % 2] / f"{k}.png", np.full((8, 8), 10 * k, np.uint8))
     return tmp_path / "data"
+
+
+@pytest.fixture(scope="session")
+def ray_nodes() -> Iterator[RayNodes]:
+    """A Ray cluster of two nodes with a token; the second one has a GPU by its own account, and there is none."""
+    from ray_nodes import RayNodes
+
+    nodes = RayNodes()
+    try:
+        nodes.start_head()
+        nodes.start_worker(3, "--num-gpus=1")
+        nodes.wait_for(2)
+        yield nodes
+    finally:
+        nodes.close()
 
 
 @pytest.fixture(scope="session")

@@ -26,12 +26,14 @@ from lrstudy.memo.memo import Memo
 from lrstudy.memo.records import Record
 from lrstudy.planning import study_lock
 from lrstudy.planning.plan import Plan
+from lrstudy.ray_tune.slots import Node
 from lrstudy.running import calibration
 from lrstudy.running.admission import Admission
 from lrstudy.running.tables import TableWriter
 from lrstudy.running.trials import Trial
 from lrstudy.settings import Settings, canonical_json
 from lrstudy.storage.place import Storage
+from lrstudy.study_folder import clock as clock_module
 from lrstudy.study_folder import predictions
 from lrstudy.trial.walk import Walk
 from lrstudy.workload.workload import opened_data
@@ -68,7 +70,7 @@ def run_study(
         lock = study_lock.read(folder)
         plan, notes = study_lock.reconcile(plan_of(*overrides, text=text, lock=lock, slots=SLOTS), lock, folder)
     folder.mkdir(parents=True, exist_ok=True)
-    local_ray = SimpleNamespace(num_slots=SLOTS, begin=lambda: None)
+    local_ray = SimpleNamespace(limit=SLOTS, nodes=[Node("", "h", SLOTS)], begin=lambda: None)
     options = run_module.RunOptions(
         text, overrides, folder, Storage(str(storage)), clock.monotonic(), local_ray, is_decided
     )
@@ -250,7 +252,7 @@ class _Worker:
         self.at, self._clock.now = self._clock.now, now
         spans, self._spans = [*self._spans, *map(list, report.get("spans", ()))], []
         return {
-            "worker": f"worker-{self.number}", "host": platform.node(), "process": self.number, "records": [], **report,
+            "worker": f"worker-{self.number}", "node": "", "clock": clock_module.identity(), "host": platform.node(), "process": self.number, "records": [], **report,
             "spans": spans, "trial": self.trial.trial_id, "at": self.at, "done": "status" in report,
         }  # fmt: skip
 
@@ -321,7 +323,7 @@ class _Ray:
     ) -> None:  # fmt: skip
         """In the place of runner.run."""
         self._clock.now += BOOT_S
-        free = [self._worker() for _ in range(local_ray.num_slots)]
+        free = [self._worker() for _ in range(local_ray.limit)]
         while True:
             while free and (trial := first or admission.next()) is not None:
                 first, worker = None, free.pop(0)

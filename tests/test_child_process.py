@@ -83,7 +83,7 @@ def test_one_module_starts_children_and_one_sets_variables(module):
         if isinstance(node, (ast.Import, ast.ImportFrom)) and module != "lrstudy.child_process":
             names = [alias.name for alias in node.names] + [getattr(node, "module", None)]
             assert "subprocess" not in names, f"{module}, line {node.lineno}: use lrstudy.child_process"
-        if module != "lrstudy.ray_tune.local_ray":
+        if module != "lrstudy.ray_tune.connection":
             assert not _sets_a_variable(node), f"{module}, line {node.lineno} changes the environment"
 
 

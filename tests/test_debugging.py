@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from lrstudy.ray_tune.local_ray import _ENVIRONMENT
+from lrstudy.ray_tune.connection import _ENVIRONMENT
 
 PAGE = (Path(__file__).parents[1] / "docs" / "debugging.md").read_text()
 STUDY = """

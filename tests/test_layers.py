@@ -24,7 +24,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "lrstudy.study_folder",
     ),
     ("lrstudy.memo", "lrstudy.search", "lrstudy.models"),
-    ("lrstudy.policies", "lrstudy.data"),
+    ("lrstudy.policies", "lrstudy.data", "lrstudy.doctor"),
     ("lrstudy.trial", "lrstudy.config"),
     ("lrstudy.workload",),
     ("lrstudy.training", "lrstudy.first_study"),
@@ -40,13 +40,14 @@ TORCH = (
     "lrstudy.data.batches",
     "lrstudy.data.reading",
     "lrstudy.data.sources.torchvision_sets",
+    "lrstudy.doctor.gpu_report",
     "lrstudy.models",
     "lrstudy.policies.torch_schedulers",
     "lrstudy.tasks.metrics",
     "lrstudy.training",
     "lrstudy.workload.numerics",
 )
-# catalogue, numerics, torchvision_sets and torch_schedulers do so only where they are asked for what torch alone knows.
+# catalogue, gpu_report, numerics, torchvision_sets and torch_schedulers do so only where they are asked for what torch alone knows.
 TORCH_OR_RAY = (*TORCH, "lrstudy.ray_tune")
 
 
@@ -61,6 +62,7 @@ def modules(folder: str) -> dict[str, Path]:
 
 OURS = modules("study")
 REPORTS = modules("reports")
+CLUSTER = modules("cluster")
 
 
 def imports(path: Path) -> list[str]:
@@ -105,7 +107,7 @@ def test_a_module_imports_only_from_its_own_layer_and_below(module):
         assert layer(loaded) <= layer(module), f"{module} imports {loaded}, which lies above it"
 
 
-@pytest.mark.parametrize("known", [OURS, REPORTS], ids=["lrstudy", "lrstudy_reports"])
+@pytest.mark.parametrize("known", [OURS, REPORTS, CLUSTER], ids=["lrstudy", "lrstudy_reports", "lrstudy_cluster"])
 def test_modules_import_each_other_without_a_circle(known):
     """Over all imports: one that is hidden in a function, or made for its types alone, couples two files as well."""
     graph = {module: imported(module, known) - {module} for module in known}
@@ -139,14 +141,20 @@ def test_reports_import_neither_torch_nor_ray_nor_the_engine(module):
         assert name.partition(".")[0] not in ("torch", "torchvision", "ray", "lrstudy"), f"{module} imports {name}"
 
 
+@pytest.mark.parametrize("module", sorted(CLUSTER))
+def test_launching_imports_neither_torch_nor_ray_nor_reports(module):
+    for name in imports(CLUSTER[module]):
+        assert name.partition(".")[0] not in ("torch", "torchvision", "ray", "lrstudy_reports"), f"{module}: {name}"
+
+
 def test_importing_the_packages_loads_neither_torch_nor_ray():
     code = (
-        "import sys, lrstudy, lrstudy_reports, lrstudy.study, lrstudy.cli\n"
+        "import sys, lrstudy, lrstudy_reports, lrstudy.study, lrstudy.cli, lrstudy_cluster.launching\n"
         "assert not {'torch', 'ray', 'hyperopt', 'smac', 'sklearn', 'matplotlib'} & sys.modules.keys()"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_files_stay_short_enough_to_read():
-    long = {m: n for m, p in {**OURS, **REPORTS}.items() if (n := len(p.read_text().splitlines())) > 400}
+    long = {m: n for m, p in {**OURS, **REPORTS, **CLUSTER}.items() if (n := len(p.read_text().splitlines())) > 400}
     assert not long, f"split by idea: {long}"

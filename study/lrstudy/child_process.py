@@ -14,6 +14,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 
 def run(
@@ -48,6 +49,27 @@ def run_python(
 ) -> subprocess.CompletedProcess[bytes]:
     """`run` for this Python with some arguments, such as ``-m`` and a module; the current folder is not on its path."""
     return run([sys.executable, "-P", *arguments], stdin=stdin, variables=variables, timeout_s=timeout_s)
+
+
+def start_detached(command: Sequence[str], log: Path) -> int:
+    """Start a command that outlives this process and its terminal; returns its process, which leads a group of its own.
+
+    Args:
+        command: The program and its arguments.
+        log: The file that its output is appended to.
+
+    Raises:
+        OSError: The program cannot be started, or the file cannot be written.
+    """
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=environment_copy(),
+            start_new_session=True,
+        ).pid
 
 
 def environment_copy() -> dict[str, str]:

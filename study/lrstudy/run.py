@@ -18,7 +18,7 @@ from lrstudy.errors import StorageError
 from lrstudy.memo.memo import Memo
 from lrstudy.planning import study_lock
 from lrstudy.planning.plan import Plan
-from lrstudy.ray_tune.local_ray import LocalRay
+from lrstudy.ray_tune.connection import RayConnection
 from lrstudy.running import history, retention
 from lrstudy.running.admission import Admission
 from lrstudy.running.tables import TableWriter
@@ -84,7 +84,7 @@ class RunOptions:
         folder: The study's folder; of a study in a bucket, its working copy on this node.
         storage: Where the memo and all studies lie.
         begun: When the user began to wait for the run (monotonic clock); devices count as allocated from then on.
-        local_ray: The Ray to run on, with one slot per trial that runs at a time.
+        ray: The Ray to run on.
         is_decided: Whether the tables in the study's folder decide all comparisons, asked between two planned looks;
             without it there are all looks.
     """
@@ -94,7 +94,7 @@ class RunOptions:
     folder: Path
     storage: Storage
     begun: float
-    local_ray: LocalRay
+    ray: RayConnection
     is_decided: Callable[[Path], bool] | None = None
 
     @cached_property
@@ -128,7 +128,7 @@ def run(plan: Plan, options: RunOptions, notes: tuple[str, ...], display: Displa
         mirror.bring()  # once more, now that nobody else writes
         # Study.plan has read the lock too, but before this driver held the study: another may have completed it since.
         if not study_lock.read(options.folder).get("complete"):
-            options.local_ray.begin()  # now, as Ray can start while searchers are imported, which takes seconds as well
+            options.ray.begin()  # now, as Ray can start while searchers are imported, which takes seconds as well
         journal = _open_journal(options, lock)
         plan, kept = history.with_what_was_begun(plan, journal)
         memo = Memo(options.storage.memo)
@@ -189,25 +189,18 @@ def _train(
     from lrstudy.ray_tune import runner
     from lrstudy.ray_tune.slots import Slots
 
-    workload, journal = admission.plan.workload, admission.journal
-    slots = options.local_ray.num_slots
-    journal.write(
-        "slots",
-        count=slots,
-        start=options.begun,
-        share=workload.device_share,
-        device=workload.device,
-        host=platform.node(),
-    )
-    upkeep, board = _Upkeep(admission, options, lock, tables, display), Slots(slots, journal, options.begun)
+    workload = admission.plan.workload
+    slots = Slots(admission.journal, workload.device, workload.device_share, options.ray.limit)
+    slots.sync(options.ray.nodes, options.begun)
+    upkeep = _Upkeep(admission, options, lock, tables, display)
     if display:
-        display.start(admission, slots)
+        display.start(admission, slots.wanted)
     try:
-        runner.run(admission, workload, options.mirror.location, options.local_ray, first, board, upkeep.refresh)
+        runner.run(admission, workload, options.mirror.location, options.ray, first, slots, upkeep.refresh)
     finally:
         if display:
             display.stop()
-        board.close(upkeep.refreshed_at)  # if it was interrupted: what workers had not reported by then is lost
+        slots.close(upkeep.refreshed_at)  # if it was interrupted: what workers had not reported by then is lost
     if admission.failure:
         raise StorageError(admission.failure)
 
@@ -324,22 +317,28 @@ class _Limits:
         wall_s, gpu_hours = self._limits.wall_s, self._limits.gpu_hours
         if wall_s is None and gpu_hours is None:
             return
-        runs = list(_lengths(self._journal))
-        if wall_s is not None and sum(length_s for length_s, _ in runs) >= wall_s:
+        taken = list(_taken(self._journal))
+        begun = {run: min(start for of, start, *_ in taken if of == run) for run, *_ in taken}
+        ended = {run: max(end for of, _, end, _ in taken if of == run) for run, *_ in taken}
+        if wall_s is not None and sum(ended[run] - begun[run] for run in begun) >= wall_s:
             admission.stop(f"limits.wall ({self._limits.wall}) is reached, all runs of the study together")
-        if gpu_hours is not None and sum(length_s * devices for length_s, devices in runs) >= gpu_hours * 3600:
+        if gpu_hours is not None and sum((end - start) * share for _, start, end, share in taken) >= gpu_hours * 3600:
             admission.stop(f"limits.gpu_hours ({gpu_hours:g}) is reached")
 
 
-def _lengths(journal: Journal) -> Iterator[tuple[float, float]]:
-    """Of every run that has allocated devices: for how long, in seconds until now, and how many.
+def _taken(journal: Journal) -> Iterator[tuple[int, float, float, float]]:
+    """Of every slot of every run: the run, from when until when it was taken (until now, if it still is), and its share.
 
     A run that was killed lasted until its last sign of life.
     """
     ends = {line["run"]: line["at"] for line in journal.of_kind("end")}
     ends |= {line["of"]: line["at"] for line in journal.of_kind("killed")}
-    for slots in journal.of_kind("slots"):
-        yield ends.get(slots["run"], time.monotonic()) - slots["start"], slots["count"] * slots["share"]
+    left = {(line["run"], slot): line["at"] for line in journal.of_kind("left") for slot in line["slots"]}
+    for line in journal.of_kind("slots"):
+        run, first = line["run"], line.get("first", 0)
+        end = ends.get(run, time.monotonic())
+        for slot in range(first, first + line["count"]):
+            yield run, line["start"], left.get((run, slot), end), line["share"]
 
 
 def _summary(admission: Admission, folder: Path, notes: tuple[str, ...]) -> Summary:
@@ -367,7 +366,8 @@ def _unfinished_run(journal: Journal) -> int | None:
 def _last_sign_of_life(journal: Journal, run: int, holder: Mapping[str, Any] | None) -> float:
     """When a killed run was last known to be alive, on its own clock: its last heartbeat or measured span."""
     lines = [line for line in journal.of_kind("spans") if line["run"] == run]
-    ends = [start + duration for line in lines for start, duration, *_ in line["spans"]]
+    ends = [start + duration for line in lines if "clock" not in line for start, duration, *_ in line["spans"]]
+    ends += [line["heard_at"] for line in lines if "clock" in line]  # its spans are on another clock
     starts = [line["start"] for line in journal.of_kind("slots") if line["run"] == run]
     heartbeat = [holder["heartbeat"]] if holder and "heartbeat" in holder else []
     return float(max([*starts, *ends, *heartbeat]))

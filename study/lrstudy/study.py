@@ -6,7 +6,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +16,23 @@ import pyarrow.parquet as pq
 from lrstudy import run
 from lrstudy.config import StudyFile
 from lrstudy.errors import Fault, InputError
+from lrstudy.memo.memo import Memo
 from lrstudy.planning import plan, study_lock
 from lrstudy.planning.arm_checks import check_against_data
-from lrstudy.planning.plan import Plan
+from lrstudy.planning.plan import Plan, largest_batch
 from lrstudy.policies.spaces import search_spaces
+from lrstudy.ray_tune.cluster import Cluster
+from lrstudy.ray_tune.connection import RayConnection
 from lrstudy.ray_tune.local_ray import LocalRay
 from lrstudy.run import Display, Summary
 from lrstudy.storage import probe
 from lrstudy.storage.place import Storage, checked_url, is_url
 from lrstudy.study_folder.mirror import Mirror
+from lrstudy.training.packing import Probe, measure_in_child
 from lrstudy.training.rehearsal import rehearse
+from lrstudy.training.sharing import MOST_PER_GPU, trials_per_gpu
 from lrstudy.workload.devices import Resources
+from lrstudy.workload.machine import Machine, ThisMachine
 from lrstudy.workload.workload import resolve
 
 
@@ -113,49 +119,117 @@ class Study:
         """The study's own folder; of a study in a bucket, this node's copy to be looked at."""
         return self.mirror.folder
 
-    def plan(self, before_decoding: Callable[[], None] | None = None) -> tuple[Plan, tuple[str, ...]]:
+    def plan(
+        self,
+        before_decoding: Callable[[], None] | None = None,
+        machine: Machine | None = None,
+        measure_gpu: Callable[[Probe], dict[str, int]] | None = None,
+    ) -> tuple[Plan, tuple[str, ...]]:
         """Resolve the study against its data and against earlier runs.
 
-        Decodes the data unless that has been done before, and calls `before_decoding` first. Returns the plan and notes
-        for the user. Raises InputError.
+        Decodes the data unless that has been done before, and calls `before_decoding` first. `machine` is what trials
+        will run on, by default this machine. `measure_gpu` measures what a trial takes of a GPU, for ``gpu: auto``; without
+        it only earlier measurements count, else a trial is planned with a whole one. Returns the plan and notes for the
+        user. Raises InputError, and ClusterError if a cluster does not answer.
         """
+        machine = machine or ThisMachine()
         if self.storage.is_bucket:
             probe.check(self.storage.location)
             self.mirror.bring()
         lock = study_lock.read(self.folder)
         if not self.storage.is_bucket:
             probe.check(self.storage.location)
-        workload = resolve(self.file, self.base, self.storage, before_decoding)
+        workload = resolve(self.file, self.base, self.storage, before_decoding, machine, lock.get("numerics"))
         cohort = lock.get("cohort", plan.default_cohort(self.file))
-        outstanding = lock.get("outstanding", plan.default_outstanding(self.file, workload.num_slots))
+        outstanding = lock.get(
+            "outstanding", plan.default_outstanding(self.file, machine.num_slots(workload.resources))
+        )
         seed = lock.get("search_seed", self.file.search.seed)
         fresh = plan.make_plan(self.file, workload, cohort, outstanding, seed, self.base)
         check_against_data(fresh)
         if not lock:
             rehearse(workload)
+        if self.file.resources.gpu == "auto" and workload.device == "cuda":
+            fresh = self._packed(fresh, machine, measure_gpu)
         return study_lock.reconcile(fresh, lock, self.drivers_mirror.folder)
+
+    def _packed(self, fresh: Plan, machine: Machine, measure_gpu: Callable[[Probe], dict[str, int]] | None) -> Plan:
+        """The plan with as many trials on a GPU as fit, by the largest batch of the cohort."""
+        memo, workload = Memo(self.storage.memo), fresh.workload
+        arm = next(iter(fresh.arms.values()))
+        probe = Probe(workload, largest_batch(fresh), fresh.run(arm, arm.space.default()).recipe)
+        measured = memo.measurement(probe.path)
+        if measured is None and measure_gpu is not None:
+            measured = measure_gpu(probe)
+            memo.put_measurement(probe.path, measured)
+        if measured is None:
+            return fresh
+        cores, threads = machine.cores_per_gpu(), workload.threads
+        number = trials_per_gpu(measured["total_bytes"], measured["tensors_bytes"], cores, threads)
+        return replace(fresh, workload=replace(workload, device_share=1 / number))
 
     def run(
         self,
         display: Display | None = None,
         slots: int | None = None,
         is_decided: Callable[[Path], bool] | None = None,
+        address: str | None = None,
+        without_token: bool = False,
     ) -> Summary:
         """Run the study to its end. Running it again recalls what is recorded and goes on.
 
-        `display` shows the progress, if given; `slots` is how many trials run at once, by default as many as fit. Between
-        two planned looks, `is_decided` says of the study's folder whether its tables decide all comparisons, as
-        `lrstudy_reports.is_decided` does; without it there are all looks.
-        Raises InputError for the user's mistakes, StorageError if the storage fails and KeyboardInterrupt if the run is
-        interrupted. In each case everything recorded stays, and the tables show it.
+        Args:
+            display: Shows the progress, if given.
+            slots: How many trials run at once; by default as many as fit. On a cluster that grows by itself, how many it
+                shall grow to.
+            is_decided: Says of the study's folder, between two planned looks, whether its tables decide all comparisons,
+                as `lrstudy_reports.is_decided` does; without it there are all looks.
+            address: The Ray cluster to run on, ``auto`` or HOST:PORT; by default this machine.
+            without_token: Whether that cluster may be one that asks for no token.
+
+        Raises:
+            InputError: The user's mistakes.
+            StorageError: The storage fails.
+            ClusterError: Ray fails.
+            KeyboardInterrupt: The run is interrupted.
+
+        In each case everything recorded stays, and the tables show it.
         """
+        if address is not None:
+            with Cluster(address, slots, without_token=without_token) as cluster:
+                self._examine(cluster)
+                return self._run_on(cluster, cluster, cluster.measure_gpu, display, is_decided)
         resources = Resources.of(self.file.resources)
+        if self.file.resources.gpu == "auto" and resources.device == "cuda":
+            resources = replace(
+                resources, device_share=1 / MOST_PER_GPU
+            )  # what Ray is started for, to be on the safe side
         with LocalRay(resources, slots or resources.num_slots) as local_ray:
-            resolved, notes = self.plan(before_decoding=local_ray.begin)
-            folder = self.drivers_mirror.folder
-            _require_writable(folder)
-            options = run.RunOptions(self.text, self.overrides, folder, self.storage, self.begun, local_ray, is_decided)
-            return run.run(resolved, options, notes, display)
+            return self._run_on(local_ray, ThisMachine(), measure_in_child, display, is_decided)
+
+    def _examine(self, cluster: Cluster) -> None:
+        """Raise InputError, with every fault, unless all nodes have the same versions and share the storage."""
+        from lrstudy.doctor.examine import Needs, preflight
+        from lrstudy.ray_tune.every_node import every_node
+
+        cluster.wait()
+        probe.check(self.storage.location)
+        preflight(every_node, Needs(self.storage.location))
+
+    def _run_on(
+        self,
+        ray: RayConnection,
+        machine: Machine,
+        measure_gpu: Callable[[Probe], dict[str, int]],
+        display: Display | None,
+        is_decided: Callable[[Path], bool] | None,
+    ) -> Summary:
+        resolved, notes = self.plan(ray.begin, machine, measure_gpu)
+        ray.fit(resolved.workload.resources)
+        folder = self.drivers_mirror.folder
+        _require_writable(folder)
+        options = run.RunOptions(self.text, self.overrides, folder, self.storage, self.begun, ray, is_decided)
+        return run.run(resolved, options, notes, display)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import pytest
 from lrstudy.errors import StorageError
 from lrstudy.memo.memo import Memo
 from lrstudy.ray_tune.adapter import AdmissionSearcher
-from lrstudy.ray_tune.slots import Slots
+from lrstudy.ray_tune.slots import Node, Slots
 from lrstudy.running.admission import Admission
 from lrstudy.study_folder.journal import Journal
 from study_files import plan_of
@@ -22,9 +22,15 @@ def admission(tmp_path):
     return Admission(plan_of(), Memo(tmp_path / "memo"), journal)
 
 
+def here(admission, count):
+    slots = Slots(admission.journal, "cpu", 1.0)
+    slots.sync([Node("", "h", count)], 0.0)
+    return slots
+
+
 def report(**end):
     spans = [[0.0, 1.0, "train", "t"]]
-    who = {"worker": "w", "host": "h", "process": 1, "trial": "t", "at": 1.0}
+    who = {"worker": "w", "node": "", "clock": "", "host": "h", "process": 1, "trial": "t", "at": 1.0}
     return {**who, "records": [], "spans": spans, "done": bool(end), **end}
 
 
@@ -40,7 +46,7 @@ def failing(kind, real):
 @pytest.mark.parametrize("kind", ["spans", "trial"])
 def test_a_journal_that_cannot_be_written_ends_the_study(admission, monkeypatch, kind):
     """The trial went on counting as running: Tune waited for it for ever, and only Ctrl-C helped."""
-    searcher = AdmissionSearcher(admission, admission.plan.workload, "", None, Slots(1, admission.journal))
+    searcher = AdmissionSearcher(admission, admission.plan.workload, "", None, here(admission, 1))
     assert "assignment" in searcher.suggest("a")
     monkeypatch.setattr(admission.journal, "write", failing(kind, admission.journal.write))
     searcher.on_trial_complete("a", report(status="failed", error="x"))
@@ -50,11 +56,11 @@ def test_a_journal_that_cannot_be_written_ends_the_study(admission, monkeypatch,
 
 
 def test_a_dead_worker_that_cannot_be_noted_ends_the_study(admission, monkeypatch):
-    slots = Slots(1, admission.journal)
+    slots = here(admission, 1)
     searcher = AdmissionSearcher(admission, admission.plan.workload, "", None, slots)
     searcher.suggest("a")
 
-    def no_space(trial_id):
+    def no_space(trial_id, worker):
         raise StorageError(FULL)
 
     monkeypatch.setattr(slots, "notice_deaths", no_space)
@@ -64,7 +70,7 @@ def test_a_dead_worker_that_cannot_be_noted_ends_the_study(admission, monkeypatc
 
 
 def test_idleness_that_cannot_be_noted_hands_nothing_out(admission, monkeypatch):
-    searcher = AdmissionSearcher(admission, admission.plan.workload, "", None, Slots(2, admission.journal))
+    searcher = AdmissionSearcher(admission, admission.plan.workload, "", None, here(admission, 2))
     admission._idle_since = 0.0
     monkeypatch.setattr(admission.journal, "write", failing("idle", admission.journal.write))
     assert searcher.suggest("a") == searcher.FINISHED

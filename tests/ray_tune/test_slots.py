@@ -7,8 +7,9 @@ from types import SimpleNamespace
 import pytest
 
 from lrstudy.ray_tune import slots as slots_module
-from lrstudy.ray_tune.slots import Slots
-from lrstudy.running.tables import ledger_lines
+from lrstudy.ray_tune.slots import Node, Slots
+from lrstudy.running.ledger_rows import ledger_rows
+from lrstudy.study_folder.clock import identity as clock_identity
 from lrstudy.study_folder.journal import Journal
 
 
@@ -17,12 +18,11 @@ def run(tmp_path, monkeypatch):
     """A run whose devices were allocated at 100 s: its slots, a clock, and who has died."""
     journal = Journal(tmp_path / "journal")
     journal.open_run()
-    journal.write("slots", count=1, start=100.0, share=1.0, device="cpu", host="h")
     clock, dead = SimpleNamespace(now=100.0), set()
     monkeypatch.setattr(slots_module, "time", SimpleNamespace(monotonic=lambda: clock.now))
     monkeypatch.setattr(slots_module, "_is_alive", lambda pid: pid not in dead)
-    monkeypatch.setattr(slots_module.platform, "node", lambda: "h")
-    slots = Slots(1, journal, 100.0)
+    slots = Slots(journal, "cpu", 1.0)
+    slots.sync([Node("", "h", 1)], 100.0)
 
     def handed(trial, at):
         clock.now = at
@@ -34,6 +34,8 @@ def run(tmp_path, monkeypatch):
             {
                 "worker": worker,
                 "host": "h",
+                "node": "n",
+                "clock": clock_identity(),
                 "process": int(worker),
                 "trial": trial,
                 "at": at,
@@ -49,7 +51,7 @@ def run(tmp_path, monkeypatch):
 
     def lines(end):
         journal.write("end", at=end)
-        ledger = [(r["category"], 100 + r["start"], r["duration_s"]) for r in ledger_lines(journal.lines, end)]
+        ledger = [(r["category"], 100 + r["start"], r["duration_s"]) for r in ledger_rows(journal.lines, end)]
         assert sum(duration for *_, duration in ledger) == end - 100
         return ledger
 

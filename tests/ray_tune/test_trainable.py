@@ -23,14 +23,12 @@ def test_a_worker_measures_all_of_its_time(tmp_path):
     journal.open_run()
     admission = Admission(plan, Memo(tmp_path / "memo"), journal)
     reports, worker = [], None
-    handed: list[float] = []
     for _ in range(2):
         trial = admission.next()
-        handed.append(time.monotonic())
         memo = admission.memo.location
-        config = {"assignment": Assignment(trial.spec, trial.arm, plan.workload, memo, str(tmp_path), handed[-1])}
+        config = {"assignment": Assignment(trial.spec, trial.arm, plan.workload, memo, str(tmp_path))}
         if worker is None:
-            time.sleep(PAUSE_S)
+            begun = time.monotonic()
             worker = TuneTrial(config)
         else:
             worker.reset_config(config)
@@ -40,7 +38,9 @@ def test_a_worker_measures_all_of_its_time(tmp_path):
         time.sleep(PAUSE_S)
     spans = sorted(span for report in reports for span in report["spans"])
     at = spans[0][0]
-    assert at == handed[0], "setup begins when the worker is asked for"
+    assert begun <= at < begun + PAUSE_S / 2, (
+        "setup begins with the worker's first instruction; the driver knows the rest"
+    )
     for start, duration, *_ in spans:
         assert start - at < PAUSE_S / 2, "a hole"
         at = max(at, start + duration)
@@ -48,4 +48,5 @@ def test_a_worker_measures_all_of_its_time(tmp_path):
     durations = {
         name: sum(d for _, d, category, _ in spans if category == name) for name in ("setup", "waiting", "between")
     }
-    assert all(duration >= PAUSE_S for duration in durations.values()), durations
+    assert durations["setup"] > 0
+    assert min(durations["waiting"], durations["between"]) >= PAUSE_S, durations

@@ -178,7 +178,7 @@ def test_a_calibration_that_fails_leaves_the_study_and_says_why(tmp_path, monkey
     plan = study(tmp_path, SMALL, "arms=[constant]", "search.trials=1", "search.cohort=1").plan()[0]
     ran = Serial(plan, tmp_path / "runs")
     admission = ran.run()
-    searcher = AdmissionSearcher(admission, plan.workload, "", None, Slots(1, ran.journal))
+    searcher = AdmissionSearcher(admission, plan.workload, "", None, Slots(ran.journal, "cpu", 1.0))
     config = searcher.suggest("one")
 
     def fails(*arguments):

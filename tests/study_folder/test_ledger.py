@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lrstudy.running.tables import ledger_lines
+from lrstudy.running.ledger_rows import ledger_rows
 from lrstudy.study_folder.ledger import CATEGORIES, Span, Worker, joined, slot_lines
 
 
@@ -193,7 +193,7 @@ def report(run, worker, *measured, slot=0):
 def shown(journal, now=100.0):
     return [
         (line["run"], line["device"], line["category"], line["start"], line["duration_s"])
-        for line in ledger_lines(journal, now)
+        for line in ledger_rows(journal, now)
     ]
 
 

@@ -91,7 +91,7 @@ def _cost(made: Plan, expected: Forecast, timing: Timing | None, price: dict[str
 
     workload = made.workload
     unit = "GPU-hours" if workload.device == "cuda" else "CPU-core-hours"
-    facts: dict[str, Any] = {"unit": unit, "slots": workload.num_slots, "source": None, "price": price}
+    facts: dict[str, Any] = {"unit": unit, "slots": workload.resources.num_slots, "source": None, "price": price}
     if timing is None:
         return facts
     seconds, alone = timing.seconds(expected.work), timing.seconds(expected.asked_work)
@@ -105,7 +105,7 @@ def _cost(made: Plan, expected: Forecast, timing: Timing | None, price: dict[str
         "seconds_per_evaluation": timing.evaluation_s,
         "device_hours": seconds * workload.device_share / 3600,
         "device_hours_without_sharing": alone * workload.device_share / 3600,
-        "wall_hours": seconds / workload.num_slots / 3600,
+        "wall_hours": seconds / workload.resources.num_slots / 3600,
         "money": None if price is None else seconds * workload.device_share / 3600 * price["device_hour"],
         "limit_hours": made.study.limits.gpu_hours,
     }

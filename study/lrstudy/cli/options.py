@@ -34,6 +34,15 @@ StudyPolicyAndOverrides = Annotated[
     ),
 ]
 As = Annotated[str | None, typer.Option("--as", help="Run under another name.", metavar="NAME")]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        "--address", help="A Ray cluster: auto for that of this machine, or HOST:PORT.", metavar="auto|HOST:PORT"
+    ),
+]
+WithoutToken = Annotated[
+    bool, typer.Option("--without-token", help="Accept a cluster that asks for no token (docs/security.md).")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object for programs.")]
 
 

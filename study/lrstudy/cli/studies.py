@@ -16,10 +16,12 @@ from rich.console import Console
 from lrstudy import __version__
 from lrstudy.cli.options import (
     BEGUN,
+    Address,
     As,
     Json,
     StudyAndOverrides,
     StudyPolicyAndOverrides,
+    WithoutToken,
     app,
     console_for_tables,
     counted,
@@ -40,14 +42,26 @@ _WIDE = 100
 
 
 @app.command()
-def run(study: StudyAndOverrides = None, name: As = None, as_json: Json = False) -> None:
+def run(
+    study: StudyAndOverrides = None,
+    name: As = None,
+    address: Address = None,
+    without_token: WithoutToken = False,
+    slots: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="How many trials run at once; by default as many as fit. An autoscaled cluster grows to it."
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
     """Run a study; running the same command again recalls what is recorded and goes on."""
     from lrstudy.running.display import Progress, duration
     from lrstudy.study import Study
 
     console = Console(stderr=as_json, highlight=False)
     ours = Study.from_yaml(*split(study), name, BEGUN)
-    summary = ours.run(Progress(console), is_decided=_is_decided)
+    summary = ours.run(Progress(console), slots, _is_decided, address, without_token)
     page = _build_report(summary.folder, is_forced=summary.trained > 0)
     where = _published(page, ours.drivers_mirror)
     took_s = time.monotonic() - BEGUN

@@ -17,13 +17,18 @@ KEY = "[key]"
 """Ends the path of a fault that lies in the key of a map, not in its value."""
 
 
-def explain(error: ValidationError, raw: Mapping[str, Any]) -> dict[Path, list[Fault]]:
-    """The faults by field, one error per field: pydantic reports one for every branch of a union."""
+def explain(
+    error: ValidationError, raw: Mapping[str, Any], model: type[BaseModel] = StudyFile
+) -> dict[Path, list[Fault]]:
+    """The faults by field of a map that was to become a `model`.
+
+    There is one error per field: pydantic reports one for every branch of a union.
+    """
     details: dict[Path, Mapping[str, Any]] = {}
     for detail in error.errors(include_url=False):
         details.setdefault(_field(detail, raw), detail)
     outer = {path[:depth] for path in details for depth in range(len(path))}
-    return {path: _faults(path, detail) for path, detail in details.items() if path not in outer}
+    return {path: _faults(path, detail, model) for path, detail in details.items() if path not in outer}
 
 
 def _field(detail: Mapping[str, Any], raw: Any) -> Path:
@@ -37,14 +42,14 @@ def _field(detail: Mapping[str, Any], raw: Any) -> Path:
     return (*path, last) if detail["type"] == "missing" or last == KEY else tuple(path)
 
 
-def _faults(path: Path, detail: Mapping[str, Any]) -> list[Fault]:
+def _faults(path: Path, detail: Mapping[str, Any], model: type[BaseModel]) -> list[Fault]:
     kind, arrived, where = detail["type"], detail["input"], written(path)
     if kind == "value_error":
         reason = detail["ctx"]["error"]
         return list(reason.faults) if isinstance(reason, InputError) else [Fault(where, str(reason))]
     if kind == "extra_forbidden":
-        return [_unknown_key(path)]
-    annotation = _annotation(path)
+        return [_unknown_key(path, model)]
+    annotation = _annotation(path, model)
     expected = description(annotation, says_null=False)
     if kind == "missing":
         return [Fault(where, f"this key is required; expected {expected}")]
@@ -52,12 +57,12 @@ def _faults(path: Path, detail: Mapping[str, Any]) -> list[Fault]:
     return [Fault(where, expected=expected, got=shown(arrived), valid=names(annotation), name=name)]
 
 
-def _unknown_key(path: Path) -> Fault:
+def _unknown_key(path: Path, model: type[BaseModel]) -> Fault:
     """The fault of a key that its section does not have; it names other sections that have such a key."""
     key = str(path[-1])
-    elsewhere = [field for field in _fields(StudyFile) if field.endswith(f".{key}")]
+    elsewhere = [field for field in _fields(model) if field.endswith(f".{key}")]
     advice = f"There is {' and '.join(elsewhere)}." if elsewhere else ""
-    valid = tuple(_keys(_annotation(path[:-1])))
+    valid = tuple(_keys(_annotation(path[:-1], model)))
     return Fault(written(path), "unknown key", valid=valid, name=key, advice=advice)
 
 
@@ -67,11 +72,13 @@ def written(path: Sequence[str | int]) -> str:
     return text.removeprefix(".") or "study file"
 
 
-def _annotation(path: Path) -> Any:
+def _annotation(path: Path, model: type[BaseModel]) -> Any:
     """The annotation of a field, or of the keys of a map."""
-    annotation: Any = StudyFile
+    annotation: Any = model
     if path[-1:] == (KEY,):
-        return next(get_args(option)[0] for option in options(_annotation(path[:-2])) if get_origin(option) is dict)
+        return next(
+            get_args(option)[0] for option in options(_annotation(path[:-2], model)) if get_origin(option) is dict
+        )
     for part in path:
         annotation = next(inner for option in options(annotation) if (inner := _inner(option, part)) is not None)
     return annotation

@@ -281,10 +281,27 @@ class LimitsConfig(ConfigSection):
 
 
 class ResourcesConfig(ConfigSection):
-    """What one trial occupies. `gpu` lies between 0 and 1; by default it is 1 where there is a GPU, else 0."""
+    """What one trial occupies. `gpu` lies between 0 and 1; by default it is 1 where there is a GPU, else 0.
 
-    gpu: Annotated[float, Field(ge=0, le=1, description="a number from 0 to 1")] | None = None
+    With `auto` one trial is measured, and as many share a GPU as fit.
+
+    `accelerator` is the kind of GPU that all trials run on; by default that of earlier runs, else the most numerous one.
+    """
+
+    gpu: (
+        Annotated[
+            Annotated[float, Field(ge=0, le=1)] | Literal["auto"], Field(description="a number from 0 to 1, or auto")
+        ]
+        | None
+    ) = None
     cpu: Count = 1
+    accelerator: Annotated[Text, Field(description="a kind of GPU as Ray names it, such as A100")] | None = None
+
+    @model_validator(mode="after")
+    def _accelerator_with_gpu(self) -> ResourcesConfig:
+        if self.accelerator is not None and self.gpu == 0:
+            raise InputError(Fault("resources.accelerator", expected="it only with resources.gpu above 0"))
+        return self
 
 
 class PriceConfig(ConfigSection):

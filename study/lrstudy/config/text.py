@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
@@ -45,6 +46,18 @@ def apply_overrides(raw: dict[str, Any], overrides: Sequence[str]) -> dict[str, 
     if faults:
         raise InputError(faults)
     return raw
+
+
+def located(overrides: Sequence[str]) -> list[str]:
+    """The same overrides for a process in another folder: the relative paths in them are made absolute."""
+    return [_located(override) for override in overrides]
+
+
+def _located(override: str) -> str:
+    path, _, text = override.partition("=")
+    value = _loaded(text, path)
+    there = _from_here(path, value)
+    return override if there == value else f"{path}={json.dumps(there)}"
 
 
 def _apply(raw: dict[str, Any], override: str) -> None:

@@ -161,6 +161,14 @@ def _prepared(
         return load(entry)
 
 
+def entry_of(spec: DataSpec, folder: Path) -> Path:
+    """The folder that the decoded data set has, or would have, in the cache `folder`.
+
+    Raises InputError if the source cannot be found.
+    """
+    return folder / _key(open_source(spec), spec)
+
+
 def opened(folder: Path, key: str, origin: str | None = None) -> DataSet:
     """The data set of an entry by its key alone: the source need not be here, nor what a user's function read.
 

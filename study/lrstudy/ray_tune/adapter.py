@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 import types
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -27,7 +26,11 @@ from lrstudy.running.trials import Trial
 from lrstudy.workload.workload import Workload
 
 MAX_WORKER_DEATHS = 3
-"""A trial whose workers died more often than this has failed."""
+"""A trial whose workers died more often than this has failed. Those that went with their node do not count."""
+
+
+MANY = 10**6
+"""In the place of limits of Tune's on trials and workers: the slots limit them, and they may become more."""
 
 
 class AdmissionSearcher(Searcher):
@@ -52,7 +55,8 @@ class AdmissionSearcher(Searcher):
         self._first = first
         self._slots = slots
         self._ids: dict[str, str] = {}
-        self._deaths: Counter[str] = Counter()
+        self._workers: dict[str, str] = {}
+        self._deaths: dict[str, list[str | None]] = {}
         self._is_calibrated = False
         self._calibrates_since: float | None = None
 
@@ -60,15 +64,18 @@ class AdmissionSearcher(Searcher):
         return {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
-        """An assignment for a worker; None while all trials are held back, FINISHED when there are no more."""
+        """An assignment for a worker; None while no more fit or all are held back, FINISHED when there are no more."""
+        if self._admission.num_running - (self._first is not None) >= self._slots.wanted:
+            return None
         trial, self._first = self._first, None
         with self._stopping_when_storage_fails():
             trial = trial or self._admission.next()
         if trial is None:
             return self._calibration() if self._admission.is_over else None
         self._ids[trial_id] = trial.trial_id
-        memo, handed_at = self._admission.memo.location, self._slots.hand_out(trial.trial_id)
-        return {"assignment": Assignment(trial.spec, trial.arm, self._workload, memo, self._folder, handed_at)}
+        memo = self._admission.memo.location
+        self._slots.hand_out(trial.trial_id)
+        return {"assignment": Assignment(trial.spec, trial.arm, self._workload, memo, self._folder)}
 
     def _calibration(self) -> dict[str, Any] | str:
         """The assignment to measure the costs that are not known of the trials' updates, once; then FINISHED."""
@@ -80,15 +87,18 @@ class AdmissionSearcher(Searcher):
         if not kinds:
             self._close_slots()
             return Searcher.FINISHED
-        memo, handed_at = self._admission.memo.location, self._slots.hand_out("")
-        self._calibrates_since = handed_at
-        return {"assignment": CalibrationAssignment(tuple(kinds), self._workload, memo, handed_at)}
+        self._calibrates_since = self._slots.hand_out("")
+        return {"assignment": CalibrationAssignment(tuple(kinds), self._workload, self._admission.memo.location)}
 
     def _close_slots(self) -> None:
         """Nothing more is handed out: from now on the run gives its devices back, unless the calibration is under way."""
         if self._calibrates_since is None:
             with self._stopping_when_storage_fails():
                 self._slots.close(time.monotonic())
+
+    def on_worker(self, trial_id: str, worker: str) -> None:
+        """A worker begins a trial: note which, as it may die before it has reported anything."""
+        self._workers[trial_id] = worker
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Take the epochs of a report that is not the last."""
@@ -101,7 +111,7 @@ class AdmissionSearcher(Searcher):
             self._end_calibration(result)
             return
         if error or not result:
-            self._worker_died(name)
+            self._worker_died(name, self._workers.get(trial_id))
             return
         self._take(name, result)
         with self._stopping_when_storage_fails():
@@ -135,16 +145,17 @@ class AdmissionSearcher(Searcher):
         with self._stopping_when_storage_fails():
             self._slots.observe(result)
 
-    def _worker_died(self, name: str) -> None:
+    def _worker_died(self, name: str, worker: str | None) -> None:
         """Return the trial to admission. Tune's own retry omits trials whose worker dies before it has begun them."""
         with self._stopping_when_storage_fails():
-            self._slots.notice_deaths(name)
-        self._deaths[name] += 1
+            self._deaths.setdefault(name, []).append(self._slots.node_of(worker))
+            self._slots.notice_deaths(name, worker)
+        num_deaths = sum(not self._slots.has_lost(node) for node in self._deaths[name])
         with self._stopping_when_storage_fails():
-            if self._deaths[name] <= MAX_WORKER_DEATHS:
+            if num_deaths <= MAX_WORKER_DEATHS:
                 self._admission.returned(name)
             else:
-                reason = f"its worker died {self._deaths[name]} times: killed for memory, or a crash in native code"
+                reason = f"its worker died {num_deaths} times: killed for memory, or a crash in native code"
                 self._admission.ended(name, "failed", reason)
 
     @contextmanager
@@ -166,14 +177,21 @@ class AdmissionSearcher(Searcher):
         """Do nothing: a study is resumed by running it again."""
 
 
-class Refresh(Callback):
-    """Calls a function several times a second. Tune pickles callbacks, so the function is left out of the pickle."""
+class Events(Callback):
+    """Calls one function several times a second, and another with every trial that begins and the worker that has it.
 
-    def __init__(self, refresh: Callable[[], None]) -> None:
-        self._refresh = refresh
+    Tune pickles callbacks, so the functions are left out of the pickle.
+    """
+
+    def __init__(self, refresh: Callable[[], None], on_worker: Callable[[str, str], None]) -> None:
+        self._refresh, self._on_worker = refresh, on_worker
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Called when a worker begins a trial, be it new or kept."""
+        self._on_worker(trial.trial_id, trial.temporary_state.ray_actor._actor_id.hex())
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Called after every step of Tune's loop."""
@@ -186,19 +204,15 @@ class KeepingWorkers(FIFOScheduler):
     Tune kills a worker when no trial waits for it, although one may come a moment later (when a held trial is released,
     or tuning gives way to confirmation), and a new worker takes seconds to boot. It also kills a booting worker when its
     trial could take a cached one; with trials shorter than a boot this repeats for ever (after one killed worker a study
-    used up 10 workers with one slot working: 127 s; with workers kept 82 s). Keeping them is safe: with at most
-    `num_slots` trials admitted, a trial that needs a worker finds a free slot or a cached worker.
+    used up 10 workers with one slot working: 127 s; with workers kept 82 s). Keeping them is safe: with no more
+    trials admitted than there are slots, a trial that needs a worker finds a free slot or a cached worker.
     """
-
-    def __init__(self, num_slots: int) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self._num_slots = num_slots
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
         """Patch the controller. The object passed in is a wrapper that loses attributes set on it, so patch what it wraps."""
         controller = getattr(tune_controller, "_tune_controller", tune_controller)
         if "_maybe_reuse_cached_actor" not in vars(controller):
-            controller._actor_cache.increase_max(trial.placement_group_factory, by=self._num_slots)
+            controller._actor_cache.increase_max(trial.placement_group_factory, by=MANY)
             controller._maybe_reuse_cached_actor = types.MethodType(
                 _unless_it_has_one(controller._maybe_reuse_cached_actor), controller
             )

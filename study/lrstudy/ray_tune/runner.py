@@ -1,4 +1,4 @@
-"""Running a study's trials with Ray Tune on this machine."""
+"""Running a study's trials with Ray Tune."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import shutil
 import signal
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from lrstudy.ray_tune.local_ray import LocalRay
+from lrstudy.ray_tune.connection import RayConnection
 from lrstudy.ray_tune.slots import Slots
 from lrstudy.running.admission import Admission
 from lrstudy.running.trials import Trial
@@ -23,47 +24,50 @@ def run(
     admission: Admission,
     workload: Workload,
     folder: str,
-    local_ray: LocalRay,
+    connection: RayConnection,
     first: Trial | None,
     slots: Slots,
     refresh: Callable[[], None],
 ) -> None:
-    """Run all trials that admission admits, on as many workers as Ray has slots.
+    """Run all trials that admission admits, on as many workers as there are slots.
 
     Args:
         admission: Decides which trial may run next, and is told how trials go on.
         workload: What the trials train.
         folder: Where the study lies for workers: a path or a URL.
-        local_ray: The Ray cluster, started or not; stopped on return.
+        connection: To Ray, begun or not; left on return.
         first: The trial that was admitted first; None if only costs are left to measure.
         slots: Notes in the journal which worker occupies which slot.
         refresh: Called several times a second.
 
     Raises:
-        ClusterError: If Ray's own processes die.
+        ClusterError: If Ray is lost.
         KeyboardInterrupt: If the process is interrupted or terminated.
     """
-    local_ray.begin()
+    connection.begin()
     from ray import tune
 
-    from lrstudy.ray_tune.adapter import AdmissionSearcher, KeepingWorkers, Refresh
+    from lrstudy.ray_tune.adapter import MANY, AdmissionSearcher, Events, KeepingWorkers
     from lrstudy.ray_tune.trainable import TuneTrial
 
-    # Leaving the context stops Ray before the run notes its end, as devices count as allocated until then.
-    with local_ray, Interrupts() as interrupts, _scratch() as scratch:
+    # Leaving the context leaves Ray before the run notes its end, as devices count as allocated until then.
+    with connection, Interrupts() as interrupts, _scratch() as scratch:
 
         def on_step() -> None:
             interrupts.check()
+            slots.sync(connection.nodes, time.monotonic())
             refresh()
 
-        gpu = workload.device_share if workload.device == "cuda" else 0
+        gpus = workload.device_share if workload.device == "cuda" else 0
+        bundle, labels = connection.bundle(gpus, workload.threads)
+        searcher = AdmissionSearcher(admission, workload, folder, first, slots)
         tuner = tune.Tuner(
-            tune.with_resources(TuneTrial, {"cpu": workload.threads, "gpu": gpu}),
+            tune.with_resources(TuneTrial, tune.PlacementGroupFactory([bundle], bundle_label_selector=[labels])),
             tune_config=tune.TuneConfig(
-                search_alg=AdmissionSearcher(admission, workload, folder, first, slots),
-                scheduler=KeepingWorkers(local_ray.num_slots),
+                search_alg=searcher,
+                scheduler=KeepingWorkers(),  # type: ignore[no-untyped-call]
                 num_samples=-1,
-                max_concurrent_trials=local_ray.num_slots,
+                max_concurrent_trials=MANY,
                 reuse_actors=True,
                 trial_dirname_creator=lambda trial: trial.trial_id,
             ),
@@ -71,12 +75,12 @@ def run(
                 name="trials",
                 storage_path=str(scratch),
                 verbose=0,
-                callbacks=[Refresh(on_step)],
+                callbacks=[Events(on_step, searcher.on_worker)],
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             ),
         )
-        local_ray.wait()
-        with local_ray.watched():
+        connection.wait()
+        with connection.watched():
             tuner.fit()
 
 

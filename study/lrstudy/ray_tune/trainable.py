@@ -11,13 +11,14 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import ray
 from ray.tune import Trainable
 
 from lrstudy.errors import StorageError
 from lrstudy.memo.memo import Memo
 from lrstudy.running import calibration
 from lrstudy.running.calibration import UpdateKind
-from lrstudy.study_folder import predictions
+from lrstudy.study_folder import clock, predictions
 from lrstudy.study_folder.ledger import Category, Span, joined
 from lrstudy.trial.spec import TrialSpec
 from lrstudy.trial.walk import TrialEpoch, Walk
@@ -29,7 +30,7 @@ REPORT_EVERY_S = 0.5
 
 @dataclass(frozen=True)
 class Assignment:
-    """A trial for a worker, handed out at `handed_at` (monotonic clock). An object, so that Tune neither flattens nor prints it.
+    """A trial for a worker. An object, so that Tune neither flattens nor prints it.
 
     `memo` and `folder` are where the memo and the study lie: paths or URLs.
     """
@@ -39,7 +40,6 @@ class Assignment:
     workload: Workload
     memo: str
     folder: str
-    handed_at: float
 
     def __repr__(self) -> str:
         return self.spec.trial_id
@@ -52,7 +52,6 @@ class CalibrationAssignment:
     kinds: tuple[UpdateKind, ...]
     workload: Workload
     memo: str
-    handed_at: float
 
     def __repr__(self) -> str:
         return "calibration"
@@ -61,16 +60,16 @@ class CalibrationAssignment:
 class TuneTrial(Trainable):
     """Walks the trial of its assignment, or calibrates.
 
-    A result has the `records` of some epochs, the `spans` of the worker's time until `at` (monotonic clock), and `worker`,
-    `host` and `process`, which say whose they are. The last one also has `status`, `error` and `test`, or `fatal` if the
+    A result has the `records` of some epochs, the `spans` of the worker's time until `at` on its monotonic `clock`, and
+    `worker`, `node`, `host` and `process`, which say whose they are. The last one also has `status`, `error` and `test`, or `fatal` if the
     storage failed and the whole study must stop.
     """
 
     def setup(self, config: dict[str, Any]) -> None:
         """Begin the first trial of this process; torch is imported here, as part of the set-up."""
-        self._worker = uuid.uuid4().hex[:12]
+        self._last = time.monotonic()  # before that, its time is the driver's set-up
         self._spans: list[Span] = []
-        self._last = config["assignment"].handed_at  # before that, its time is the driver's set-up
+        self._self = _identity()
 
         import torch._dynamo  # noqa: F401  # else the first optimizer imports it: seconds that no trial should pay
 
@@ -200,15 +199,25 @@ class TuneTrial(Trainable):
         self._spans, self._last = [], time.monotonic()
         return {
             "trial": self._trial_id,
-            "worker": self._worker,
-            "host": platform.node(),
-            "process": os.getpid(),
+            **self._self,
             "at": self._last,
             "records": [asdict(step.record) for step in steps],
             "spans": [[span.start, span.duration_s, span.category, span.trial_id] for span in spans],
             "done": bool(end),
             **end,
         }
+
+
+def _identity() -> dict[str, Any]:
+    """Whose reports these are: the actor, its node, and the clock that it reads."""
+    context = ray.get_runtime_context() if ray.is_initialized() else None
+    return {
+        "worker": context.get_actor_id() if context else uuid.uuid4().hex,
+        "node": context.get_node_id() if context else "",
+        "host": platform.node(),
+        "process": os.getpid(),
+        "clock": clock.identity(),
+    }
 
 
 def _divergence(step: TrialEpoch) -> str:

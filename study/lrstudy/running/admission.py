@@ -28,8 +28,8 @@ class Admission:
     """Hands out the trials of a study run.
 
     Call `next` for a trial to run, `stepped` with its epochs, `ended` when it is over, until `is_done`.
-    `stopped` and `failure` say why nothing more is handed out; `notes` are for the user to read at the end. `kinds` knows
-    the kinds of update of trials.
+    `num_running` counts the trials that are handed out. `stopped` and `failure` say why nothing more is; `notes` are for
+    the user to read at the end. `kinds` knows the kinds of update of trials.
     """
 
     def __init__(self, plan: Plan, memo: Memo, journal: Journal) -> None:
@@ -40,7 +40,7 @@ class Admission:
         self.failure = ""
         self.notes: list[str] = []
         self._waiting: list[Trial] = []
-        self._num_running = 0
+        self.num_running = 0
         self._claims: dict[str, str] = {}
         self._wanted: Counter[str] = Counter()
         self._counted: dict[str, Sequence[str]] = {}
@@ -57,7 +57,7 @@ class Admission:
     @property
     def is_over(self) -> bool:
         """Whether nothing runs and nothing more will be handed out."""
-        return self._num_running == 0 and (self.is_done or bool(self.stopped))
+        return self.num_running == 0 and (self.is_done or bool(self.stopped))
 
     def unpriced(self) -> list[UpdateKind]:
         """The kinds of update whose costs a study that is done compares and nobody has measured."""
@@ -75,7 +75,7 @@ class Admission:
                 if not self._is_recorded(trial):
                     return self._admit(trial)
                 self._finish_recalled(trial)
-            elif self._waiting or self._num_running or not self.protocol.is_tuned:
+            elif self._waiting or self.num_running or not self.protocol.is_tuned:
                 break
             elif self.protocol.frozen is None:
                 self._queue(self.protocol.freeze())
@@ -109,7 +109,7 @@ class Admission:
             StorageError: The journal cannot be written.
         """
         trial = self.trials[trial_id]
-        self._num_running -= 1
+        self.num_running -= 1
         trial.status, trial.error, trial.test = status, error, test
         trial.ended_at = time.time()
         self._release(trial)
@@ -120,7 +120,7 @@ class Admission:
     def returned(self, trial_id: str) -> None:
         """A running trial has lost its worker: it waits again, first in line, and will recall what it has committed."""
         trial = self.trials[trial_id]
-        self._num_running -= 1
+        self.num_running -= 1
         self._release(trial)
         trial.status = "waiting"
         self._wait(trial, first=True)
@@ -210,7 +210,7 @@ class Admission:
         branches = {_common_depth(trial, other) for other in self._waiting}
         trial.spec = with_store_points(trial.spec, frozenset(branches - {0, len(trial.chain)}))
         trial.status, trial.started_at = "running", time.time()
-        self._num_running += 1
+        self.num_running += 1
         return trial
 
     def _follow(self, trial: Trial) -> None:
@@ -262,7 +262,7 @@ class Admission:
             self._idle_since = self._idle_since or time.monotonic()
             return
         self._close_idle()
-        if not self._num_running and not self._is_over:
+        if not self.num_running and not self._is_over:
             self._is_over = True
             self.journal.write("done", at=time.monotonic())
 

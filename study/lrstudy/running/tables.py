@@ -24,10 +24,10 @@ from lrstudy.memo.records import Record
 from lrstudy.running import calibration
 from lrstudy.running.admission import Admission
 from lrstudy.running.calibration import UpdateKind
+from lrstudy.running.ledger_rows import ledger_rows
 from lrstudy.running.split_table import split_table
 from lrstudy.running.trials import Trial
 from lrstudy.settings import Settings
-from lrstudy.study_folder.ledger import Span, Worker, slot_lines
 from lrstudy.study_folder.replace_file import replacing
 from lrstudy.study_folder.schemas import CALIBRATION, EPOCHS, LEDGER, PREDICTIONS, SCHEMA_VERSION, SETTINGS, TRIALS
 
@@ -66,7 +66,7 @@ class TableWriter:
         """
         begin = time.monotonic()
         shown = [trial for trial in self._admission.trials.values() if trial.status != "waiting"]
-        lines = ledger_lines(self._admission.journal.lines, now)
+        lines = ledger_rows(self._admission.journal.lines, now)
         self._write("trials", _trials_table(shown, self._admission, _spent(lines)))
         self._write("epochs", pa.concat_tables([self._schema.empty_table(), *map(self._epochs_of, shown)]))
         met = pa.concat_tables([SETTINGS.empty_table(), *self._settings_tables])
@@ -137,67 +137,6 @@ class TableWriter:
                 f"storage.path: cannot write {path}: {error}. What was recorded before is safe; free space or fix "
                 "permissions, then run the same command again."
             ) from error
-
-
-def ledger_lines(journal: Iterable[Mapping[str, Any]], now: float) -> list[dict[str, Any]]:
-    """The ledger of all runs, from the journal's lines; times count from the start of each run's slots.
-
-    A run that was killed ends at its last heartbeat, as the run after it found it. Of a run in progress, and of one that
-    an earlier version left, more is `unaccounted`: it measured less, or has not reported it yet.
-    """
-    runs: dict[int, list[Mapping[str, Any]]] = {}
-    ends: dict[int, float] = {}
-    killed: set[int] = set()
-    for line in journal:
-        runs.setdefault(line["run"], []).append(line)
-        if line["kind"] == "end":
-            ends[line["run"]] = line["at"]
-        elif line["kind"] == "killed":
-            ends[line["of"]] = line["at"]
-            killed.add(line["of"])
-    rows: list[dict[str, Any]] = []
-    for run, lines in runs.items():
-        slots = next((line for line in lines if line["kind"] == "slots"), None)
-        if slots is None:
-            continue  # everything was recalled: no device was allocated
-        start, end = slots["start"], ends.get(run, now)
-        idle = [(line["start"], line["end"]) for line in lines if line["kind"] == "idle"]
-        over = [line["at"] for kind in ("teardown", "done") for line in lines if line["kind"] == kind]
-        died = {line["worker"]: line.get("heard") for line in lines if line["kind"] == "died"}
-        of_slot: list[list[Mapping[str, Any]]] = [[] for _ in range(slots["count"])]
-        by_driver: list[list[Span]] = [[] for _ in range(slots["count"])]
-        for line in lines:
-            if line["kind"] == "spans":
-                of_slot[line["slot"]].append(line)
-            elif line["kind"] == "slot":
-                by_driver[line["slot"]].append(Span(line["start"], line["end"] - line["start"], line["category"]))
-        for slot, measured in enumerate(of_slot):
-            workers = _workers(measured, died, run in killed)
-            for span in slot_lines(workers, by_driver[slot], start, end, idle, next(iter(over), None)):
-                rows.append(
-                    {
-                        "run": run, "host": slots["host"], "device": f"{slots['device']}:{slot}", "share": slots["share"],
-                        "start": span.start - start, "duration_s": span.duration_s, "category": span.category,
-                        "trial_id": span.trial_id,
-                    }
-                )  # fmt: skip
-    return rows
-
-
-def _workers(lines: list[Mapping[str, Any]], died: Mapping[str, float | None], run_was_killed: bool) -> list[Worker]:
-    """The workers of one slot in order. All but the last one died; that one too if `died` says so, or with its driver."""
-    spans: dict[str, list[Span]] = {}
-    heard: dict[str, float | None] = {}
-    for line in lines:
-        spans.setdefault(line["worker"], []).extend(Span(*span) for span in line["spans"])
-        heard[line["worker"]] = line.get("at")
-    names = list(spans)
-    if not names and run_was_killed:
-        return [Worker((), died=True)]  # whoever sat here never reported: what it did is lost with the driver
-    return [
-        Worker(spans[name], name != names[-1] or name in died or run_was_killed, died.get(name) or heard[name])
-        for name in names
-    ]
 
 
 def _spent(lines: Iterable[Mapping[str, Any]]) -> dict[str, float]:

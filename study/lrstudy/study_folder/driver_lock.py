@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 
 from lrstudy.errors import Fault, InputError, StorageError
+from lrstudy.study_folder.clock import boot_id
 from lrstudy.study_folder.replace_file import replacing
 
 HEARTBEAT_S = 2.0
@@ -163,7 +164,7 @@ def content(token: str, run: int) -> bytes:
         "pid_namespace": _pid_namespace(),
         "boot": psutil.boot_time(),
         "process_started_at": psutil.Process().create_time(),
-        "boot_id": _boot_id(),
+        "boot_id": boot_id(),
         "heartbeat": time.monotonic(),
         "heartbeat_at": time.time(),
     }
@@ -195,7 +196,7 @@ def is_near(holder: dict[str, Any]) -> bool:
 
     Hosts of containers may share their names, but not the identity of the boot and of the namespace as well.
     """
-    here = (platform.node(), _boot_id(), _pid_namespace())
+    here = (platform.node(), boot_id(), _pid_namespace())
     return here == (holder["host"], holder["boot_id"], holder.get("pid_namespace"))
 
 
@@ -221,14 +222,7 @@ def _is_same(process: psutil.Process, holder: dict[str, Any]) -> bool:
     """
     after_boot = process.create_time() - psutil.boot_time()
     is_same_start = abs(after_boot - (holder["process_started_at"] - holder["boot"])) < 1.0
-    return bool(is_same_start and holder["boot_id"] == _boot_id())
-
-
-def _boot_id() -> str:
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return ""
+    return bool(is_same_start and holder["boot_id"] == boot_id())
 
 
 def _pid_namespace() -> str:

@@ -50,6 +50,7 @@ class Trainer:
         self.workload = workload
         self.device = device_memory.device_of(workload.device)
         device_memory.limit_to_share(self.device, workload.device_share)
+        device_memory.require_room(self.device, workload.device_share)
         self._state: State | None = None
         self._test: Part | None = None
         self._compiled: set[tuple[object, ...]] = set()

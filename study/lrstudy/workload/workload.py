@@ -17,21 +17,24 @@ from lrstudy import user_code
 from lrstudy.config import StudyFile
 from lrstudy.config.sections import NumericsConfig, WorkloadConfig
 from lrstudy.data.cache import DamagedError, DataSet, opened, prepare
-from lrstudy.data.labels import class_counts
 from lrstudy.data.normalise import Constants, normalisation
 from lrstudy.data.open_source import open_source
-from lrstudy.data.spec import AUGMENTATIONS, DataSpec
+from lrstudy.data.spec import DataSpec
 from lrstudy.data.splits import Splits, split
 from lrstudy.data.statistics import Statistics
-from lrstudy.errors import Fault, InputError, faults_of, unknown
+from lrstudy.errors import Fault, InputError, faults_of
 from lrstudy.lineage import Root
 from lrstudy.models.catalogue import describe, family_of
 from lrstudy.settings import Recipe, canonical_json
 from lrstudy.storage.place import Storage
-from lrstudy.tasks.kinds import Kind, Task, balanced_weights
+from lrstudy.tasks.kinds import Task
 from lrstudy.workload import copies, numerics, user_files
 from lrstudy.workload.devices import Resources
+from lrstudy.workload.learning import augmentation, check_metrics, recipe_of, task_of
+from lrstudy.workload.machine import Machine, ThisMachine
 from lrstudy.workload.numerics import PLAIN, NumericsSpec
+
+_HERE = ThisMachine()
 
 
 @dataclass(frozen=True)
@@ -87,9 +90,9 @@ class Workload:
     user_files: Mapping[str, Path] = field(default_factory=dict)
 
     @property
-    def num_slots(self) -> int:
-        """How many trials this machine can run at once; at least 1."""
-        return Resources(self.device, self.threads, self.device_share).num_slots
+    def resources(self) -> Resources:
+        """What a trial occupies."""
+        return Resources(self.device, self.threads, self.device_share)
 
     def root(self, seed: int) -> Root:
         """The root of a trial with this seed."""
@@ -120,7 +123,12 @@ class Workload:
 
 
 def resolve(
-    study: StudyFile, base: Path, storage: Storage, before_decoding: Callable[[], None] | None = None
+    study: StudyFile,
+    base: Path,
+    storage: Storage,
+    before_decoding: Callable[[], None] | None = None,
+    machine: Machine = _HERE,
+    earlier: Mapping[str, Any] | None = None,
 ) -> Workload:
     """Find, decode and split the data of a study, and measure the numerics of the device that will train.
 
@@ -129,6 +137,8 @@ def resolve(
         base: The folder that relative paths and references start at.
         storage: The study's storage, which keeps the decoded data.
         before_decoding: Called before the data is decoded, which takes a while; not called if it is decoded already.
+        machine: What the trials will run on.
+        earlier: The numerics of the study's earlier runs, if there were any.
 
     Returns:
         The workload, ready to be sent to workers.
@@ -137,19 +147,21 @@ def resolve(
         InputError: If data, split, task, metric, weights or numerics do not fit together, the user's code cannot be
             loaded, or the decoded data cannot be written.
         StorageError: If the disk is full.
+        ClusterError: If a cluster does not give a device to measure.
         RuntimeError: If torch cannot use the device.
     """
-    config, resources = study.workload, Resources.of(study.resources)
+    config, resources = study.workload, machine.resources(study.resources)
     spec, references, files = (
         config.data_spec(base),
         user_references(config, base),
         user_files.named(config.files, base),
     )
     with ThreadPoolExecutor(1) as pool:  # the first time both take seconds, each on a core of its own
-        measuring = pool.submit(numerics.probe, resources.device, resources.threads, storage.numerics)
+        measuring = pool.submit(machine.numerics, resources, storage.numerics, earlier)
         data, parts = load(spec, storage, before_decoding)
-    task = _task(config, data)
-    _check_metrics(study, task, data, parts)
+    _require_accelerator(study, measuring.result())
+    task = task_of(config, data)
+    check_metrics(study, task, data, parts)
     numerics_spec = _numerics_spec(config, resources.device, data.channels * data.size**2)
     return Workload(
         data=spec,
@@ -162,7 +174,7 @@ def resolve(
         statistics=copies.statistics(data, parts, storage.memo),
         constants=normalisation(spec.image.normalize, data.images, parts.train),
         task=task,
-        recipe=_recipe(config, data, parts, task),
+        recipe=recipe_of(config, data, parts, task),
         model=references.get("model", config.model),
         user_references=references,
         source_digests=_digests(references, files),
@@ -216,7 +228,7 @@ def check_without_data(study: StudyFile, base: Path) -> None:
         lambda: open_source(config.data_spec(base)),
         lambda: _files(config, base),
         lambda: family_of(config.model),
-        lambda: _augmentation(config),
+        lambda: augmentation(config),
     )
     faults = [fault for check in checks for fault in faults_of(check)]
     if faults:
@@ -260,6 +272,13 @@ def _source(digests: Mapping[str, str]) -> str:
     return blake2b(canonical_json(dict(digests)), digest_size=16, person=b"lrstudy-source").hexdigest()
 
 
+def _require_accelerator(study: StudyFile, measured: Mapping[str, object]) -> None:
+    """Raise InputError if the device is of another kind than the study names."""
+    kind, model = study.resources.accelerator, str(measured["device_model"])
+    if kind is not None and (measured["device"] != "cuda" or kind.lower() not in model.lower()):
+        raise InputError(Fault("resources.accelerator", expected=f"a GPU of the kind {kind}", got=model))
+
+
 _EVALUATED_AT_ONCE = {"cpu": 2**19, "cuda": 2**25}
 """Pixel values in the images of one evaluation batch: a CPU is up to twice as fast while activations stay in its cache."""
 
@@ -300,85 +319,3 @@ def _require_supported(config: NumericsConfig, device: str) -> None:
         )
     if config.tf32:
         raise InputError(Fault("workload.numerics.tf32", "only NVIDIA GPUs have TF32; expected false on a CPU"))
-
-
-def _task(config: WorkloadConfig, data: DataSet) -> Task:
-    """The task that the labels imply. Raises InputError if the study file says another one."""
-    is_multilabel = data.labels.ndim == 2
-    kind: Kind = "multilabel" if is_multilabel else "binary" if len(data.classes) == 2 else "multiclass"
-    if config.task.kind == "multiclass" and kind == "binary":
-        kind = "multiclass"
-    task = Task(kind, len(data.classes))
-    faults = []
-    if config.task.kind not in ("auto", kind):
-        labels = "several labels each" if is_multilabel else f"{len(data.classes)} classes"
-        expected = f"{kind}, as the examples have {labels}"
-        faults.append(Fault("workload.task.kind", expected=expected, got=config.task.kind))
-    if config.task.loss not in ("auto", task.loss):
-        expected = f"{task.loss}, the loss of a {kind} task"
-        faults.append(Fault("workload.task.loss", expected=expected, got=config.task.loss))
-    if faults:
-        raise InputError(faults)
-    return task
-
-
-def _recipe(config: WorkloadConfig, data: DataSet, parts: Splits, task: Task) -> Recipe:
-    """What the settings of every epoch take from the workload. Raises InputError for weights that do not fit the classes."""
-    weights = _class_weights(config, data, parts, task)
-    return Recipe(loss=task.loss, class_weights=weights, augment=_augmentation(config))
-
-
-def _class_weights(config: WorkloadConfig, data: DataSet, parts: Splits, task: Task) -> tuple[float, ...] | None:
-    """One weight per class, 1 for a class that the study file does not mention; None without weights."""
-    weights = config.task.class_weights
-    if weights == "balanced":
-        return balanced_weights(data.labels[parts.train], task.num_classes)
-    if not isinstance(weights, dict):
-        return None
-    unknown_names = [name for name in weights if name not in data.classes]
-    if unknown_names:
-        raise InputError(
-            [unknown("workload.task.class_weights", "class", name, data.classes) for name in unknown_names]
-        )
-    return tuple(float(weights.get(name, 1.0)) for name in data.classes)
-
-
-def _augmentation(config: WorkloadConfig) -> str:
-    """The augmentation as settings name it: a list as canonical JSON, a user's function by its file's name, without folder."""
-    augment = config.augment
-    if isinstance(augment, list):
-        from lrstudy.data.augment import canonical
-
-        return canonical(augment)
-    if user_code.is_reference(augment):
-        return augment.rpartition("/")[2]
-    if augment not in AUGMENTATIONS:
-        raise InputError(
-            unknown("augment", "augmentation", augment, (*AUGMENTATIONS, "a list of transforms", "./mine.py:augment"))
-        )
-    return augment
-
-
-def _check_metrics(study: StudyFile, task: Task, data: DataSet, parts: Splits) -> None:
-    """Raise InputError for a metric that the task does not have, or that cannot be computed on a part that is read."""
-    faults = [
-        Fault(where, expected=f"a metric of a {task.kind} task", got=name, valid=task.metrics, name=name)
-        for where, name in [("metric", study.metric), *(("report_metrics", name) for name in study.report_metrics)]
-        if name not in task.metrics
-    ]
-    if study.metric in ("auroc", "average_precision"):
-        faults += _undefined_metric(study, task, data, parts)
-    if faults:
-        raise InputError(faults)
-
-
-def _undefined_metric(study: StudyFile, task: Task, data: DataSet, parts: Splits) -> list[Fault]:
-    """The parts on which the study's ranking metric is undefined; the test part counts only if trials are confirmed."""
-    read = {"validation": parts.validation} | ({"test": parts.test} if study.confirm.top else {})
-    faults = []
-    for part, index in read.items():
-        counts = class_counts(data.labels[index], task.num_classes)
-        if not ((counts > 0) & (counts < len(index))).any():
-            problem = f"{study.metric} is undefined: no class of the {part} part has positives and negatives"
-            faults.append(Fault("metric", problem))
-    return faults

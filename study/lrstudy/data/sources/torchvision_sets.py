@@ -48,18 +48,23 @@ class TorchvisionSet:
     root: str | None
     download: bool
 
+    @property
+    def folder(self) -> Path:
+        """`root`; by default a separate folder for each set, so that downloading another changes no fingerprint."""
+        return Path(self.root) if self.root else Path(_DEFAULT_ROOT).expanduser() / self.name
+
     def fingerprint(self) -> dict[str, object]:
         """Name, torchvision's version, and sizes and modification times of the files; may download them first."""
         self._opened  # noqa: B018  # so that the files are there
         files = blake2b(digest_size=16)
-        for path in sorted(path for path in self._folder.rglob("*") if path.is_file()):
+        for path in sorted(path for path in self.folder.rglob("*") if path.is_file()):
             status = path.stat()
-            name = path.relative_to(self._folder).as_posix()
+            name = path.relative_to(self.folder).as_posix()
             files.update(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
         return {
             "source": self.name,
             "torchvision": version("torchvision"),
-            "path": str(self._folder.resolve()),
+            "path": str(self.folder.resolve()),
             "files": files.hexdigest(),
         }
 
@@ -90,11 +95,6 @@ class TorchvisionSet:
             for row in range(len(data)):
                 yield f"{self.name} {part} {row}", np.asarray(data[row][0])
 
-    @property
-    def _folder(self) -> Path:
-        """`root`; by default a separate folder for each set, so that downloading another changes no fingerprint."""
-        return Path(self.root) if self.root else Path(_DEFAULT_ROOT).expanduser() / self.name
-
     @cached_property
     def _opened(self) -> list[Any]:
         from torchvision import datasets
@@ -103,7 +103,7 @@ class TorchvisionSet:
         before = socket.getdefaulttimeout()
         socket.setdefaulttimeout(TIMEOUT_S)
         try:
-            return [getattr(datasets, kind)(self._folder, download=self.download, **arguments) for arguments in parts]
+            return [getattr(datasets, kind)(self.folder, download=self.download, **arguments) for arguments in parts]
         except Exception as error:  # torchvision raises RuntimeError, URLError, zipfile's and tarfile's errors, ...
             allowed = (
                 "The download failed: is there a network?"
@@ -113,7 +113,7 @@ class TorchvisionSet:
             raise InputError(
                 Fault(
                     "data",
-                    f"{self.name} cannot be read from {self._folder} ({' '.join(str(error).split())[:160]})",
+                    f"{self.name} cannot be read from {self.folder} ({' '.join(str(error).split())[:160]})",
                     advice=f"{allowed} Or put torchvision's files there and name the folder as `root`.",
                 )
             ) from None

@@ -1,0 +1,8 @@
+#!/usr/bin/env bash
+# Hands a study to a Ray cluster that is there already. The folder `study` beside this file is uploaded to it.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+export RAY_AUTH_MODE=token
+export RAY_AUTH_TOKEN_PATH={{ token_file | sh }}
+exec {{ ray | sh }} job submit --no-wait --address {{ address | sh }} --submission-id {{ identity | sh }} \
+  --working-dir study -- bash driver.sh

@@ -1,0 +1,127 @@
+"""What travels to a place that does not share this machine's files: the study file, the user's code, and a driver script.
+
+Everything is laid out as it lies beside the study file, so `./mine.py:name` means the same there. Names in the memo cover
+the content of code and files but not where they lie, so training that was recorded here is recalled there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+
+from lrstudy import user_code
+from lrstudy.errors import Fault, InputError, faults_of
+from lrstudy.workload import user_files
+from lrstudy_cluster.target import Launch
+from lrstudy_cluster.templates import fill
+
+BUCKETS = ("s3://", "gs://")
+
+
+def packed(
+    launch: Launch,
+    slots: int | None = None,
+    setup: Sequence[str] = (),
+    more_overrides: Sequence[str] = (),
+    name_suffix: str = "",
+) -> dict[str, bytes]:
+    """Study file, user's code, the files that it reads, and `driver.sh`, which runs the study on the cluster.
+
+    Returns contents by path below the study's folder there.
+
+    Args:
+        launch: The launch.
+        slots: How many trials may run at once when the cluster is as large as it may become; None for what it has.
+        setup: Lines of shell for the driver script, before anything else.
+        more_overrides: Overrides that the target adds.
+        name_suffix: Shell text, such as ``-$(date +%F)``, that ends the study's name; it is expanded when the driver starts.
+
+    Raises:
+        InputError: Code or files cannot travel.
+    """
+    base = launch.path.parent
+    files = {"study.yaml": _read(launch.path, "study file")}
+    for where, text in _references(launch):
+        reference = user_code.Reference.parse(user_code.resolve(text, base, where))
+        files |= {_below(file, base, where): _read(file, where) for file in user_code.files(str(reference), where)}
+    for file in user_files.named(launch.study.workload.files, base).values():
+        files[_below(file, base, "workload.files")] = _read(file, "workload.files")
+    overrides = [*(text.replace(f"{base}/", "./") for text in launch.overrides), *more_overrides]
+    values = {
+        "slots": slots,
+        "overrides": overrides,
+        "setup": setup,
+        "name": launch.study.name if name_suffix else None,
+        "name_suffix": name_suffix,
+    }
+    return {**files, "driver.sh": fill("shared", "driver.sh", values).encode()}
+
+
+def faults(launch: Launch, shared_folder: str | None, how: str) -> list[Fault]:
+    """What does not fit a place with files of its own: code out of reach, data and storage that only this machine has.
+
+    Args:
+        launch: The launch.
+        shared_folder: The folder there that all nodes share; None if there is none.
+        how: What to do for such a folder, in a whole sentence.
+    """
+    return [
+        *faults_of(lambda: packed(launch)),
+        *_storage_faults(launch.study.storage.path, shared_folder, how),
+        *_data_faults(launch),
+    ]
+
+
+def _storage_faults(path: str, shared_folder: str | None, how: str) -> list[Fault]:
+    if path.startswith(BUCKETS):
+        return []
+    if shared_folder and PurePosixPath(path).is_relative_to(shared_folder):
+        return []
+    expected = "a bucket (s3://... or gs://...)"
+    if shared_folder:
+        expected += f" or a folder below {shared_folder}, which all nodes share"
+    return [Fault("storage.path", expected=expected, got=path, advice=how)]
+
+
+def _data_faults(launch: Launch) -> list[Fault]:
+    source = launch.study.workload.source
+    kind, colon, path = source.source.partition(":")
+    data = path if colon and not user_code.is_reference(source.source) else source.root
+    base = launch.path.parent
+    if data is None or (PurePosixPath(data).is_absolute() and not Path(data).is_relative_to(base)):
+        return []
+    expected = "the absolute path of the data as the cluster's nodes see it, since data does not travel with the study"
+    return [Fault("workload.data", expected=expected, got=f"{kind}:{path}" if data is path else f"root: {data}")]
+
+
+def _references(launch: Launch) -> Iterator[tuple[str, str]]:
+    """The references to the user's code in a study, each with its field."""
+    workload = launch.study.workload
+    fields = {
+        "workload.model": workload.model,
+        "workload.augment": workload.augment,
+        "workload.train_step": workload.train_step,
+        "workload.data": workload.source.source,
+        **{f"arms.{name}.policy": body.get("policy", name) for name, body in launch.study.arms.items()},
+    }
+    for where, text in fields.items():
+        if not user_code.is_reference(text):
+            continue
+        if PurePosixPath(text).is_absolute() and not any(text in override for override in launch.overrides):
+            expected = "a path relative to the study file, since the code travels with it"
+            raise InputError(Fault(where, expected=expected, got=text))
+        yield where, text
+
+
+def _below(file: Path, base: Path, where: str) -> str:
+    if not file.is_relative_to(base):
+        expected = f"code and files below {base}, the folder of the study file, which travel with it"
+        raise InputError(Fault(where, expected=expected, got=str(file)))
+    return file.relative_to(base).as_posix()
+
+
+def _read(file: Path, where: str) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise InputError(Fault(where, f"{file} cannot be read ({error.strerror})")) from None

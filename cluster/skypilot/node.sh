@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# Runs on every node of the job: starts the study's own Ray, beside SkyPilot's, and on the first node the driver.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+{% for line in setup %}
+{{ line }}
+{% endfor %}
+: "${RAY_AUTH_TOKEN:?the job was launched without its token: use launch.sh}"
+export RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0
+# A lost node is noticed after 15 s instead of a minute; a drained one has 20 s to end its epoch.
+export RAY_health_check_period_ms=2000 RAY_health_check_timeout_ms=5000 RAY_health_check_failure_threshold=3
+export RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S=20
+# SkyPilot's own Ray has the ports 6380 and 8266, and may have the agents' usual ones.
+ports=(--dashboard-agent-listen-port=0 --runtime-env-agent-port=0)
+head=$(head -n 1 <<<"$SKYPILOT_NODE_IPS")
+
+if [ "$SKYPILOT_NODE_RANK" != 0 ]; then
+  until timeout 10 ray health-check --address "$head:6379" >/dev/null 2>&1; do
+    sleep 2
+  done
+  # It ends when the head does, which is when the study ends.
+  ray start --block --address="$head:6379" "${ports[@]}" || echo "The head has gone."
+  exit 0
+fi
+
+ray start --block --head --port=6379 --node-ip-address="$head" --dashboard-host=127.0.0.1 "${ports[@]}" &
+ray=$!
+driver=
+# shellcheck disable=SC2317  # the traps call it
+finish() {
+  trap - EXIT TERM INT
+  if [ -n "$driver" ]; then
+    kill -TERM "$driver" 2>/dev/null && wait "$driver"
+  fi
+  kill -TERM "$ray" 2>/dev/null && wait "$ray"
+}
+trap 'finish; exit 143' TERM INT
+trap finish EXIT
+until timeout 10 ray health-check --address "$head:6379" >/dev/null 2>&1; do
+  kill -0 "$ray" || exit 1
+  sleep 1
+done
+bash driver.sh &
+driver=$!
+code=0
+wait "$driver" || code=$?
+driver=
+exit "$code"
