@@ -323,7 +323,10 @@ def _read(file: Path, recorded: dict[str, Any]) -> NDArray[Any]:
     """An array, images as a memory map. Raises OSError or ValueError unless size, type and shape are as recorded."""
     if file.stat().st_size != recorded["bytes"]:
         raise ValueError(f"{file.name} has {file.stat().st_size} bytes, not {recorded['bytes']}")
-    array: NDArray[Any] = np.load(file, mmap_mode="r" if file.stem == "images" else None, allow_pickle=False)
+    try:
+        array: NDArray[Any] = np.load(file, mmap_mode="r" if file.stem == "images" else None, allow_pickle=False)
+    except Exception as error:  # numpy reads a header as Python's source, and a hostile one fails in many ways
+        raise ValueError(f"{file.name} is no array ({type(error).__name__})") from error
     if [array.dtype.str, *array.shape] != [recorded["dtype"], *recorded["shape"]]:
         raise ValueError(f"{file.name} holds {array.dtype} {array.shape}")
     array.setflags(write=False)
