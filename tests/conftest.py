@@ -52,8 +52,7 @@ def ray_nodes() -> Iterator[RayNodes]:
     nodes = RayNodes()
     try:
         nodes.start_head()
-        nodes.start_worker(3, "--num-gpus=1")
-        nodes.wait_for(2)
+        nodes.add(3, "--num-gpus=1")
         yield nodes
     finally:
         nodes.close()

@@ -17,6 +17,7 @@ from pathlib import Path
 import psutil
 
 UP_S, DOWN_S = 90, 20
+ATTEMPTS = 3
 ROOT = Path(__file__).parents[1]
 RAY = [sys.executable, "-P", "-m", "ray.scripts.scripts"]
 QUICK = {
@@ -90,6 +91,24 @@ class RayNodes:
         """
         address = number if isinstance(number, str) else f"127.0.0.{number}"
         return self._start(address, [f"--address={self.address}", *options], variables or {}, within or [])
+
+    def add(
+        self, number: int | str, *options: str, variables: dict[str, str] | None = None, within: list[str] | None = None
+    ) -> subprocess.Popen[bytes]:
+        """`start_worker`, and wait until the node is up.
+
+        On a busy machine a raylet gives up when its agents have not started within 15 s, whatever is set: then once more.
+        """
+        log = self.folder / f"{number if isinstance(number, str) else f'127.0.0.{number}'}.log"
+        for _ in range(ATTEMPTS):
+            node = self.start_worker(number, *options, variables=variables, within=within)
+            while node.poll() is None and "Ray runtime started" not in log.read_text(errors="replace"):
+                time.sleep(0.2)
+            if node.poll() is None:
+                self._remember()
+                return node
+            self._nodes.remove(node)
+        raise AssertionError(self.logs())
 
     def _start(self, address: str, options: list[str], more: dict[str, str], within: list[str]) -> subprocess.Popen:
         sizes = ["--num-cpus=1", "--object-store-memory=80000000", f"--node-ip-address={address}"]

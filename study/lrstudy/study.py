@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -206,6 +207,18 @@ class Study:
             )  # what Ray is started for, to be on the safe side
         with LocalRay(resources, slots or resources.num_slots) as local_ray:
             return self._run_on(local_ray, ThisMachine(), measure_in_child, display, is_decided)
+
+    @contextmanager
+    def machine(
+        self, address: str | None = None, slots: int | None = None, *, without_token: bool = False
+    ) -> Iterator[Machine]:
+        """What the trials would run on, to plan for: this machine, or a cluster, as in `run`. Raises as that does."""
+        if address is None:
+            yield ThisMachine()
+            return
+        with Cluster(address, slots, without_token=without_token) as cluster:
+            cluster.wait()
+            yield cluster
 
     def _examine(self, cluster: Cluster) -> None:
         """Raise InputError, with every fault, unless all nodes have the same versions and share the storage."""

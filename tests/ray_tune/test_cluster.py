@@ -100,13 +100,12 @@ def total(rows: list[dict], *categories: str) -> float:
 
 
 def test_a_study_on_two_nodes_with_clocks_of_their_own_gives_the_numbers_of_one_machine(nodes, tmp_path):
-    nodes.start_worker(
+    nodes.add(
         3,
         within=["unshare", "--time", "--monotonic", "100000", "--fork", "--kill-child=TERM"]
         if can_shift_clocks()
         else [],
     )
-    nodes.wait_for(2)
     file = write(tmp_path)
     done = run(nodes, "run", str(file), "--address", nodes.address, "--json")
     assert done.returncode == 0, done.stderr
@@ -122,15 +121,18 @@ def test_a_study_on_two_nodes_with_clocks_of_their_own_gives_the_numbers_of_one_
     assert len(clocks) == int(can_shift_clocks())
 
 
-def test_a_study_that_loses_a_node_and_gains_another_ends_with_the_same_numbers(nodes, tmp_path):
-    lost = nodes.start_worker(3)
-    nodes.wait_for(2)
+@pytest.mark.parametrize("how", ["killed", pytest.param("drained", marks=pytest.mark.long)])
+def test_a_study_that_loses_a_node_and_gains_another_ends_with_the_same_numbers(nodes, tmp_path, how):
+    lost = nodes.add(3)
     file = write(tmp_path, epochs=30)
     folder = tmp_path / "runs" / "small"
     with driving(nodes, file) as driver:
         wait_for(lambda: len({line["slot"] for line in journal(folder, "spans")}) == 2, driver)
-        nodes.kill(lost, "raylet")
-        nodes.start_worker(4)
+        if how == "killed":
+            nodes.kill(lost, "raylet")
+        else:
+            nodes.stop(lost, left=1)
+        nodes.add(4)
         said, errors = driver.communicate(timeout=WAIT_S)
     assert driver.returncode == 0, errors
     assert json.loads(said)["trials"] == {"completed": 18}
@@ -149,8 +151,7 @@ def test_code_and_files_of_the_users_reach_a_node_that_does_not_have_them(nodes,
     within = ["unshare", "--mount", "sh", "-c", hidden, "sh"]
     if subprocess.run([*within, "true"], capture_output=True, check=False).returncode:
         pytest.skip("mount namespaces need root")
-    nodes.start_worker(3, within=within, variables={"LRSTUDY_CACHE": str(tmp_path / "cache")})
-    nodes.wait_for(2)
+    nodes.add(3, within=within, variables={"LRSTUDY_CACHE": str(tmp_path / "cache")})
     (folder / "scale.txt").write_text("2.0")
     (folder / "mine.py").write_text(MINE)
     text = SMALL.replace("model: small_cnn", "model: ./mine.py:build, files: [scale.txt]")
@@ -180,8 +181,7 @@ def test_a_study_goes_on_when_the_link_to_a_node_is_cut(tmp_path):
         cluster = RayNodes(host=here)
         try:
             cluster.start_head(has_dashboard=False)
-            cluster.start_worker(there, within=within)
-            cluster.wait_for(2)
+            cluster.add(there, within=within)
             file, folder = write(tmp_path, epochs=30), tmp_path / "runs" / "small"
             with driving(cluster, file) as driver:
                 wait_for(lambda: len({line["slot"] for line in journal(folder, "spans")}) == 2, driver)
@@ -220,8 +220,7 @@ def test_trials_stay_on_one_kind_of_device(nodes, tmp_path):
     file = write(tmp_path)
     done = run(nodes, "run", str(file), "--address", nodes.address, "--json", "limits.gpu_hours=0.0001")
     assert done.returncode == 0, done.stderr
-    nodes.start_worker(3, "--num-cpus=2", variables={"ATEN_CPU_CAPABILITY": "default"})
-    nodes.wait_for(2)
+    nodes.add(3, "--num-cpus=2", variables={"ATEN_CPU_CAPABILITY": "default"})
     fresh = run(nodes, "run", str(file), "--address", nodes.address, "--json", "--as", "fresh")
     again = run(nodes, "run", str(file), "--address", nodes.address, "--json")
     assert (fresh.returncode, again.returncode) == (0, 0), fresh.stderr + again.stderr
@@ -230,6 +229,22 @@ def test_trials_stay_on_one_kind_of_device(nodes, tmp_path):
         last = max(row["run"] for row in ledger(folder))
         assert len({row["device"] for row in ledger(folder) if row["run"] == last}) == num_slots
     assert json.loads(again.stdout)["trials"] == {"completed": 18}
+
+
+def test_a_study_is_planned_for_the_cluster_that_will_run_it(nodes, tmp_path):
+    """On a login node without a GPU every plan of a study with GPUs failed; and one of CPUs took this machine's cores."""
+    nodes.add(3)
+    nodes.add(4)
+    file = write(tmp_path)
+    done = run(nodes, "plan", str(file), "--address", nodes.address, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["cost"]["slots"] == 3
+    assert run(nodes, "validate", str(file), "--address", nodes.address).returncode == 0
+    refused = run(nodes, "plan", str(file), "--probe", "--address", nodes.address)
+    assert (refused.returncode, refused.stderr.strip()) == (
+        2, "lrstudy: --probe: it times updates on this machine, so it goes without --address.",
+    )  # fmt: skip
+    assert run(nodes, "plan", str(file), "resources.gpu=1", "--address", nodes.address).returncode == 2
 
 
 def test_what_a_cluster_cannot_give_is_said_before_anything_is_spent(nodes, tmp_path):

@@ -19,6 +19,7 @@ from lrstudy.cli.options import (
     Address,
     As,
     Json,
+    Slots,
     StudyAndOverrides,
     StudyPolicyAndOverrides,
     WithoutToken,
@@ -47,12 +48,7 @@ def run(
     name: As = None,
     address: Address = None,
     without_token: WithoutToken = False,
-    slots: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="How many trials run at once; by default as many as fit. An autoscaled cluster grows to it."
-        ),
-    ] = None,
+    slots: Slots = None,
     as_json: Json = False,
 ) -> None:
     """Run a study; running the same command again recalls what is recorded and goes on."""
@@ -80,7 +76,12 @@ def run(
 
 
 @app.command()
-def validate(what: StudyPolicyAndOverrides = None, as_json: Json = False) -> None:
+def validate(
+    what: StudyPolicyAndOverrides = None,
+    address: Address = None,
+    without_token: WithoutToken = False,
+    as_json: Json = False,
+) -> None:
     """Check a study file and its data, or a policy of your own, without training anything."""
     from lrstudy.planning import arm_checks
     from lrstudy.study import Study
@@ -89,7 +90,9 @@ def validate(what: StudyPolicyAndOverrides = None, as_json: Json = False) -> Non
     if what and is_policy(what[0]):
         _validate_policy(what, as_json)
         return
-    plan, notes = Study.from_yaml(*split(what)).plan()
+    ours = Study.from_yaml(*split(what))
+    with ours.machine(address, without_token=without_token) as machine:
+        plan, notes = ours.plan(machine=machine)
     plan = replace(plan, workload=with_copies(plan.workload))
     notes, statistics = (*notes, *arm_checks.notes(plan)), plan.workload.statistics
     if as_json:

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from lrstudy.config.sections import ResourcesConfig
 from lrstudy.data.container import num_cores
+from lrstudy.errors import Fault, InputError
 from lrstudy.workload import numerics
 from lrstudy.workload.devices import Resources, num_gpus
 
@@ -54,5 +55,14 @@ class ThisMachine:
         return num_cores() // max(1, num_gpus())
 
     def numerics(self, resources: Resources, cache: Path, earlier: Mapping[str, Any] | None) -> dict[str, object]:
-        """Its numerics, measured in a child process so that torch is not imported here."""
-        return numerics.probe(resources.device, resources.threads, cache)
+        """Its numerics, measured in a child process so that torch is not imported here.
+
+        Raises InputError if the study asks for a GPU, and torch can use none here.
+        """
+        try:
+            return numerics.probe(resources.device, resources.threads, cache)
+        except RuntimeError as error:
+            if resources.device != "cuda":
+                raise
+            advice = "resources.gpu: 0 trains on CPU cores; --address names a Ray cluster that has GPUs."
+            raise InputError(Fault("resources.gpu", str(error), advice=advice)) from error
