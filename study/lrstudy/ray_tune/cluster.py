@@ -120,8 +120,15 @@ class Cluster(RayConnection):
             if earlier is None or _alike(measured[kind], earlier):
                 break
         kind = next((kind for kind in measured if earlier and _alike(measured[kind], earlier)), kinds[0])
-        self._labels = {_TYPE: kind} if kind else {}
+        name = kind or self._name_of(str(measured[kind]["device_model"]))
+        self._labels = {_TYPE: name} if name else {}
         return measured[kind]
+
+    def _name_of(self, device_model: str) -> str:
+        """What Ray calls the kind of a GPU that has just been measured, on a node that may have come for that."""
+        self._look()
+        kinds = {node.accelerator for node in self._found if node.accelerator.lower() in device_model.lower()}
+        return max(kinds, key=len, default="")
 
     def _numerics_of_cpus(self, resources: Resources, earlier: Mapping[str, Any] | None) -> dict[str, object]:
         """Measure every node, as Ray tells no kinds of CPU apart."""
