@@ -257,15 +257,24 @@ class Tables:
 
     def trials(self) -> pa.Table:
         """One row per trial."""
-        return pq.read_table(self.folder / "trials.parquet")
+        return self._table("trials")
 
     def epochs(self) -> pa.Table:
         """One row per (trial, epoch)."""
-        return pq.read_table(self.folder / "epochs.parquet")
+        return self._table("epochs")
 
     def ledger(self) -> pa.Table:
         """One row per span of time on a slot."""
-        return pq.read_table(self.folder / "ledger.parquet")
+        return self._table("ledger")
+
+    def _table(self, name: str) -> pa.Table:
+        """A table by its name. Raises InputError if its file cannot be read as one."""
+        path = self.folder / f"{name}.parquet"
+        try:
+            return pq.read_table(path)
+        except (OSError, pa.ArrowException) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise InputError(Fault(str(path), f"cannot be read as a table ({reason})")) from None
 
     def lock(self) -> dict[str, Any]:
         """The contents of study.lock.json."""

@@ -19,6 +19,10 @@ from lrstudy.study_folder.journal import Journal
 from lrstudy.study_folder.mirror import Mirror
 from s3_server import proxy
 
+FROZEN = {"arms": {}, "deviates": False}
+LOOK = {"seeds": 5, "decided": False}
+TOLD = {"arm": "a", "method": "random", "index": 0, "cost": 0.5}
+
 
 @pytest.fixture
 def storage(s3) -> Storage:
@@ -66,14 +70,14 @@ def test_a_folder_needs_no_copy(tmp_path):
 
 def test_a_run_in_a_bucket_is_read_by_another_node_as_it_was_written(storage):
     mirror, journal = begun(storage)
-    journal.write("suggest", arm="a")
+    journal.write("learnt", cost=0.5)
     (mirror.folder / "trials.parquet").write_bytes(b"rows")
     (mirror.folder / "study.lock.json").write_text("{}")
     (mirror.folder / "report").mkdir()
     (mirror.folder / "report" / "index.html").write_text("page")
     mirror.end()
     assert objects(storage) == ["journal/0001.jsonl", "report/index.html", "study.lock.json", "trials.parquet"]
-    assert kinds(storage) == ["run", "suggest"]
+    assert kinds(storage) == ["run", "learnt"]
     assert (brought(storage).folder / "trials.parquet").read_bytes() == b"rows"
 
 
@@ -81,10 +85,10 @@ def test_a_line_that_others_rest_on_is_in_the_bucket_before_writing_it_returns(s
     mirror, journal = begun(storage)
     try:
         mirror._stopped.set()  # the thread has no part in it
-        journal.write("suggest", arm="a")
-        journal.write("frozen", arms={})
-        assert kinds(storage) == ["run", "suggest", "frozen"]
-        journal.write("told", cost=0.5)
+        journal.write("learnt", cost=0.5)
+        journal.write("frozen", **FROZEN)
+        assert kinds(storage) == ["run", "learnt", "frozen"]
+        journal.write("told", **TOLD)
         assert "told" not in kinds(storage)
     finally:
         mirror.stop()
@@ -93,7 +97,7 @@ def test_a_line_that_others_rest_on_is_in_the_bucket_before_writing_it_returns(s
 def test_other_lines_follow_within_moments(storage):
     mirror, journal = begun(storage)
     try:
-        journal.write("told", cost=0.5)
+        journal.write("told", **TOLD)
         end = time.monotonic() + 60
         while "told" not in kinds(storage):
             assert time.monotonic() < end
@@ -107,7 +111,7 @@ def test_parts_are_joined_and_a_reader_sees_every_line_once(storage, monkeypatch
     mirror, journal = begun(storage)
     mirror.stop()
     for number in range(7):
-        journal.write("look", number=number)
+        journal.write("look", number=number, **LOOK)
     assert objects(storage) == [
         "journal/0001-000001-000003.jsonl", "journal/0001-000004-000006.jsonl", "journal/0001-000007.jsonl",
         "journal/0001-000008.jsonl",
@@ -115,7 +119,9 @@ def test_parts_are_joined_and_a_reader_sees_every_line_once(storage, monkeypatch
     # A deletion that was cut off leaves parts that are in a joined one as well.
     lines = [line["number"] for line in Journal(brought(storage).folder / "journal").of_kind("look")]
     assert lines == list(range(7))
-    Bucket(storage.study("study")).create("journal/0001-000005.jsonl", b'{"kind": "look", "number": 99}\n')
+    Bucket(storage.study("study")).create(
+        "journal/0001-000005.jsonl", b'{"kind": "look", "number": 99, "seeds": 5, "decided": false}\n'
+    )
     lines = [line["number"] for line in Journal(brought(storage).folder / "journal").of_kind("look")]
     assert lines == list(range(7))
     mirror.end()
@@ -134,7 +140,8 @@ journal = Journal(mirror.folder / "journal", mirror.wrote)
 mirror.begin(journal.run + 1)
 journal.open_run(host="h")
 for number in range(10**9):
-    journal.write("look" if number % 10 == 9 else "told", number=number)
+    facts = {"seeds": 5, "decided": False, "number": number}
+    journal.write("look" if number % 10 == 9 else "learnt", **facts)
     if number % 10 == 9:
         print(number, flush=True)  # all up to here is confirmed
 """
@@ -162,7 +169,7 @@ def test_a_killed_driver_loses_nothing_that_was_confirmed_and_the_next_goes_on_a
 def test_what_was_never_confirmed_is_dropped_and_what_the_bucket_lost_too(storage):
     mirror, journal = begun(storage)
     mirror.stop()
-    journal.write("told", cost=0.5)  # and then the driver is killed
+    journal.write("told", **TOLD)  # and then the driver is killed
     (mirror.folder / "trials.parquet").write_bytes(b"never published")
     again = drivers(storage)
     assert [line["kind"] for line in Journal(again.folder / "journal").lines] == ["run"]
@@ -174,9 +181,9 @@ def test_looking_at_a_study_on_the_drivers_node_leaves_the_drivers_copy_alone(st
     try:
         seen = brought(storage)
         assert seen.folder != mirror.folder
-        journal.write("frozen", arms={})
+        journal.write("frozen", **FROZEN)
         brought(storage)
-        journal.write("look", seeds=5)
+        journal.write("look", **LOOK)
         assert kinds(storage) == ["run", "frozen", "look"]
     finally:
         mirror.stop()
@@ -205,7 +212,7 @@ def test_a_second_writer_of_one_run_is_noticed(storage):
     first.stop()
     Bucket(storage.study("study")).create("journal/0001-000002.jsonl", b'{"kind": "another"}\n')
     with pytest.raises(StorageError, match="another driver writes the journal"):
-        journal.write("frozen", arms={})
+        journal.write("frozen", **FROZEN)
 
 
 def test_a_bucket_that_fails_stops_the_run_with_its_reason(storage, s3_server, monkeypatch):
@@ -215,7 +222,7 @@ def test_a_bucket_that_fails_stops_the_run_with_its_reason(storage, s3_server, m
         mirror, journal = begun(storage)
         try:
             faults.of = lambda method, path: 403 if method == "PUT" else None
-            journal.write("told", cost=0.5)
+            journal.write("told", **TOLD)
             mirror._thread.join(timeout=60)
             with pytest.raises(StorageError, match="cannot write in the bucket"):
                 mirror.check()

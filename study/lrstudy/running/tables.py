@@ -115,9 +115,11 @@ class TableWriter:
         if ended != self._predicted:
             self._bring(ended)
             paths = sorted((self._folder / "predictions").glob("*.parquet"))
-            parts = [pq.read_table(path) for path in paths if path.stem in ended]
             # Parts that an earlier version wrote lack columns.
-            whole = pa.concat_tables([PREDICTIONS.empty_table(), *parts], promote_options="default")
+            whole = pa.concat_tables(
+                [PREDICTIONS.empty_table(), *(_predictions(path) for path in paths if path.stem in ended)],
+                promote_options="default",
+            )
             self._write("predictions", whole, self._classes)
             self._predicted = ended
 
@@ -137,6 +139,19 @@ class TableWriter:
                 f"storage.path: cannot write {path}: {error}. What was recorded before is safe; free space or fix "
                 "permissions, then run the same command again."
             ) from error
+
+
+def _predictions(path: Path) -> pa.Table:
+    """The predictions of one trial. Raises StorageError for a file that is none, which somebody else must have put there."""
+    try:
+        table = pq.read_table(path)
+        schema = pa.schema([PREDICTIONS.field(name) for name in table.column_names])
+        return table.cast(schema)
+    except (OSError, KeyError, ValueError, pa.ArrowException) as error:
+        raise StorageError(
+            f"storage.path: {path} holds no predictions ({' '.join(str(error).split())[:200]}). Remove it, from the bucket "
+            "too if the study lies in one, then run the same command again: the trial is tested anew."
+        ) from error
 
 
 def _spent(lines: Iterable[Mapping[str, Any]]) -> dict[str, float]:

@@ -4,7 +4,7 @@
                                  done | teardown | end | killed
 
 Each line is written at once and unbuffered, so a driver that is killed loses nothing that it has
-written; a torn line is ignored. All else that a study knows is in the records of the memo.
+written; a torn line is ignored, and so is one that no driver writes. All else that a study knows is in the records of the memo.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 from uuid import uuid4
 
 from lrstudy.errors import StorageError
+from lrstudy.study_folder.journal_lines import is_line
 
 
 class Journal:
@@ -101,7 +102,7 @@ def _read(path: Path) -> Iterator[dict[str, Any]]:
     for text in path.read_text(encoding="utf-8", errors="replace").split("\n"):
         try:
             line = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue  # torn by a kill or a full disk
-        if isinstance(line, dict) and "kind" in line:
+        if is_line(line):
             yield line

@@ -27,7 +27,7 @@ def statistics(data: DataSet, parts: Splits, memo: str, is_always: bool = False)
     from lrstudy.memo.memo import Memo  # imports pyarrow, which most commands do without
 
     place, plain = f"copies/{data.digest}-{parts.digest}", Statistics.of(data, parts)
-    if (known := Memo(memo).measurement(place)) is not None:
+    if (known := Memo(memo).measurement(place, "copies")) is not None:
         return replace(plain, num_copies=known["copies"])
     if data.images.nbytes > _QUICK_BYTES and not is_always:
         return plain
