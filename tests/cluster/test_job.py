@@ -124,6 +124,18 @@ class TestOnARealCluster:
         assert "was stopped" in stopped.stdout + stopped.stderr
         assert job._state(prepared.launch) == "STOPPED"
 
+    @pytest.mark.long
+    def test_a_study_with_a_policy_of_its_own_runs_there(self, prepare, with_code, head, tmp_path):
+        folder = with_code.parent
+        options = (f"shared_folder={folder}", f"address={head.address}", f"token_file={head.token}")
+        prepared = prepare("job", *options, study=with_code, overrides=["name=own", f"storage.path={folder}/runs"])
+        submission = self.submit(prepared, tmp_path / "out")
+        done = subprocess.run(
+            ["bash", "-c", submission.follow], capture_output=True, text=True, check=False, timeout=200
+        )
+        assert "Report: " in done.stdout, done.stdout + done.stderr
+        assert (folder / "runs" / "own" / "report" / "index.html").exists()
+
 
 @pytest.mark.slow
 def test_a_cluster_that_is_open_gets_no_study(prepare, token, tmp_path):

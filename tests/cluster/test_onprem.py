@@ -7,6 +7,8 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -91,10 +93,10 @@ print("ran on", *sorted(names))
 def test_ray_up_over_ssh_runs_a_study_on_all_hosts_and_ends_nothing_but_its_own(prepare, tmp_path):
     work = tmp_path / "work.py"
     work.write_text(WORK)
-    with ssh_hosts(tmp_path) as hosts:
+    name, out = f"tiny-{os.getpid()}", tmp_path / "out"
+    with _notes_removed(name), ssh_hosts(tmp_path) as hosts:
         path = f"export PATH={Path(sys.executable).parent}:$PATH PYTHONPATH={os.environ.get('PYTHONPATH', '')}"
         instead = f"case $0 in *driver.sh) python {work}; exit;; esac"
-        name, out = f"tiny-{os.getpid()}", tmp_path / "out"
         overrides = [f"name={name}", f"storage.path={tmp_path / 'runs'}"]
         # The second time Ray runs there and is left alone, and the job that has ended makes room.
         for setup, says in ([path, instead], "ran on host1 host2"), ([path], "Report: "):
@@ -119,8 +121,16 @@ def test_ray_up_over_ssh_runs_a_study_on_all_hosts_and_ends_nothing_but_its_own(
         for address in hosts.addresses:
             _wait_until_gone(hosts, address)
         assert "sleep 1234" in hosts.ssh(hosts.addresses[1], "ps -eo args")
-    for left in Path("/tmp/ray").glob(f"cluster-lrstudy-{name}.*"):  # what `ray up` notes on the machine it runs on
-        left.unlink()
+
+
+@contextmanager
+def _notes_removed(name: str) -> Iterator[None]:
+    """Remove what `ray up` notes on the machine that it runs on."""
+    try:
+        yield
+    finally:
+        for left in Path("/tmp/ray").glob(f"cluster-lrstudy-{name}.*"):
+            left.unlink()
 
 
 def _follow(prepared, out: Path) -> str:
