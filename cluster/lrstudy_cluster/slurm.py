@@ -10,6 +10,7 @@ from typing import Annotated
 from pydantic import Field
 
 from lrstudy.errors import ClusterError, Fault, user_path
+from lrstudy.storage.place import is_url
 from lrstudy_cluster import slurm_site
 from lrstudy_cluster.target import Launch, Profile, Submission, Target
 from lrstudy_cluster.templates import fill
@@ -99,10 +100,11 @@ def _check(launch: Launch) -> list[Fault]:
     asked, resources = _profile(launch), launch.study.resources
     faults = []
     if resources.gpu and not asked.gpus:
-        problem = f"the study asks for {resources.gpu:g} of a GPU per trial, and the job has none"
+        share = "a share of a GPU" if resources.gpu == "auto" else f"{resources.gpu:g} GPU"
+        problem = f"the study asks for {share} per trial, and the job has none"
         faults.append(Fault("profile.gpus", problem, advice="Set it to the GPUs per node, or resources.gpu to 0."))
     if asked.gpus and resources.gpu == 0:
-        problem = f"the job asks for {asked.gpus} GPUs per node, and the study for none"
+        problem = f"the job asks for {asked.gpus} per node, and the study for none"
         faults.append(Fault("profile.gpus", problem, advice="Set it to 0, or leave resources.gpu out."))
     if resources.cpu > asked.cpus:
         problem = f"the study asks for {resources.cpu} cores per trial, and a node of the job has {asked.cpus}"
@@ -156,7 +158,7 @@ def _binds(launch: Launch) -> list[str]:
 def storage_folder(launch: Launch) -> Path | None:
     """The folder of the study's storage; None if that is no folder."""
     path = launch.study.storage.path
-    return None if "://" in path else (launch.path.parent / user_path(path, "storage.path")).resolve()
+    return None if is_url(path) else (launch.path.parent / user_path(path, "storage.path")).resolve()
 
 
 def _ask(launch: Launch) -> list[Fault]:

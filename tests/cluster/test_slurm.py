@@ -151,9 +151,10 @@ def test_neither_ray_stop_nor_an_open_dashboard_nor_a_secret_is_in_a_script(stud
         (
             ["gpus=0"],
             ["resources.gpu=0.5"],
-            r"profile\.gpus: the study asks for 0\.5 of a GPU per trial, and the job has none",
+            r"profile\.gpus: the study asks for 0\.5 GPU per trial, and the job has none",
         ),
-        ([], ["resources.gpu=0"], r"profile\.gpus: the job asks for 1 GPUs per node, and the study for none"),
+        (["gpus=0"], ["resources.gpu=auto"], r"profile\.gpus: the study asks for a share of a GPU per trial"),
+        ([], ["resources.gpu=0"], r"profile\.gpus: the job asks for 1 per node, and the study for none"),
         ([], ["resources.cpu=9"], r"profile\.cpus: the study asks for 9 cores per trial, and a node of the job has 8"),
         (["gpus=0", "gpu_type=a100"], [], r"profile\.gpu_type: there is no GPU to be of a type"),
         (["gpus=0", "mps=true"], [], r"profile\.mps: there is no GPU to share"),
