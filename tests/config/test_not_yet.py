@@ -91,7 +91,6 @@ REFUSED = (
     ("search.method", "search: {method: './mine.py:Searcher'}", "Use random, grid, hyperopt, smac or optuna."),
     ("early_stopping", "early_stopping: {method: asha, eta: 3, audit: 0.1}", "Use none"),
     ("limits.money", "limits: {money: 50}", "Use limits.gpu_hours or limits.wall."),
-    ("storage.path", "storage: {path: 's3://bucket/runs'}", "Use a folder."),
 )
 
 

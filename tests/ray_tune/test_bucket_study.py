@@ -58,6 +58,7 @@ def kill_all(process: subprocess.Popen) -> None:
     process.communicate()
 
 
+@pytest.mark.long
 def test_a_study_that_is_killed_goes_on_from_another_node_to_the_tables_that_a_folder_gives(s3, tmp_path, monkeypatch):
     storage = f"{s3}/runs"
     file = write(tmp_path, storage)
@@ -146,6 +147,7 @@ def test_a_bucket_that_refuses_is_said_before_anything_is_decoded(s3, s3_server,
     assert not (tmp_path / "cache" / "data").exists()
 
 
+@pytest.mark.long
 def test_a_server_that_dies_in_the_middle_ends_the_run_with_one_paragraph_and_the_same_command_goes_on(
     tmp_path, images, monkeypatch
 ):
