@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -67,19 +68,14 @@ class RayNodes:
 
     def start_head(self, *options: str, has_dashboard: bool = True) -> None:
         dashboard = ["--include-dashboard=true", f"--dashboard-port={self.dashboard}", "--dashboard-host=127.0.0.1"]
-        self._start(
-            self.host,
-            [
-                "--head",
-                f"--port={self.port}",
-                f"--temp-dir={self.folder}/ray",
-                f"--ray-client-server-port={free_port()}",
-            ]
-            + (dashboard if has_dashboard else ["--include-dashboard=false"])
-            + list(options),
-            {},
-            [],
-        )
+        own = [
+            "--head",
+            f"--port={self.port}",
+            f"--temp-dir={self.folder}/ray",
+            f"--ray-client-server-port={free_port()}",
+        ]
+        dashboard = dashboard if has_dashboard else ["--include-dashboard=false"]
+        self._up(lambda: self._start(self.host, [*own, *dashboard, *options], {}, []), self.host)
         self.wait_for(1)
 
     def start_worker(
@@ -95,13 +91,18 @@ class RayNodes:
     def add(
         self, number: int | str, *options: str, variables: dict[str, str] | None = None, within: list[str] | None = None
     ) -> subprocess.Popen[bytes]:
-        """`start_worker`, and wait until the node is up.
+        """`start_worker`, and wait until the node is up."""
+        address = number if isinstance(number, str) else f"127.0.0.{number}"
+        return self._up(lambda: self.start_worker(number, *options, variables=variables, within=within), address)
+
+    def _up(self, start: Callable[[], subprocess.Popen[bytes]], address: str) -> subprocess.Popen[bytes]:
+        """Start a node and wait until it is up.
 
         On a busy machine a raylet gives up when its agents have not started within 15 s, whatever is set: then once more.
         """
-        log = self.folder / f"{number if isinstance(number, str) else f'127.0.0.{number}'}.log"
+        log = self.folder / f"{address}.log"
         for _ in range(ATTEMPTS):
-            node = self.start_worker(number, *options, variables=variables, within=within)
+            node = start()
             while node.poll() is None and "Ray runtime started" not in log.read_text(errors="replace"):
                 time.sleep(0.2)
             if node.poll() is None:

@@ -30,7 +30,8 @@ start() {
     return
   fi
   ulimit -n 65536 2>/dev/null || true
-  setsid nohup ray start --block "$@" >"$own.log" 2>&1 </dev/null &
+  # A second Ray on a host cannot have the agent's usual port too, and no job starts without an agent.
+  setsid nohup ray start --block --dashboard-agent-listen-port=0 "$@" >"$own.log" 2>&1 </dev/null &
   echo $! >"$own.pid"
   for _ in $(seq 120); do
     if grep -q "Ray runtime started" "$own.log"; then

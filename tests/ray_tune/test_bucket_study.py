@@ -60,6 +60,7 @@ def kill_all(process: subprocess.Popen) -> None:
     process.communicate()
 
 
+@pytest.mark.long
 def test_a_study_that_is_killed_goes_on_from_another_node_to_the_tables_that_a_folder_gives(s3, tmp_path, monkeypatch):
     storage = f"{s3}/runs"
     file = write(tmp_path, storage)

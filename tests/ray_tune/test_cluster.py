@@ -144,6 +144,18 @@ def test_a_study_that_loses_a_node_and_gains_another_ends_with_the_same_numbers(
     assert total(ledger(folder), "unaccounted") <= 0.02 * total(ledger(folder))
 
 
+def test_trials_wait_for_a_cluster_to_grow_and_share_what_there_is(nodes, tmp_path):
+    """More trials than slots wait for a place, which an autoscaler would see. The workers that are there serve them all."""
+    file, folder = write(tmp_path, epochs=20), tmp_path / "runs" / "small"
+    with driving(nodes, file, "--slots", "5") as driver:
+        wait_for(lambda: journal(folder, "trial"), driver)
+        nodes.add(3)
+        said, errors = driver.communicate(timeout=WAIT_S)
+    assert driver.returncode == 0, errors
+    assert json.loads(said)["trials"] == {"completed": 18}
+    assert len({line["worker"] for line in journal(folder, "spans")}) <= 2
+
+
 def test_code_and_files_of_the_users_reach_a_node_that_does_not_have_them(nodes, tmp_path):
     """The second node sees an empty folder where the study file lies."""
     folder = tmp_path / "study"
@@ -267,10 +279,10 @@ def test_what_a_cluster_cannot_give_is_said_before_anything_is_spent(nodes, tmp_
 
 
 @contextmanager
-def driving(nodes: RayNodes, file: Path) -> Iterator[subprocess.Popen[str]]:
+def driving(nodes: RayNodes, file: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
     """Run a study in the background; whatever happens, its driver has ended afterwards."""
     driver = subprocess.Popen(
-        command("run", str(file), "--address", nodes.address, "--json"),
+        command("run", str(file), "--address", nodes.address, "--json", *options),
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=nodes.environment,
     )  # fmt: skip
     try:

@@ -207,8 +207,8 @@ class KeepingWorkers(FIFOScheduler):
     Tune kills a worker when no trial waits for it, although one may come a moment later (when a held trial is released,
     or tuning gives way to confirmation), and a new worker takes seconds to boot. It also kills a booting worker when its
     trial could take a cached one; with trials shorter than a boot this repeats for ever (after one killed worker a study
-    used up 10 workers with one slot working: 127 s; with workers kept 82 s). Keeping them is safe: with no more
-    trials admitted than there are slots, a trial that needs a worker finds a free slot or a cached worker.
+    used up 10 workers with one slot working: 127 s; with workers kept 82 s). Keeping them is safe: a trial that
+    still waits for a place in the cluster, as many do while it grows, takes a cached worker instead.
     """
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
@@ -223,9 +223,14 @@ class KeepingWorkers(FIFOScheduler):
 
 
 def _unless_it_has_one(original: Callable[[Any], bool]) -> Callable[[Any, Any], bool]:
-    """`TuneController._maybe_reuse_cached_actor`, which does nothing if the trial has a worker, be it booting or just up."""
+    """`TuneController._maybe_reuse_cached_actor`, which does nothing if the trial has a worker, be it booting or just up.
+
+    A worker that was asked for and has not been given a place yet is none.
+    """
 
     def reuse(controller: Any, trial: Any) -> bool:
-        return trial not in controller._trial_to_actor and bool(original(trial))
+        worker = controller._trial_to_actor.get(trial)
+        has_one = worker is not None and controller._actor_manager.is_actor_started(worker)
+        return not has_one and bool(original(trial))
 
     return reuse

@@ -236,7 +236,7 @@ class Bucket:
             except (AlreadyExistsError, PreconditionError):
                 raise
             except (BaseError, OSError, ValueError) as error:
-                if _kind(error) != "passing" or time.monotonic() + pause_s > end:
+                if self._opened is None or _kind(error) != "passing" or time.monotonic() + pause_s > end:
                     raise StorageError(self._explain(action, error)) from error
             time.sleep(pause_s * random.uniform(0.5, 1.0))
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
