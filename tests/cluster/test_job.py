@@ -86,7 +86,7 @@ def test_a_cluster_that_is_away_is_said_so(prepare, token, tmp_path):
         launching.submit(prepared, tmp_path)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 class TestOnARealCluster:
     @pytest.fixture(scope="class")
     def head(self, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:

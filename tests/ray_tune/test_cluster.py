@@ -156,6 +156,7 @@ def test_trials_wait_for_a_cluster_to_grow_and_share_what_there_is(nodes, tmp_pa
     assert len({line["worker"] for line in journal(folder, "spans")}) <= 2
 
 
+@pytest.mark.long
 def test_code_and_files_of_the_users_reach_a_node_that_does_not_have_them(nodes, tmp_path):
     """The second node sees an empty folder where the study file lies."""
     folder = tmp_path / "study"
@@ -244,6 +245,7 @@ def test_trials_stay_on_one_kind_of_device(nodes, tmp_path):
     assert json.loads(again.stdout)["trials"] == {"completed": 18}
 
 
+@pytest.mark.long
 def test_a_study_is_planned_for_the_cluster_that_will_run_it(nodes, tmp_path):
     """On a login node without a GPU every plan of a study with GPUs failed; and one of CPUs took this machine's cores."""
     nodes.add(3)
