@@ -52,11 +52,36 @@ def ray_nodes() -> Iterator[RayNodes]:
     nodes = RayNodes()
     try:
         nodes.start_head()
-        nodes.start_worker(3, "--num-gpus=1")
-        nodes.wait_for(2)
+        nodes.add(3, "--num-gpus=1")
         yield nodes
     finally:
         nodes.close()
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[object]:
+    """One S3 server for all tests that do not kill it; started when the first one needs it."""
+    from s3_server import server_or_skip
+
+    server = server_or_skip()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def s3(s3_server, monkeypatch) -> str:
+    """The URL of an empty bucket on it; the environment has its endpoint and credentials."""
+    from s3_server import environment
+
+    for name, value in environment(s3_server.endpoint).items():
+        monkeypatch.setenv(name, value)
+    return s3_server.make_bucket()
+
+
+@pytest.fixture(autouse=True)
+def _the_node_cache_is_the_tests_own(tmp_path_factory, monkeypatch) -> None:
+    """No test writes into the home of whoever runs it."""
+    monkeypatch.setenv("LRSTUDY_CACHE", str(tmp_path_factory.mktemp("node-cache")))
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -32,9 +32,11 @@ from lrstudy.running.admission import Admission
 from lrstudy.running.tables import TableWriter
 from lrstudy.running.trials import Trial
 from lrstudy.settings import Settings, canonical_json
-from lrstudy.study_folder import clock, predictions
+from lrstudy.storage.place import Storage
+from lrstudy.study_folder import clock as clock_module
+from lrstudy.study_folder import predictions
 from lrstudy.trial.walk import Walk
-from lrstudy.workload.workload import load
+from lrstudy.workload.workload import opened_data
 from study_files import plan_of
 
 SLOTS = 2
@@ -69,7 +71,9 @@ def run_study(
         plan, notes = study_lock.reconcile(plan_of(*overrides, text=text, lock=lock, slots=SLOTS), lock, folder)
     folder.mkdir(parents=True, exist_ok=True)
     local_ray = SimpleNamespace(limit=SLOTS, nodes=[Node("", "h", SLOTS)], begin=lambda: None)
-    options = run_module.RunOptions(text, overrides, folder, storage, clock.monotonic(), local_ray, is_decided)
+    options = run_module.RunOptions(
+        text, overrides, folder, Storage(str(storage)), clock.monotonic(), local_ray, is_decided
+    )
     with ExitStack() as stack:
         for module in ("run", "trial.walk", "running.admission", "ray_tune.slots"):
             stack.enter_context(mock.patch(f"lrstudy.{module}.time", clock))
@@ -248,7 +252,7 @@ class _Worker:
         self.at, self._clock.now = self._clock.now, now
         spans, self._spans = [*self._spans, *map(list, report.get("spans", ()))], []
         return {
-            "worker": f"worker-{self.number}", "node": "", "clock": clock.identity(), "host": platform.node(), "process": self.number, "records": [], **report,
+            "worker": f"worker-{self.number}", "node": "", "clock": clock_module.identity(), "host": platform.node(), "process": self.number, "records": [], **report,
             "spans": spans, "trial": self.trial.trial_id, "at": self.at, "done": "status" in report,
         }  # fmt: skip
 
@@ -282,11 +286,11 @@ class _Worker:
         _, selected, spans = walk.bring_to_selected()
         begin, names = self._clock.now, plan.workload.task.metrics
         self._clock.now += EVALUATION_S
-        data, parts = load(plan.workload.data, Path(plan.workload.cache))
+        data, parts = opened_data(plan.workload)
         labels = data.labels[parts.test]
         scores = logits(trial, labels, len(plan.workload.classes))
         predictions.write(
-            folder / "predictions", trial.trial_id, trial.arm, parts.test, labels, scores, data.groups_of(parts.test),
+            folder, trial.trial_id, trial.arm, parts.test, labels, scores, data.groups_of(parts.test),
             plan.workload.classes, data.sources_of(parts.test),
         )  # fmt: skip
         value = self._training.test_value(trial, selected.metrics[f"val_{names[0]}"])

@@ -45,6 +45,7 @@ def ray_head(folder: Path, is_open: bool = False) -> Iterator[Head]:
     environment |= {"RAY_AUTH_MODE": "disabled" if is_open else "token", "RAY_AUTH_TOKEN_PATH": str(token)}
     with tempfile.TemporaryDirectory(prefix="lr", dir="/tmp") as short:  # sockets have short names
         command = [RAY, "start", "--head", "--block", f"--port={gcs}", f"--dashboard-port={dashboard}"]
+        command += ["--dashboard-agent-listen-port=0"]  # else a second Ray on the machine has no agent that starts jobs
         command += ["--dashboard-host=127.0.0.1", "--node-ip-address=127.0.0.1", "--num-cpus=2", "--num-gpus=0"]
         command += [f"--temp-dir={short}", "--object-store-memory=100000000"]
         with (folder / "ray.log").open("wb") as log:

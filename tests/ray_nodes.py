@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import shutil
@@ -10,12 +11,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import psutil
 
 UP_S, DOWN_S = 90, 20
+ATTEMPTS = 3
 ROOT = Path(__file__).parents[1]
 RAY = [sys.executable, "-P", "-m", "ray.scripts.scripts"]
 QUICK = {
@@ -34,9 +37,11 @@ class RayNodes:
 
     Args:
         has_token: Whether the cluster asks for a token.
+        host: The address of its head.
     """
 
-    def __init__(self, has_token: bool = True) -> None:
+    def __init__(self, has_token: bool = True, host: str = "127.0.0.2") -> None:
+        self.host = host
         self.folder = Path(tempfile.mkdtemp(prefix="rn-", dir="/tmp"))  # Ray's sockets need a short path
         self.token = self.folder / "token"
         self.token.touch(0o600)
@@ -50,7 +55,7 @@ class RayNodes:
 
     @property
     def address(self) -> str:
-        return f"127.0.0.2:{self.port}"
+        return f"{self.host}:{self.port}"
 
     @property
     def environment(self) -> dict[str, str]:
@@ -63,26 +68,48 @@ class RayNodes:
 
     def start_head(self, *options: str, has_dashboard: bool = True) -> None:
         dashboard = ["--include-dashboard=true", f"--dashboard-port={self.dashboard}", "--dashboard-host=127.0.0.1"]
-        self._start(
-            "127.0.0.2",
-            [
-                "--head",
-                f"--port={self.port}",
-                f"--temp-dir={self.folder}/ray",
-                f"--ray-client-server-port={free_port()}",
-            ]
-            + (dashboard if has_dashboard else ["--include-dashboard=false"])
-            + list(options),
-            {},
-            [],
-        )
+        own = [
+            "--head",
+            f"--port={self.port}",
+            f"--temp-dir={self.folder}/ray",
+            f"--ray-client-server-port={free_port()}",
+        ]
+        dashboard = dashboard if has_dashboard else ["--include-dashboard=false"]
+        self._up(lambda: self._start(self.host, [*own, *dashboard, *options], {}, []), self.host)
         self.wait_for(1)
 
     def start_worker(
-        self, number: int, *options: str, variables: dict[str, str] | None = None, within: list[str] | None = None
+        self, number: int | str, *options: str, variables: dict[str, str] | None = None, within: list[str] | None = None
     ) -> subprocess.Popen[bytes]:
-        """Start a further node at 127.0.0.`number`, perhaps by a command such as ``unshare``; does not wait for it."""
-        return self._start(f"127.0.0.{number}", [f"--address={self.address}", *options], variables or {}, within or [])
+        """Start a further node at 127.0.0.`number` or at an address, perhaps by a command such as ``unshare``.
+
+        Does not wait for it.
+        """
+        address = number if isinstance(number, str) else f"127.0.0.{number}"
+        return self._start(address, [f"--address={self.address}", *options], variables or {}, within or [])
+
+    def add(
+        self, number: int | str, *options: str, variables: dict[str, str] | None = None, within: list[str] | None = None
+    ) -> subprocess.Popen[bytes]:
+        """`start_worker`, and wait until the node is up."""
+        address = number if isinstance(number, str) else f"127.0.0.{number}"
+        return self._up(lambda: self.start_worker(number, *options, variables=variables, within=within), address)
+
+    def _up(self, start: Callable[[], subprocess.Popen[bytes]], address: str) -> subprocess.Popen[bytes]:
+        """Start a node and wait until it is up.
+
+        On a busy machine a raylet gives up when its agents have not started within 15 s, whatever is set: then once more.
+        """
+        log = self.folder / f"{address}.log"
+        for _ in range(ATTEMPTS):
+            node = start()
+            while node.poll() is None and "Ray runtime started" not in log.read_text(errors="replace"):
+                time.sleep(0.2)
+            if node.poll() is None:
+                self._remember()
+                return node
+            self._nodes.remove(node)
+        raise AssertionError(self.logs())
 
     def _start(self, address: str, options: list[str], more: dict[str, str], within: list[str]) -> subprocess.Popen:
         sizes = ["--num-cpus=1", "--object-store-memory=80000000", f"--node-ip-address={address}"]
@@ -151,14 +178,12 @@ class RayNodes:
                     self._seen[process.pid] = process
 
     def close(self) -> None:
-        """End the nodes as their owner would, by SIGTERM, then kill what is left of them."""
+        """Kill all processes of the nodes at once: what they would tidy up lies in the folder that goes with them."""
         self._remember()
-        for node in reversed(self._nodes):
-            node.terminate()
-        psutil.wait_procs(list(self._seen.values()), timeout=DOWN_S)
         for process in self._seen.values():
             with suppress(psutil.NoSuchProcess):
                 process.kill()
+        psutil.wait_procs(list(self._seen.values()), timeout=DOWN_S)
         for node in (*self._nodes, *self._dead):
             node.wait()
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -175,3 +200,14 @@ def free_port() -> int:
     with socket.socket() as found:
         found.bind(("127.0.0.2", 0))
         return int(found.getsockname()[1])
+
+
+def doctor(environment: dict[str, str], *arguments: str) -> tuple[int, list[dict]]:
+    """The exit code of `lrstudy doctor --json`, and its findings."""
+    code = "from lrstudy.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "doctor", "--json", *arguments],
+        env=environment, capture_output=True, text=True, timeout=250, check=False,
+    )  # fmt: skip
+    assert done.stdout, done.stderr
+    return done.returncode, json.loads(done.stdout)["findings"]

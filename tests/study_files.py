@@ -13,6 +13,7 @@ from lrstudy.planning import plan as plan_module
 from lrstudy.planning import study_lock
 from lrstudy.planning.arm_checks import check_against_data
 from lrstudy.planning.plan import Plan, default_cohort, default_outstanding, make_plan
+from lrstudy.storage.place import Storage
 from lrstudy.workload.workload import resolve
 
 SMALL = """
@@ -32,7 +33,7 @@ def plan_of(*overrides: str, text: str = SMALL, lock: Mapping[str, object] | Non
     study = plan_module.read(text, overrides)
     lock = lock or {}
     with mock.patch("lrstudy.workload.numerics.probe", return_value=NUMERICS):
-        workload = resolve(study, _storage(), _storage())
+        workload = resolve(study, _storage(), Storage(str(_storage())))
     cohort, outstanding = lock.get("cohort", default_cohort(study)), default_outstanding(study, slots)
     plan = make_plan(
         study, workload, cohort, lock.get("outstanding", outstanding), lock.get("search_seed", study.search.seed)

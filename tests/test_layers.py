@@ -15,7 +15,14 @@ ROOT = Path(__file__).parents[1]
 # A module may import from its own row's rooms and from every row above it: the rooms of docs/architecture.md.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("lrstudy", "lrstudy.annotations", "lrstudy.child_process", "lrstudy.errors", "lrstudy.opened_files"),
-    ("lrstudy.settings", "lrstudy.lineage", "lrstudy.user_code", "lrstudy.tasks", "lrstudy.study_folder"),
+    (
+        "lrstudy.settings",
+        "lrstudy.lineage",
+        "lrstudy.user_code",
+        "lrstudy.tasks",
+        "lrstudy.storage",
+        "lrstudy.study_folder",
+    ),
     ("lrstudy.memo", "lrstudy.search", "lrstudy.models"),
     ("lrstudy.policies", "lrstudy.data", "lrstudy.doctor"),
     ("lrstudy.trial", "lrstudy.config"),

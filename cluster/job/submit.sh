@@ -4,5 +4,15 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 export RAY_AUTH_MODE=token
 export RAY_AUTH_TOKEN_PATH={{ token_file | sh }}
-exec {{ ray | sh }} job submit --no-wait --address {{ address | sh }} --submission-id {{ identity | sh }} \
-  --working-dir study -- bash driver.sh
+# A cluster that has just begun may not have an agent yet that starts jobs.
+for _ in $(seq 30); do
+  if said=$({{ ray | sh }} job submit --no-wait --address {{ address | sh }} --submission-id {{ identity | sh }} \
+    --working-dir study -- bash driver.sh 2>&1); then
+    echo "$said"
+    exit
+  fi
+  grep -q "No available agent" <<<"$said" || break
+  sleep 2
+done
+echo "$said" >&2
+exit 1

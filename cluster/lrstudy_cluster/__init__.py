@@ -6,5 +6,8 @@
     catalogue.py   the targets by name
     launching.py   the way from a study file to a submitted run
 
-Every other file is one target.
+Every other file is a target, or what one target needs beside it:
+
+    slurm_site.py    what a SLURM site says of a job before it is submitted
+    node_network.py  a node's address and its block of ports; runs on the nodes of a job
 """

@@ -9,6 +9,7 @@ from lrstudy_cluster.target import Target
 
 _MODULES = {
     "local": "local",
+    "slurm": "slurm",
     "kuberay": "kuberay",
     "skypilot": "skypilot",
     "aws": "aws",

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from lrstudy.config import StudyFile
 from lrstudy.errors import Fault
+from lrstudy.training.sharing import MOST_PER_GPU
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ def faults(fleet: Fleet, study: StudyFile) -> list[Fault]:
         found.append(
             Fault(
                 "resources.gpu",
-                f"the study asks for {share:g} of a GPU per trial, and the nodes have none (gpus: 0 in the profile)",
+                f"the study asks for GPUs ({study.resources.gpu} per trial), and the profile's nodes have none",
             )
         )
     if cpus > fleet.cpus:
@@ -53,6 +54,7 @@ def overrides(fleet: Fleet, study: StudyFile) -> list[str]:
 
 def _share(fleet: Fleet, study: StudyFile) -> float:
     """The share of a GPU that a trial occupies."""
-    if study.resources.gpu is not None:
-        return study.resources.gpu
-    return 1.0 if fleet.gpus else 0.0
+    asked = study.resources.gpu
+    if asked == "auto":
+        return 1 / MOST_PER_GPU  # as many as may turn out to fit
+    return asked if isinstance(asked, float) else float(fleet.gpus > 0)

@@ -46,7 +46,7 @@ def _render(launch: Launch) -> dict[str, str | bytes]:
     profile = _profile(launch)
     head, *_ = profile.hosts
     values = {"head_ip": head, "head_works": True, "watches_spot": False, "is_local": True}
-    known = {**profile.model_dump(), "folder": ray_up.folder(launch)}
+    known = {**profile.model_dump(), "folder": ray_up.folder(launch), "ssh_key": ray_up.key(profile)}
     return {**ray_up.files(launch, "onprem", profile.slots, [], values), "down.sh": fill("onprem", "down.sh", known)}
 
 

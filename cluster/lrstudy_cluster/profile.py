@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from pydantic import ValidationError
 
+from lrstudy.annotations import description
 from lrstudy.config.explain import explain
+from lrstudy.config.sections import shown
 from lrstudy.config.text import apply_overrides, parse_yaml
 from lrstudy.errors import Fault, InputError, user_path
 from lrstudy_cluster.target import Profile, Target
@@ -36,10 +38,12 @@ def read(target: Target, file: str | None = None, options: Sequence[str] = ()) -
 
 
 def described(target: Target) -> Iterator[str]:
-    """The keys of a target's profile, a line each: name, default, what it is."""
+    """The keys of a target's profile, a line each: name, what it is, default."""
+    hints = get_type_hints(target.profile, include_extras=True)
     for name, field in target.profile.model_fields.items():
-        default = "required" if field.is_required() else f"default: {field.get_default(call_default_factory=True)!r}"
-        yield f"{name}: {field.description or ''} ({default})"
+        default = field.get_default(call_default_factory=True)
+        kind = "required" if field.is_required() else "optional" if default is None else f"default: {shown(default)}"
+        yield f"{name}: {description(hints[name], says_null=False)} ({kind})"
 
 
 def _default_file(target: Target) -> Path:

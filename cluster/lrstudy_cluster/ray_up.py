@@ -67,6 +67,7 @@ def files(
     known = {
         **profile.model_dump(),
         "uploads": uploads.resolved(profile.uploads),
+        "ssh_key": key(profile),
         "name": name(launch),
         "identity": name(launch),
         "folder": folder(launch),
@@ -80,6 +81,11 @@ def files(
         "up.sh": fill("shared", "up.sh", known),
         **{f"study/{path}": content for path, content in study.items()},
     }
+
+
+def key(profile: RayUpProfile) -> str | None:
+    """The absolute path of the private key that the profile names."""
+    return profile.ssh_key and str(Path(profile.ssh_key).expanduser().absolute())
 
 
 def here_faults(profile: RayUpProfile) -> list[Fault]:

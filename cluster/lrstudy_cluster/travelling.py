@@ -6,6 +6,7 @@ the content of code and files but not where they lie, so training that was recor
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
@@ -46,7 +47,7 @@ def packed(
         files |= {_below(file, base, where): _read(file, where) for file in user_code.files(str(reference), where)}
     for file in user_files.named(launch.study.workload.files, base).values():
         files[_below(file, base, "workload.files")] = _read(file, "workload.files")
-    overrides = [*(text.replace(f"{base}/", "./") for text in launch.overrides), *more_overrides]
+    overrides = [*(_with_near_code(text, base) for text in launch.overrides), *more_overrides]
     values = {
         "slots": slots,
         "overrides": overrides,
@@ -68,7 +69,7 @@ def faults(launch: Launch, shared_folder: str | None, how: str) -> list[Fault]:
     return [
         *faults_of(lambda: packed(launch)),
         *_storage_faults(launch.study.storage.path, shared_folder, how),
-        *_data_faults(launch),
+        *_data_faults(launch, shared_folder),
     ]
 
 
@@ -83,15 +84,23 @@ def _storage_faults(path: str, shared_folder: str | None, how: str) -> list[Faul
     return [Fault("storage.path", expected=expected, got=path, advice=how)]
 
 
-def _data_faults(launch: Launch) -> list[Fault]:
+def _data_faults(launch: Launch, shared_folder: str | None) -> list[Fault]:
     source = launch.study.workload.source
     kind, colon, path = source.source.partition(":")
     data = path if colon and not user_code.is_reference(source.source) else source.root
-    base = launch.path.parent
-    if data is None or (PurePosixPath(data).is_absolute() and not Path(data).is_relative_to(base)):
+    if data is None:
+        return []
+    is_shared = shared_folder is not None and PurePosixPath(data).is_relative_to(shared_folder)
+    is_here = not PurePosixPath(data).is_absolute() or Path(data).is_relative_to(launch.path.parent)
+    if is_shared or not is_here:
         return []
     expected = "the absolute path of the data as the cluster's nodes see it, since data does not travel with the study"
     return [Fault("workload.data", expected=expected, got=f"{kind}:{path}" if data is path else f"root: {data}")]
+
+
+def _with_near_code(override: str, base: Path) -> str:
+    """An override whose references to code below `base` are relative to it; other paths stay as they are."""
+    return re.sub(rf"{re.escape(str(base))}/([^\"',]+\.py:\w+)", r"./\1", override)
 
 
 def _references(launch: Launch) -> Iterator[tuple[str, str]]:

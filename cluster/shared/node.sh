@@ -30,7 +30,8 @@ start() {
     return
   fi
   ulimit -n 65536 2>/dev/null || true
-  setsid nohup ray start --block "$@" >"$own.log" 2>&1 </dev/null &
+  # A second Ray on a host cannot have the agent's usual port too, and no job starts without an agent.
+  setsid nohup ray start --block --dashboard-agent-listen-port=0 "$@" >"$own.log" 2>&1 </dev/null &
   echo $! >"$own.pid"
   for _ in $(seq 120); do
     if grep -q "Ray runtime started" "$own.log"; then
@@ -72,7 +73,18 @@ case "$1" in
   submit)
     # A job of the same name is refused while it runs; one that has ended makes room.
     ray job delete "${job[@]}" {{ identity | sh }} >/dev/null 2>&1 || true
-    ray job submit "${job[@]}" --no-wait --submission-id {{ identity | sh }} -- bash "$folder/study/driver.sh"
+    # A head that has just begun may not have an agent yet that starts jobs.
+    for _ in $(seq 30); do
+      if said=$(ray job submit "${job[@]}" --no-wait --submission-id {{ identity | sh }} -- \
+        bash "$folder/study/driver.sh" 2>&1); then
+        echo "$said"
+        exit
+      fi
+      grep -q "No available agent" <<<"$said" || break
+      sleep 2
+    done
+    echo "$said" >&2
+    exit 1
     ;;
   follow) ray job logs "${job[@]}" --follow {{ identity | sh }} ;;
   cancel) ray job stop "${job[@]}" {{ identity | sh }} ;;

@@ -7,7 +7,7 @@ import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,8 +23,10 @@ from lrstudy.running import history, retention
 from lrstudy.running.admission import Admission
 from lrstudy.running.tables import TableWriter
 from lrstudy.running.trials import Trial
-from lrstudy.study_folder.driver_lock import DriverLock
+from lrstudy.storage.place import Storage
 from lrstudy.study_folder.journal import Journal
+from lrstudy.study_folder.locks import Lock, is_held, lock_of
+from lrstudy.study_folder.mirror import Mirror
 from lrstudy.study_folder.replace_file import replacing
 
 TABLES_EVERY_S = 5.0
@@ -79,8 +81,8 @@ class RunOptions:
     Attributes:
         text: The text of the study file.
         overrides: The ``key=value`` texts of the command line.
-        folder: The study's folder.
-        storage: The folder of the memo and of all studies.
+        folder: The study's folder; of a study in a bucket, its working copy on this node.
+        storage: Where the memo and all studies lie.
         begun: When the user began to wait for the run (monotonic clock); devices count as allocated from then on.
         ray: The Ray to run on.
         is_decided: Whether the tables in the study's folder decide all comparisons, asked between two planned looks;
@@ -90,10 +92,15 @@ class RunOptions:
     text: str
     overrides: Sequence[str]
     folder: Path
-    storage: Path
+    storage: Storage
     begun: float
     ray: RayConnection
     is_decided: Callable[[Path], bool] | None = None
+
+    @cached_property
+    def mirror(self) -> Mirror:
+        """Brings the study's folder from a bucket, and publishes it there."""
+        return Mirror(self.storage, self.folder.name, is_drivers=True)
 
 
 def run(plan: Plan, options: RunOptions, notes: tuple[str, ...], display: Display | None = None) -> Summary:
@@ -115,17 +122,18 @@ def run(plan: Plan, options: RunOptions, notes: tuple[str, ...], display: Displa
 
     Whatever is raised, everything recorded stays, and tables and lock show it as far as the storage allows.
     """
-    lock = DriverLock(options.folder)
+    lock, mirror = lock_of(options.storage, options.folder.name), options.mirror
     lock.acquire(run=0)
     try:
+        mirror.bring()  # once more, now that nobody else writes
         # Study.plan has read the lock too, but before this driver held the study: another may have completed it since.
         if not study_lock.read(options.folder).get("complete"):
             options.ray.begin()  # now, as Ray can start while searchers are imported, which takes seconds as well
         journal = _open_journal(options, lock)
         plan, kept = history.with_what_was_begun(plan, journal)
-        memo = Memo(options.storage / "memo")
+        memo = Memo(options.storage.memo)
         admission = Admission(plan, memo, journal)
-        tables = TableWriter(admission, options.folder)
+        tables = TableWriter(admission, options.folder, mirror.bring_predictions)
         admission.protocol.is_decided = partial(_is_decided, admission, options, tables)
         _keep_sources(plan, options.folder)
         _describe(admission, options, is_complete=False)
@@ -136,9 +144,16 @@ def run(plan: Plan, options: RunOptions, notes: tuple[str, ...], display: Displa
         finally:
             _close(admission, options, tables, lock)
         memo.compact()
-        return _summary(admission, options.folder, (*notes, *kept, *retention.clear(admission, options.folder)))
+        is_running = partial(_is_held, options.storage)
+        cleared = retention.clear(admission, options.folder, is_running, mirror.bring_tables)
+        return _summary(admission, options.folder, (*notes, *kept, *cleared))
     finally:
+        mirror.stop()
         lock.release()
+
+
+def _is_held(storage: Storage, folder: Path) -> bool:
+    return is_held(storage, folder.name)
 
 
 def _within_limits(admission: Admission, first: Trial | None) -> Trial | None:
@@ -151,10 +166,11 @@ def _within_limits(admission: Admission, first: Trial | None) -> Trial | None:
     return first
 
 
-def _open_journal(options: RunOptions, lock: DriverLock) -> Journal:
+def _open_journal(options: RunOptions, lock: Lock) -> Journal:
     """Open the journal and begin a new run in it; if the last run was killed, note when."""
-    journal = Journal(options.folder / "journal")
+    journal = Journal(options.folder / "journal", options.mirror.wrote)
     unfinished = _unfinished_run(journal)
+    options.mirror.begin(journal.run + 1)
     journal.open_run(host=platform.node(), pid=os.getpid(), started_at=time.time(), overrides=list(options.overrides))
     if unfinished is not None:
         journal.write("killed", of=unfinished, at=_last_sign_of_life(journal, unfinished, lock.previous))
@@ -165,7 +181,7 @@ def _train(
     admission: Admission,
     options: RunOptions,
     first: Trial | None,
-    lock: DriverLock,
+    lock: Lock,
     tables: TableWriter,
     display: Display | None,
 ) -> None:
@@ -180,7 +196,7 @@ def _train(
     if display:
         display.start(admission, slots.wanted)
     try:
-        runner.run(admission, workload, options.folder, options.ray, first, slots, upkeep.refresh)
+        runner.run(admission, workload, options.mirror.location, options.ray, first, slots, upkeep.refresh)
     finally:
         if display:
             display.stop()
@@ -189,7 +205,7 @@ def _train(
         raise StorageError(admission.failure)
 
 
-def _close(admission: Admission, options: RunOptions, tables: TableWriter, lock: DriverLock) -> None:
+def _close(admission: Admission, options: RunOptions, tables: TableWriter, lock: Lock) -> None:
     """Write the end of the run into journal, tables and lock; the last two are another driver's if it took over."""
     admission.close()
     if admission.journal.has_slots:
@@ -198,6 +214,7 @@ def _close(admission: Admission, options: RunOptions, tables: TableWriter, lock:
         tables.write(time.monotonic())
         tables.write_calibration()
         _describe(admission, options, admission.is_done)
+        options.mirror.end()
     admission.journal.close()
 
 
@@ -244,7 +261,7 @@ class _Upkeep:
     """What the driver does while trials run: show progress, enforce limits, keep its lock and refresh the tables."""
 
     def __init__(
-        self, admission: Admission, options: RunOptions, lock: DriverLock, tables: TableWriter, display: Display | None
+        self, admission: Admission, options: RunOptions, lock: Lock, tables: TableWriter, display: Display | None
     ) -> None:
         self._admission, self._lock, self._tables, self._display = admission, lock, tables, display
         self._options, self._described = options, 0
@@ -261,6 +278,7 @@ class _Upkeep:
             self._limits.enforce(self._admission)
         try:
             self._lock.beat()
+            self._options.mirror.check()
             if self._tables_due.is_due():
                 self._tables.refresh(time.monotonic())
                 self._describe_anew()

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,22 @@ import pyarrow.parquet as pq
 
 from lrstudy import run
 from lrstudy.config import StudyFile
-from lrstudy.errors import Fault, InputError, user_path
+from lrstudy.errors import Fault, InputError
+from lrstudy.memo.memo import Memo
 from lrstudy.planning import plan, study_lock
 from lrstudy.planning.arm_checks import check_against_data
-from lrstudy.planning.plan import Plan
+from lrstudy.planning.plan import Plan, largest_batch
 from lrstudy.policies.spaces import search_spaces
 from lrstudy.ray_tune.cluster import Cluster
 from lrstudy.ray_tune.connection import RayConnection
 from lrstudy.ray_tune.local_ray import LocalRay
 from lrstudy.run import Display, Summary
+from lrstudy.storage import probe
+from lrstudy.storage.place import Storage, checked_url, is_url
+from lrstudy.study_folder.mirror import Mirror
+from lrstudy.training.packing import Probe, measure_in_child
 from lrstudy.training.rehearsal import rehearse
+from lrstudy.training.sharing import MOST_PER_GPU, trials_per_gpu
 from lrstudy.workload.devices import Resources
 from lrstudy.workload.machine import Machine, ThisMachine
 from lrstudy.workload.workload import resolve
@@ -81,7 +88,12 @@ class Study:
 
     @staticmethod
     def load(folder: str | Path) -> Tables:
-        """The tables of a study that has run. Raises InputError if there is none in `folder`."""
+        """The tables of a study that has run, from its folder or the URL of its folder in a bucket.
+
+        Raises InputError if there is none, StorageError if the bucket fails.
+        """
+        if is_url(folder):
+            return _brought(checked_url(str(folder), "study"))
         if not (Path(folder) / "study.lock.json").is_file():
             advice = "A study's folder has its name, below storage.path: runs/NAME." if Path(folder).is_file() else ""
             expected = "the folder of a study (with study.lock.json in it); there is none here"
@@ -89,32 +101,45 @@ class Study:
         return Tables(Path(folder))
 
     @property
-    def storage(self) -> Path:
-        """The folder of the memo and of all studies."""
-        return (self.base / user_path(self.file.storage.path, "storage.path")).resolve()
+    def storage(self) -> Storage:
+        """Where the memo and all studies lie."""
+        return Storage.of(self.file.storage.path, self.base)
 
     @property
-    def data_cache(self) -> Path:
-        """The folder of decoded data, shared by all studies of the storage."""
-        return self.storage / "memo" / "data"
+    def mirror(self) -> Mirror:
+        """Brings the study's folder from a bucket, to be looked at."""
+        return Mirror(self.storage, self.file.name)
+
+    @property
+    def drivers_mirror(self) -> Mirror:
+        """Brings the study's folder from a bucket to be worked on, and publishes it there."""
+        return Mirror(self.storage, self.file.name, is_drivers=True)
 
     @property
     def folder(self) -> Path:
-        """The study's own folder."""
-        return self.storage / self.file.name
+        """The study's own folder; of a study in a bucket, this node's copy to be looked at."""
+        return self.mirror.folder
 
     def plan(
-        self, before_decoding: Callable[[], None] | None = None, machine: Machine | None = None
+        self,
+        before_decoding: Callable[[], None] | None = None,
+        machine: Machine | None = None,
+        measure_gpu: Callable[[Probe], dict[str, int]] | None = None,
     ) -> tuple[Plan, tuple[str, ...]]:
         """Resolve the study against its data and against earlier runs.
 
         Decodes the data unless that has been done before, and calls `before_decoding` first. `machine` is what trials
-        will run on, by default this machine. Returns the plan and notes for the user. Raises InputError, and ClusterError
-        if a cluster does not answer.
+        will run on, by default this machine. `measure_gpu` measures what a trial takes of a GPU, for ``gpu: auto``; without
+        it only earlier measurements count, else a trial is planned with a whole one. Returns the plan and notes for the
+        user. Raises InputError, and ClusterError if a cluster does not answer.
         """
         machine = machine or ThisMachine()
+        if self.storage.is_bucket:
+            probe.check(self.storage.location)
+            self.mirror.bring()
         lock = study_lock.read(self.folder)
-        _require_writable(self.storage)
+        if not self.storage.is_bucket:
+            probe.check(self.storage.location)
         workload = resolve(self.file, self.base, self.storage, before_decoding, machine, lock.get("numerics"))
         cohort = lock.get("cohort", plan.default_cohort(self.file))
         outstanding = lock.get(
@@ -125,7 +150,24 @@ class Study:
         check_against_data(fresh)
         if not lock:
             rehearse(workload)
-        return study_lock.reconcile(fresh, lock, self.folder)
+        if self.file.resources.gpu == "auto" and workload.device == "cuda":
+            fresh = self._packed(fresh, machine, measure_gpu)
+        return study_lock.reconcile(fresh, lock, self.drivers_mirror.folder)
+
+    def _packed(self, fresh: Plan, machine: Machine, measure_gpu: Callable[[Probe], dict[str, int]] | None) -> Plan:
+        """The plan with as many trials on a GPU as fit, by the largest batch of the cohort."""
+        memo, workload = Memo(self.storage.memo), fresh.workload
+        arm = next(iter(fresh.arms.values()))
+        probe = Probe(workload, largest_batch(fresh), fresh.run(arm, arm.space.default()).recipe)
+        measured = memo.measurement(probe.path)
+        if measured is None and measure_gpu is not None:
+            measured = measure_gpu(probe)
+            memo.put_measurement(probe.path, measured)
+        if measured is None:
+            return fresh
+        cores, threads = machine.cores_per_gpu(), workload.threads
+        number = trials_per_gpu(measured["total_bytes"], measured["tensors_bytes"], cores, threads)
+        return replace(fresh, workload=replace(workload, device_share=1 / number))
 
     def run(
         self,
@@ -157,10 +199,26 @@ class Study:
         if address is not None:
             with Cluster(address, slots, without_token=without_token) as cluster:
                 self._examine(cluster)
-                return self._run_on(cluster, cluster, display, is_decided)
+                return self._run_on(cluster, cluster, cluster.measure_gpu, display, is_decided)
         resources = Resources.of(self.file.resources)
+        if self.file.resources.gpu == "auto" and resources.device == "cuda":
+            resources = replace(
+                resources, device_share=1 / MOST_PER_GPU
+            )  # what Ray is started for, to be on the safe side
         with LocalRay(resources, slots or resources.num_slots) as local_ray:
-            return self._run_on(local_ray, ThisMachine(), display, is_decided)
+            return self._run_on(local_ray, ThisMachine(), measure_in_child, display, is_decided)
+
+    @contextmanager
+    def machine(
+        self, address: str | None = None, slots: int | None = None, *, without_token: bool = False
+    ) -> Iterator[Machine]:
+        """What the trials would run on, to plan for: this machine, or a cluster, as in `run`. Raises as that does."""
+        if address is None:
+            yield ThisMachine()
+            return
+        with Cluster(address, slots, without_token=without_token) as cluster:
+            cluster.wait()
+            yield cluster
 
     def _examine(self, cluster: Cluster) -> None:
         """Raise InputError, with every fault, unless all nodes have the same versions and share the storage."""
@@ -168,43 +226,71 @@ class Study:
         from lrstudy.ray_tune.every_node import every_node
 
         cluster.wait()
-        _require_writable(self.storage)
-        preflight(every_node, Needs(str(self.storage)))
+        probe.check(self.storage.location)
+        preflight(every_node, Needs(self.storage.location))
 
     def _run_on(
         self,
         ray: RayConnection,
         machine: Machine,
+        measure_gpu: Callable[[Probe], dict[str, int]],
         display: Display | None,
         is_decided: Callable[[Path], bool] | None,
     ) -> Summary:
-        resolved, notes = self.plan(before_decoding=ray.begin, machine=machine)
-        _require_writable(self.folder)
-        options = run.RunOptions(self.text, self.overrides, self.folder, self.storage, self.begun, ray, is_decided)
+        resolved, notes = self.plan(ray.begin, machine, measure_gpu)
+        ray.fit(resolved.workload.resources)
+        folder = self.drivers_mirror.folder
+        _require_writable(folder)
+        options = run.RunOptions(self.text, self.overrides, folder, self.storage, self.begun, ray, is_decided)
         return run.run(resolved, options, notes, display)
 
 
 @dataclass(frozen=True)
 class Tables:
-    """The tables of a study that has run, as Arrow tables (`.to_pandas()` gives frames)."""
+    """The tables of a study that has run, as Arrow tables (`.to_pandas()` gives frames).
+
+    `mirror` is that of a study in a bucket, whose `folder` is a working copy.
+    """
 
     folder: Path
+    mirror: Mirror | None = None
 
     def trials(self) -> pa.Table:
         """One row per trial."""
-        return pq.read_table(self.folder / "trials.parquet")
+        return self._table("trials")
 
     def epochs(self) -> pa.Table:
         """One row per (trial, epoch)."""
-        return pq.read_table(self.folder / "epochs.parquet")
+        return self._table("epochs")
 
     def ledger(self) -> pa.Table:
         """One row per span of time on a slot."""
-        return pq.read_table(self.folder / "ledger.parquet")
+        return self._table("ledger")
+
+    def _table(self, name: str) -> pa.Table:
+        """A table by its name. Raises InputError if its file cannot be read as one."""
+        path = self.folder / f"{name}.parquet"
+        try:
+            return pq.read_table(path)
+        except (OSError, pa.ArrowException) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise InputError(Fault(str(path), f"cannot be read as a table ({reason})")) from None
 
     def lock(self) -> dict[str, Any]:
         """The contents of study.lock.json."""
         return study_lock.read(self.folder)
+
+
+def _brought(url: str) -> Tables:
+    """The tables of the study at a URL, brought to its working copy."""
+    location, _, name = url.rpartition("/")
+    if not location.partition("://")[2]:
+        raise InputError(Fault("study", expected="the URL of a study's folder, such as s3://bucket/runs/NAME", got=url))
+    mirror = Mirror(Storage(location), name)
+    mirror.bring()
+    if not (mirror.folder / "study.lock.json").is_file():
+        raise InputError(Fault(url, expected="the folder of a study (with study.lock.json in it); there is none here"))
+    return Tables(mirror.folder, mirror)
 
 
 def _require_writable(folder: Path) -> None:

@@ -112,6 +112,16 @@ def test_every_fault_of_a_file_is_a_line_of_its_own(complaints):
     ]  # fmt: skip
 
 
+@pytest.mark.slow  # asks torch
+def test_a_study_of_gpus_on_a_machine_without_one_is_told_before_anything_is_spent(complaints, tmp_path):
+    """`run`, `plan` and `validate` ended with 1 and "This is not your input's fault"."""
+    if list(Path("/dev").glob("nvidia[0-9]*")):
+        pytest.skip("this machine has a GPU")
+    (fault,) = complaints(STUDY, "resources.gpu=1", f"storage.path={tmp_path / 'runs'}")
+    assert fault.startswith("resources.gpu: torch cannot use device 'cuda'")
+    assert fault.endswith("resources.gpu: 0 trains on CPU cores; --address names a Ray cluster that has GPUs.")
+
+
 @pytest.mark.slow  # looks the name up in torchvision
 def test_a_misspelt_model_is_told_with_the_nearest_ones(complaints):
     (fault,) = complaints(STUDY, "workload.model=resnet81")

@@ -109,7 +109,7 @@ def test_what_would_fail_there_is_said_here(refusal, options, says):
 
 
 def test_a_study_for_gpus_is_not_sent_to_nodes_without(refusal):
-    assert "the nodes have none" in refusal("aws", *BASE, "gpus=0", overrides=["resources.gpu=1"])
+    assert "the profile's nodes have none" in refusal("aws", *BASE, "gpus=0", overrides=["resources.gpu=auto"])
 
 
 def test_a_bucket_needs_a_role_since_keys_do_not_travel(prepare):

@@ -86,7 +86,7 @@ def test_a_cluster_that_is_away_is_said_so(prepare, token, tmp_path):
         launching.submit(prepared, tmp_path)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 class TestOnARealCluster:
     @pytest.fixture(scope="class")
     def head(self, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
@@ -124,8 +124,20 @@ class TestOnARealCluster:
         assert "was stopped" in stopped.stdout + stopped.stderr
         assert job._state(prepared.launch) == "STOPPED"
 
+    @pytest.mark.long
+    def test_a_study_with_a_policy_of_its_own_runs_there(self, prepare, with_code, head, tmp_path):
+        folder = with_code.parent
+        options = (f"shared_folder={folder}", f"address={head.address}", f"token_file={head.token}")
+        prepared = prepare("job", *options, study=with_code, overrides=["name=own", f"storage.path={folder}/runs"])
+        submission = self.submit(prepared, tmp_path / "out")
+        done = subprocess.run(
+            ["bash", "-c", submission.follow], capture_output=True, text=True, check=False, timeout=200
+        )
+        assert "Report: " in done.stdout, done.stdout + done.stderr
+        assert (folder / "runs" / "own" / "report" / "index.html").exists()
 
-@pytest.mark.slow
+
+@pytest.mark.long
 def test_a_cluster_that_is_open_gets_no_study(prepare, token, tmp_path):
     with ray_head(tmp_path, is_open=True) as head:
         prepared = prepare("job", SHARED, token, f"address={head.address}")

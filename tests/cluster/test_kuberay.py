@@ -16,7 +16,6 @@ SCHEMA = Path(__file__).parents[3] / "shared" / "cluster" / "rayjob_crd.json"
 BASE = ("image=registry.example/lrstudy:1", "volume=runs")
 PROFILES = {
     "default": BASE,
-    "bucket": ("image=x", "service_account=trials", "volume=runs"),
     "spot on gke": (*BASE, "spot=gke", "gpus=4", "cpus=32", "workers_max=10", "node_selector={gpu: a100}"),
     "cpus": (*BASE, "gpus=0", "workers_min=1", "tolerations=[{key: batch, operator: Exists}]"),
     "weekly": (*BASE, "schedule='0 3 * * 1'", "time_zone=Europe/Berlin"),
@@ -45,6 +44,17 @@ def test_a_rayjob_fits_the_operators_schema_and_rules(prepare, options):
     prepared = prepare("kuberay", *options)
     jsonschema.Draft7Validator(json.loads(SCHEMA.read_text())).validate(rayjob(prepared))
     assert kuberay_rules.faults(prepared.files["rayjob.yaml"]) == []
+
+
+def test_with_a_bucket_there_is_no_volume_but_an_account(prepare):
+    prepared = prepare("kuberay", "image=x", "service_account=trials", overrides=["storage.path=s3://studies/runs"])
+    jsonschema.Draft7Validator(json.loads(SCHEMA.read_text())).validate(rayjob(prepared))
+    cluster = rayjob(prepared)["spec"]["rayClusterSpec"]
+    for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+        pod = group["template"]["spec"]
+        assert pod["serviceAccountName"] == "trials"
+        assert {volume["name"] for volume in pod["volumes"]} == {"shm", "study"}
+    assert "storage.path=s3://studies/runs" in driver(prepared)
 
 
 @pytest.mark.parametrize(
@@ -108,6 +118,7 @@ def test_head_and_workers_share_the_volume(prepare):
         ((), [], "--slots 4 resources.gpu=1"),
         (("gpus=4", "cpus=32", "workers_max=3"), ["resources.gpu=0.5"], "--slots 24 resources.gpu=0.5"),
         (("gpus=4", "cpus=6"), ["resources.gpu=0.5"], "--slots 24 resources.gpu=0.5"),
+        (("gpus=2",), ["resources.gpu=auto", "resources.cpu=2"], "--slots 16 resources.gpu=auto resources.cpu=2"),
         (("gpus=0", "cpus=8"), ["resources.cpu=2"], "--slots 16 resources.cpu=2 resources.gpu=0"),
     ],
 )
@@ -185,7 +196,7 @@ def test_a_study_in_capitals_gets_a_name_that_kubernetes_takes(prepare):
         (
             (*BASE, "gpus=0"),
             ["resources.gpu=0.5"],
-            "resources.gpu: the study asks for 0.5 of a GPU per trial, and the nodes have none",
+            "resources.gpu: the study asks for GPUs (0.5 per trial), and the profile's nodes have none",
         ),
         (
             (*BASE, "cpus=4"),
@@ -218,6 +229,18 @@ def test_code_named_on_the_command_line_is_named_as_it_lies_there(prepare, with_
     prepared = prepare("kuberay", *BASE, study=with_code, overrides=["arms.mine.policy=./mine.py:knee"])
     assert """'arms.mine.policy="./mine.py:knee"'""" in driver(prepared)
     assert str(with_code.parent) not in prepared.files["rayjob.yaml"]
+
+
+def test_other_paths_below_the_study_stay_as_they_are(prepare, with_code):
+    """A shared folder that has the study file in it is where it is, though `./mine.py` travels."""
+    here = with_code.parent
+    overrides = [
+        f"storage.path={here}/runs",
+        f"workload.data=folder:{here}/data",
+        f"arms.mine.policy={here}/mine.py:knee",
+    ]
+    text = driver(prepare("kuberay", *BASE, f"shared_folder={here}", study=with_code, overrides=overrides))
+    assert f"storage.path={here}/runs workload.data=folder:{here}/data arms.mine.policy=./mine.py:knee" in text
 
 
 def test_a_study_too_large_for_a_configmap_is_refused(refusal, with_code):

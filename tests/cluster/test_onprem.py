@@ -7,6 +7,8 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -41,6 +43,14 @@ def test_nothing_ends_another_ray_of_a_host(prepare):
 
 def test_a_cluster_of_given_hosts_needs_the_older_autoscaler(prepare):
     assert "export RAY_UP_enable_autoscaler_v2=0\n" in prepare("onprem", HOSTS, SHARED).files["up.sh"]
+
+
+def test_a_key_in_a_home_folder_is_found_by_the_scripts_too(prepare, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "key").touch()
+    files = prepare("onprem", HOSTS, SHARED, "ssh_key=~/key").files
+    assert f"-i {tmp_path}/key " in files["down.sh"]
+    assert f'ssh_private_key: "{tmp_path}/key"' in files["cluster.yaml"]
 
 
 def test_a_file_that_ray_would_not_take_is_refused_with_its_words(prepare):
@@ -80,23 +90,24 @@ print("ran on", *sorted(names))
 
 @pytest.mark.long
 @pytest.mark.skipif(bool(missing()), reason=f"needs {missing()}")
-def test_ray_up_over_ssh_runs_a_job_on_all_hosts_and_ends_nothing_but_its_own(prepare, tmp_path):
+def test_ray_up_over_ssh_runs_a_study_on_all_hosts_and_ends_nothing_but_its_own(prepare, tmp_path):
     work = tmp_path / "work.py"
     work.write_text(WORK)
-    with ssh_hosts(tmp_path) as hosts:
-        setup = [
-            f"export PATH={Path(sys.executable).parent}:$PATH PYTHONPATH={os.environ.get('PYTHONPATH', '')}",
-            f"case $0 in *driver.sh) python {work}; exit;; esac",
-        ]
-        options = [f"hosts={json.dumps(hosts.addresses)}", f"ssh_key={hosts.key}", f"setup={json.dumps(setup)}"]
-        name = f"tiny-{os.getpid()}"
-        prepared = prepare("onprem", SHARED, "ssh_user=root", *options, overrides=[f"name={name}"])
-        out = tmp_path / "out"
-        launching.write(prepared, out)
-        for _ in range(2):  # again, while Ray runs there: it is left alone, and the ended job makes room
+    name, out = f"tiny-{os.getpid()}", tmp_path / "out"
+    with _notes_removed(name), ssh_hosts(tmp_path) as hosts:
+        path = f"export PATH={Path(sys.executable).parent}:$PATH PYTHONPATH={os.environ.get('PYTHONPATH', '')}"
+        instead = f"case $0 in *driver.sh) python {work}; exit;; esac"
+        overrides = [f"name={name}", f"storage.path={tmp_path / 'runs'}"]
+        # The second time Ray runs there and is left alone, and the job that has ended makes room.
+        for setup, says in ([path, instead], "ran on host1 host2"), ([path], "Report: "):
+            options = [f"hosts={json.dumps(hosts.addresses)}", f"ssh_key={hosts.key}", f"setup={json.dumps(setup)}"]
+            options += ["ssh_user=root", f"shared_folder={tmp_path}"]
+            prepared = prepare("onprem", *options, overrides=overrides)
+            launching.write(prepared, out)
             _run([*hosts.inside, "bash", str(out / "up.sh")])
             said = _run([*hosts.inside, "bash", "-c", _follow(prepared, out)])
-            assert "ran on host1 host2" in said
+            assert says in said, said
+        assert (tmp_path / "runs" / name / "report" / "index.html").exists()
         assert (out / "token").stat().st_mode & 0o777 == 0o600
         assert (hosts.home / "lrstudy" / name / "token").stat().st_mode & 0o777 == 0o600
         refused = f"RAY_AUTH_MODE=disabled {sys.executable} -c \"import ray; ray.init('10.77.0.1:6379')\""
@@ -110,8 +121,16 @@ def test_ray_up_over_ssh_runs_a_job_on_all_hosts_and_ends_nothing_but_its_own(pr
         for address in hosts.addresses:
             _wait_until_gone(hosts, address)
         assert "sleep 1234" in hosts.ssh(hosts.addresses[1], "ps -eo args")
-    for left in Path("/tmp/ray").glob(f"cluster-lrstudy-{name}.*"):  # what `ray up` notes on the machine it runs on
-        left.unlink()
+
+
+@contextmanager
+def _notes_removed(name: str) -> Iterator[None]:
+    """Remove what `ray up` notes on the machine that it runs on."""
+    try:
+        yield
+    finally:
+        for left in Path("/tmp/ray").glob(f"cluster-lrstudy-{name}.*"):
+            left.unlink()
 
 
 def _follow(prepared, out: Path) -> str:

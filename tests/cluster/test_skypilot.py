@@ -105,7 +105,7 @@ def test_nodes_without_lrstudy_are_refused(refusal):
 
 def test_gpus_that_nobody_asked_skypilot_for_are_missed(launch):
     (fault,) = skypilot.TARGETS["skypilot"].check(launch(INSTALL, gpu=0.5))
-    assert "asks for 0.5 of a GPU per trial, and the nodes have none" in str(fault)
+    assert "asks for GPUs (0.5 per trial), and the profile's nodes have none" in str(fault)
 
 
 def test_without_skypilot_it_says_so(launch, tmp_path, monkeypatch):
@@ -148,7 +148,7 @@ def test_the_nodes_of_a_job_become_one_cluster_and_end_with_its_driver(launch, t
             nodes.append(hosts.start(address, f"{variables} bash {out}/study/node.sh"))
         worker, head = nodes
         said, _ = head.communicate(timeout=180)
-        assert "ran on host1 host2" in said
+        assert "ran on host1 host2" in said, said
         assert head.returncode == 7
         assert worker.wait(60) == 0
         for address in hosts.addresses:

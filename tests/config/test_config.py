@@ -178,7 +178,7 @@ def test_a_byte_order_mark_does_no_harm():
         ("limits: {wall: 1.2.3h}", "limits.wall: expected a time above 0, such as 90s, 30m, 12h or 2d, or hours; got"),
         ("limits: {wall: [1]}", "limits.wall: expected a time such as 90s, 30m, 12h or 2d, or hours; got [1]."),
         ("limits: {gpu_hours: 0}", "limits.gpu_hours: expected a number above 0; got 0."),
-        ("resources: {gpu: 2}", "resources.gpu: expected a number from 0 to 1; got 2."),
+        ("resources: {gpu: 2}", "resources.gpu: expected a number from 0 to 1, or auto; got 2."),
         ("resources: {cpu: 0}", "resources.cpu: expected a whole number of at least 1; got 0."),
         ("price: {gpu_hour: x}", "price.gpu_hour: expected a number above 0 or a map; got 'x'."),
         ("price: {gpu_hour: {A100: -1}}", "price.gpu_hour.A100: expected a number above 0; got -1."),

@@ -77,6 +77,8 @@ ACCEPTED = (
     "resources: {gpu: 0.5, cpu: 4}",
     "price: {gpu_hour: {A100: 2.0}, currency: USD}",
     "storage: {path: runs/, keep_gb: 100}",
+    "storage: {path: 's3://my-bucket/runs'}",
+    "storage: {path: 'gs://my-bucket/runs'}",
 )
 REFUSED = (
     ("workloads", "workloads: {a: {}}", "Write one study per workload"),
@@ -91,7 +93,7 @@ REFUSED = (
     ("search.method", "search: {method: './mine.py:Searcher'}", "Use random, grid, hyperopt, smac or optuna."),
     ("early_stopping", "early_stopping: {method: asha, eta: 3, audit: 0.1}", "Use none"),
     ("limits.money", "limits: {money: 50}", "Use limits.gpu_hours or limits.wall."),
-    ("storage.path", "storage: {path: 's3://bucket/runs'}", "Use a folder."),
+    ("storage.path", "storage: {path: 'az://bucket/runs'}", "Use a folder, s3:// or gs://."),
 )
 
 

@@ -14,6 +14,7 @@ from lrstudy.workload.devices import Resources
 def limits(tmp_path, monkeypatch):
     """A function that writes a file of limits; the machine itself has 8 cores."""
     monkeypatch.setattr(container, "CGROUP", tmp_path)
+    monkeypatch.setattr(container, "OWN_GROUP", tmp_path / "none")
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
 
     def write(name: str, text: str) -> None:
@@ -57,3 +58,16 @@ def test_without_limits_the_cores_that_the_process_may_run_on_count(limits, monk
     monkeypatch.delattr(os, "sched_getaffinity")  # macOS has none
     monkeypatch.setattr(os, "cpu_count", lambda: 6)
     assert container.num_cores() == 6
+
+
+def test_the_limits_of_a_batch_job_count_outside_of_a_container(limits, tmp_path, monkeypatch):
+    """A job's limits lie in a group of its own, and in those around it, where no container makes one of them the root."""
+    own = tmp_path / "own"
+    own.write_text("0::/system.slice/job_7/step_0\n")
+    monkeypatch.setattr(container, "OWN_GROUP", own)
+    (tmp_path / "system.slice" / "job_7").mkdir(parents=True)
+    limits("system.slice/job_7/step_0/cpu.max", "max 100000")
+    limits("system.slice/job_7/cpu.max", "300000 100000")
+    limits("system.slice/job_7/memory.max", "1048576")
+    assert container.num_cores() == 3
+    assert container.memory_bytes() == 2**20

@@ -155,7 +155,7 @@ def test_a_study_within_its_data_keeps_its_runs_outside(tmp_path: Path) -> None:
     path = tmp_path / "d" / "study.yaml"
     path.write_text(text_of(tmp_path / "d", path))
     study = Study.from_yaml(path)
-    assert study.storage == (tmp_path / "d-runs").resolve()
+    assert study.storage.location == str((tmp_path / "d-runs").resolve())
     study.plan()
     study.plan()  # what the first one left is no class
 

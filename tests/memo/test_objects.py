@@ -233,7 +233,7 @@ def test_a_location_that_cannot_be_made_is_a_storage_error(tmp_path, location, c
 
 
 def test_a_url_that_names_no_storage_is_a_storage_error():
-    with pytest.raises(StorageError, match="cannot open in the memo at nowhere://bucket"):
+    with pytest.raises(StorageError, match=r"^storage\.path: cannot read in the bucket at nowhere://bucket: "):
         ObjectStore("nowhere://bucket").get("a")
 
 

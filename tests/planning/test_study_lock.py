@@ -424,3 +424,36 @@ def test_which_statistics_batchnorm_has_is_part_of_the_study():
     )
     precise = lock_of(plan_of("workload.batchnorm=precise"))
     assert "with other batchnorm (batchnorm: precise before, running now)." in refused(precise)
+
+
+# --- a lock that somebody else has written ----------------------------------------------------------
+
+
+ODD = [
+    {"arms": []}, {"arms": {"a": 5}}, {"arms": {"a": {"definition": {"policy": 5}}}}, {"cohort": -1}, {"cohort": "4"},
+    {"outstanding": 0}, {"seeds": "0"}, {"searchers": [5]}, {"identity": None}, {"numerics": []}, {"complete": "yes"},
+    {"search_seed": 1e99}, {"arms": {"a": {"definition": {"policy": "/tmp/evil.py:f"}}}},
+    {"arms": {"a": {"definition": {"policy": "evil.py:f", "source": "../../../tmp"}}}},
+    {"arms": {"a": {"definition": {"policy": "constant", "source": "0" * 32}}}},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("changes", ODD, ids=range(len(ODD)))
+def test_a_lock_that_holds_what_no_run_has_written_is_refused(tmp_path, changes):
+    (tmp_path / "study.lock.json").write_text(json.dumps(lock_of(plan_of()) | changes))
+    with pytest.raises(InputError, match=r"holds what no run has written \("):
+        read(tmp_path)
+
+
+def test_code_that_is_not_what_the_lock_names_does_not_run(tmp_path):
+    """Whoever may write to a bucket, or to a shared folder, could put it there."""
+    definition = {"policy": "/home/somebody/mine.py:knee", "source": "0" * 32, "lr": 0.1}
+    place = tmp_path / "source" / ("0" * 32)
+    place.mkdir(parents=True)
+    (place / "mine.py").write_text("raise SystemExit('this ran')\n")
+    lock = lock_of(plan_of())
+    lock["arms"]["gone"] = {"definition": definition}
+    with pytest.raises(
+        InputError, match=r"arms\.gone: an earlier run had this arm with a policy of /home/somebody/mine\.py"
+    ):
+        reconcile(plan_of(lock=lock), lock, tmp_path)

@@ -6,6 +6,8 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -17,6 +19,23 @@ from serial import SMALL, Serial, study
 pytestmark = pytest.mark.slow
 
 WAIT_S = 180.0
+MINE = """
+from pathlib import Path
+
+import torch
+
+
+def build(num_classes, channels, size):
+    scale = float(Path(__file__).with_name("scale.txt").read_text())
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(channels * size * size, num_classes))
+    with torch.no_grad():
+        model[1].weight.mul_(scale)
+    return model
+
+
+def knee(p: float, E: float, *, lr: float) -> float:
+    return lr / 2 if p > E / 2 else lr
+"""
 
 
 def command(*arguments: str) -> list[str]:
@@ -81,13 +100,12 @@ def total(rows: list[dict], *categories: str) -> float:
 
 
 def test_a_study_on_two_nodes_with_clocks_of_their_own_gives_the_numbers_of_one_machine(nodes, tmp_path):
-    nodes.start_worker(
+    nodes.add(
         3,
         within=["unshare", "--time", "--monotonic", "100000", "--fork", "--kill-child=TERM"]
         if can_shift_clocks()
         else [],
     )
-    nodes.wait_for(2)
     file = write(tmp_path)
     done = run(nodes, "run", str(file), "--address", nodes.address, "--json")
     assert done.returncode == 0, done.stderr
@@ -103,47 +121,103 @@ def test_a_study_on_two_nodes_with_clocks_of_their_own_gives_the_numbers_of_one_
     assert len(clocks) == int(can_shift_clocks())
 
 
-def test_a_study_that_loses_a_node_and_gains_another_ends_with_the_same_numbers(nodes, tmp_path):
-    lost = nodes.start_worker(3)
-    nodes.wait_for(2)
-    file = write(tmp_path, epochs=30)
-    driver = subprocess.Popen(
-        command("run", str(file), "--address", nodes.address, "--json"),
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=nodes.environment,
-    )  # fmt: skip
+@pytest.mark.parametrize("how", ["killed", pytest.param("drained", marks=pytest.mark.long)])
+def test_a_study_that_loses_a_node_and_gains_another_ends_with_the_same_numbers(nodes, tmp_path, how):
+    lost = nodes.add(3)
+    epochs = 60 if how == "killed" else 200  # the study must not end before the loss is noticed
+    file = write(tmp_path, epochs)
     folder = tmp_path / "runs" / "small"
-    try:
+    with driving(nodes, file) as driver:
         wait_for(lambda: len({line["slot"] for line in journal(folder, "spans")}) == 2, driver)
-        nodes.kill(lost, "raylet")
-        nodes.start_worker(4)
+        if how == "killed":
+            nodes.kill(lost, "raylet")
+        else:
+            nodes.stop(lost, left=1)
+        nodes.add(4)
         said, errors = driver.communicate(timeout=WAIT_S)
-    finally:
-        driver.kill()
-        driver.communicate()
     assert driver.returncode == 0, errors
     assert json.loads(said)["trials"] == {"completed": 18}
-    assert outcome(folder) == undisturbed(tmp_path, 30)
+    assert outcome(folder) == undisturbed(tmp_path, epochs)
     assert total(ledger(folder), "lost") > 0
     assert [line["slots"] for line in journal(folder, "left")] in ([[0]], [[1]])  # Ray gives nodes their names
     assert [line["first"] for line in journal(folder, "slots")] == [0, 1, 2]
     assert total(ledger(folder), "unaccounted") <= 0.02 * total(ledger(folder))
 
 
+def test_trials_wait_for_a_cluster_to_grow_and_share_what_there_is(nodes, tmp_path):
+    """More trials than slots wait for a place, which an autoscaler would see. The workers that are there serve them all."""
+    file, folder = write(tmp_path, epochs=20), tmp_path / "runs" / "small"
+    with driving(nodes, file, "--slots", "5") as driver:
+        wait_for(lambda: journal(folder, "trial"), driver)
+        nodes.add(3)
+        said, errors = driver.communicate(timeout=WAIT_S)
+    assert driver.returncode == 0, errors
+    assert json.loads(said)["trials"] == {"completed": 18}
+    assert len({line["worker"] for line in journal(folder, "spans")}) <= 2
+
+
+@pytest.mark.long
+def test_code_and_files_of_the_users_reach_a_node_that_does_not_have_them(nodes, tmp_path):
+    """The second node sees an empty folder where the study file lies."""
+    folder = tmp_path / "study"
+    folder.mkdir()
+    hidden = f'mount -t tmpfs none {folder} && exec "$@"'
+    within = ["unshare", "--mount", "sh", "-c", hidden, "sh"]
+    if subprocess.run([*within, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("mount namespaces need root")
+    nodes.add(3, within=within, variables={"LRSTUDY_CACHE": str(tmp_path / "cache")})
+    (folder / "scale.txt").write_text("2.0")
+    (folder / "mine.py").write_text(MINE)
+    text = SMALL.replace("model: small_cnn", "model: ./mine.py:build, files: [scale.txt]")
+    (folder / "study.yaml").write_text(
+        text.replace("arms: [constant, step, clr]", "arms: {constant: , mine: {policy: ./mine.py:knee}}")
+    )
+    done = run(
+        nodes,
+        "run",
+        str(folder / "study.yaml"),
+        f"storage.path={tmp_path / 'runs'}",
+        "--address",
+        nodes.address,
+        "--json",
+    )
+    assert done.returncode == 0, done.stderr
+    assert set(json.loads(done.stdout)["trials"]) == {"completed"}
+    rows = ledger(tmp_path / "runs" / "small")
+    assert {row["device"] for row in rows if row["category"] == "train"} == {"cpu:0", "cpu:1"}
+    assert {path.name for path in (tmp_path / "cache" / "files").rglob("*.*")} == {"mine.py", "scale.txt"}
+
+
+@pytest.mark.long
+def test_a_study_goes_on_when_the_link_to_a_node_is_cut(tmp_path):
+    """The node lives on, trains what it was given, and nobody hears of it."""
+    with other_host() as (here, there, within, link):
+        cluster = RayNodes(host=here)
+        try:
+            cluster.start_head(has_dashboard=False)
+            cluster.add(there, within=within)
+            file, folder = write(tmp_path, epochs=30), tmp_path / "runs" / "small"
+            with driving(cluster, file) as driver:
+                wait_for(lambda: len({line["slot"] for line in journal(folder, "spans")}) == 2, driver)
+                subprocess.run(["ip", "link", "set", link, "down"], check=True)
+                said, errors = driver.communicate(timeout=WAIT_S)
+            assert driver.returncode == 0, errors
+            assert json.loads(said)["trials"] == {"completed": 18}
+            assert outcome(folder) == undisturbed(tmp_path, 30)
+            assert len(journal(folder, "left")) == 1
+            assert total(ledger(folder), "lost") > 0
+        finally:
+            cluster.close()
+
+
 @pytest.mark.long
 def test_a_lost_head_is_said_in_one_paragraph_and_the_same_command_goes_on_elsewhere(nodes, tmp_path):
     file = write(tmp_path, epochs=30)
-    driver = subprocess.Popen(
-        command("run", str(file), "--address", nodes.address, "--json"),
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=nodes.environment,
-    )  # fmt: skip
     folder = tmp_path / "runs" / "small"
-    try:
+    with driving(nodes, file) as driver:
         wait_for(lambda: journal(folder, "trial"), driver)
         nodes.kill(nodes.head, "gcs_server")
         _, errors = driver.communicate(timeout=WAIT_S)
-    finally:
-        driver.kill()
-        driver.communicate()
     assert driver.returncode == 1
     last = errors.strip().splitlines()[-1]
     assert last.startswith("lrstudy: "), errors
@@ -160,8 +234,7 @@ def test_trials_stay_on_one_kind_of_device(nodes, tmp_path):
     file = write(tmp_path)
     done = run(nodes, "run", str(file), "--address", nodes.address, "--json", "limits.gpu_hours=0.0001")
     assert done.returncode == 0, done.stderr
-    nodes.start_worker(3, "--num-cpus=2", variables={"ATEN_CPU_CAPABILITY": "default"})
-    nodes.wait_for(2)
+    nodes.add(3, "--num-cpus=2", variables={"ATEN_CPU_CAPABILITY": "default"})
     fresh = run(nodes, "run", str(file), "--address", nodes.address, "--json", "--as", "fresh")
     again = run(nodes, "run", str(file), "--address", nodes.address, "--json")
     assert (fresh.returncode, again.returncode) == (0, 0), fresh.stderr + again.stderr
@@ -170,6 +243,23 @@ def test_trials_stay_on_one_kind_of_device(nodes, tmp_path):
         last = max(row["run"] for row in ledger(folder))
         assert len({row["device"] for row in ledger(folder) if row["run"] == last}) == num_slots
     assert json.loads(again.stdout)["trials"] == {"completed": 18}
+
+
+@pytest.mark.long
+def test_a_study_is_planned_for_the_cluster_that_will_run_it(nodes, tmp_path):
+    """On a login node without a GPU every plan of a study with GPUs failed; and one of CPUs took this machine's cores."""
+    nodes.add(3)
+    nodes.add(4)
+    file = write(tmp_path)
+    done = run(nodes, "plan", str(file), "--address", nodes.address, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["cost"]["slots"] == 3
+    assert run(nodes, "validate", str(file), "--address", nodes.address).returncode == 0
+    refused = run(nodes, "plan", str(file), "--probe", "--address", nodes.address)
+    assert (refused.returncode, refused.stderr.strip()) == (
+        2, "lrstudy: --probe: it times updates on this machine, so it goes without --address.",
+    )  # fmt: skip
+    assert run(nodes, "plan", str(file), "resources.gpu=1", "--address", nodes.address).returncode == 2
 
 
 def test_what_a_cluster_cannot_give_is_said_before_anything_is_spent(nodes, tmp_path):
@@ -188,6 +278,45 @@ def test_what_a_cluster_cannot_give_is_said_before_anything_is_spent(nodes, tmp_
         (line,) = done.stderr.strip().splitlines()
         assert all(word in line for word in words), line
     assert not (tmp_path / "runs" / "small").exists()
+
+
+@contextmanager
+def driving(nodes: RayNodes, file: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
+    """Run a study in the background; whatever happens, its driver has ended afterwards."""
+    driver = subprocess.Popen(
+        command("run", str(file), "--address", nodes.address, "--json", *options),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=nodes.environment,
+    )  # fmt: skip
+    try:
+        yield driver
+    finally:
+        driver.kill()
+        driver.communicate()
+
+
+@contextmanager
+def other_host() -> Iterator[tuple[str, str, list[str], str]]:
+    """A network of its own at the end of a cable: both addresses, the command that enters it, and the cable's name here."""
+    holder = subprocess.Popen(["unshare", "--net", "sh", "-c", "echo up; exec sleep 600"], stdout=subprocess.PIPE)
+    try:
+        if holder.stdout is None or holder.stdout.readline() != b"up\n":
+            pytest.skip("network namespaces need root")
+        link, here, there = f"lrs{holder.pid}", "10.77.9.1", "10.77.9.2"
+        within = ["nsenter", "--target", str(holder.pid), "--net"]
+        for step in (
+            ["ip", "link", "add", link, "type", "veth", "peer", "name", "far", "netns", str(holder.pid)],
+            ["ip", "address", "add", f"{here}/30", "dev", link],
+            ["ip", "link", "set", link, "up"],
+            [*within, "ip", "address", "add", f"{there}/30", "dev", "far"],
+            [*within, "ip", "link", "set", "far", "up"],
+            [*within, "ip", "link", "set", "lo", "up"],
+        ):
+            subprocess.run(step, check=True)
+        yield here, there, within, link
+    finally:
+        subprocess.run(["ip", "link", "delete", f"lrs{holder.pid}"], check=False, capture_output=True)
+        holder.kill()
+        holder.wait()
 
 
 def can_shift_clocks() -> bool:

@@ -42,12 +42,10 @@ def test_a_token_is_not_shown_by_its_holder():
     assert "secret" not in repr(cluster_token.ClusterToken("secret", "file"))
 
 
-def test_a_missing_token_says_how_to_make_one(tmp_path):
-    with pytest.raises(
-        InputError, match="token: there is no token: neither RAY_AUTH_TOKEN nor RAY_AUTH_TOKEN_PATH is set"
-    ):
+def test_a_missing_token_says_what_is_expected():
+    with pytest.raises(InputError, match="there is no token: neither RAY_AUTH_TOKEN nor RAY_AUTH_TOKEN_PATH is set"):
         cluster_token.find()
-    with pytest.raises(InputError, match="umask 077; openssl rand -hex 32 > FILE"):
+    with pytest.raises(InputError, match=r"of mode 0600\. How to make one: docs/security\.md"):
         cluster_token.find()
 
 
@@ -150,7 +148,7 @@ def _watch(driver: subprocess.Popen) -> tuple[str, set[str]]:
     token, seen, end = "", set(), time.monotonic() + 120
     while time.monotonic() < end and driver.poll() is None:
         for process in psutil.Process(driver.pid).children(recursive=True):
-            with suppress(psutil.Error, OSError):
+            with suppress(psutil.Error, OSError, IndexError):  # a process that ends has no arguments any more
                 variables, arguments = process.environ(), process.cmdline()
                 seen.add(f"{arguments} {variables}")
                 token = token or Path(variables[cluster_token.PATH]).read_text()

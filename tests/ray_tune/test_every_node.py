@@ -69,7 +69,7 @@ def test_a_node_that_is_silent_is_given_up_and_can_be_asked_again(asked):
     lost = "it is lost, or cannot start worker processes"
     assert [answer["error"] for answer in asked["silent"]] == [
         f"no answer within 1 s: {lost}",
-        f"no answer within 1 s: its 1 GPUs are taken by somebody else's work, or {lost}",
+        f"no answer within 1 s: its GPU is taken by somebody else's work, or {lost}",
     ]
     assert all(answer["value"] for answer in asked["after"])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from itertools import pairwise
 from types import SimpleNamespace
 
 from rich.console import Console
@@ -31,6 +32,6 @@ def test_what_takes_long_to_count_is_shown_less_often(tmp_path, monkeypatch):
     for _ in range(200):
         now[0] += 0.5
         progress.refresh()
-    gaps = [later - earlier - 1.0 for earlier, later in zip(shown, shown[1:], strict=False)]
+    gaps = [later - earlier - 1.0 for earlier, later in pairwise(shown)]
     assert len(gaps) > 3
     assert all(20.0 <= gap < 21.0 for gap in gaps)

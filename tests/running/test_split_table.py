@@ -10,7 +10,7 @@ import pytest
 from image_files import image
 from lrstudy.running.split_table import split_table
 from lrstudy.study_folder.schemas import SPLIT
-from lrstudy.workload.workload import load
+from lrstudy.workload.workload import opened_data
 from study_files import plan_of
 
 
@@ -18,7 +18,7 @@ def test_every_example_has_one_part_its_label_and_its_row():
     workload = plan_of().workload
     table = split_table(workload)
     assert table.schema == SPLIT
-    data, parts = load(workload.data, Path(workload.cache))
+    data, parts = opened_data(workload)
     found = table.to_pandas()
     assert found["example"].is_monotonic_increasing
     assert found["example"].is_unique

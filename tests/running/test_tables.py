@@ -88,9 +88,7 @@ def report(runner: Serial, noted: int) -> None:
 
 def predict(folder: Path, trial_id: str, arm: str) -> None:
     logits = np.arange(6, dtype=np.float32).reshape(3, 2) + len(trial_id)
-    predictions.write(
-        folder / "predictions", trial_id, arm, np.array([4, 7, 1]), np.array([0, 1, 1]), logits, classes=("no", "yes")
-    )
+    predictions.write(folder, trial_id, arm, np.array([4, 7, 1]), np.array([0, 1, 1]), logits, classes=("no", "yes"))
 
 
 def as_before(path: Path) -> None:
@@ -393,7 +391,7 @@ def test_trials_say_what_the_workload_and_the_arm_trained_with(ran):
 
 def test_predictions_are_replaced_whole(tmp_path):
     predict(tmp_path, "t", "a")
-    predictions.write(tmp_path / "predictions", "t", "a", np.array([9]), np.array([1]), np.ones((1, 3), np.float32))
+    predictions.write(tmp_path, "t", "a", np.array([9]), np.array([1]), np.ones((1, 3), np.float32))
     found = pq.read_table(tmp_path / "predictions" / "t.parquet")
     assert found.schema.remove_metadata() == PREDICTIONS
     (row,) = found.to_pylist()

@@ -17,7 +17,7 @@ LOGITS = np.array([[-3.0, 0.5, 2.0], [1000.0, 0.0, -1000.0]], dtype=np.float32)
 
 def written(folder, labels, **further):
     predictions.write(folder, "t", "a", np.array([7, 3]), labels, LOGITS, **further)
-    return pq.read_table(folder / "t.parquet")
+    return pq.read_table(folder / "predictions" / "t.parquet")
 
 
 def test_probabilities_of_classes_sum_to_one_however_large_the_logits(tmp_path):

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from lrstudy.training import device_memory
-from lrstudy.training.device_memory import allowed_bytes, is_shortage, shortage
+from lrstudy.training.device_memory import is_shortage, require_room, shortage
+from lrstudy.training.sharing import allowed_bytes, trials_per_gpu
 
 GIB = 2**30
 OF_CUDA = (
@@ -64,3 +65,35 @@ def test_a_gpu_with_memory_in_other_hands_has_neighbours(monkeypatch):
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, free=free_gb: (int(free * gb), 80 * gb))
         assert device_memory.has_neighbours(torch.device("cuda")) == expected
         assert not device_memory.has_neighbours(torch.device("cpu"))
+
+
+def test_a_share_is_given_out_only_if_its_memory_is_free(monkeypatch):
+    """A trial began beside a forgotten notebook, and ran out of memory an hour later."""
+    device = torch.device("cuda", 0)
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 0)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (int(11.5 * GIB), 24 * GIB))
+    require_room(device, 0.5)  # 12 GiB less what CUDA itself takes
+    require_room(torch.device("cpu"), 0.5)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (9 * GIB, 24 * GIB))
+    require_room(device, 0.25)
+    require_room(device, 1.0)
+    with pytest.raises(RuntimeError) as caught:
+        require_room(device, 0.5)
+    assert str(caught.value).startswith(
+        "the GPU has 9.00 GiB of memory free, and resources.gpu: 0.5 of it is to give a trial 11.22 GiB: another program"
+    )
+
+
+def test_as_many_trials_share_a_gpu_as_fit_with_a_context_each():
+    assert [trials_per_gpu(24 * GIB, tensors, 16, 1) for tensors in (0, 2 * GIB, 5 * GIB, 11 * GIB, 23 * GIB)] == [
+        8,
+        8,
+        3,
+        1,
+        1,
+    ]
+    for tensors in (GIB, 3 * GIB, 7 * GIB):
+        number = trials_per_gpu(24 * GIB, tensors, 16, 1)
+        assert number * (tensors + 700 * 2**20) <= 24 * GIB
+    assert trials_per_gpu(24 * GIB, GIB, 16, 4) == 4, "cores limit it as well"
+    assert trials_per_gpu(24 * GIB, GIB, 2, 4) == 1

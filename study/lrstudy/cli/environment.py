@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
@@ -43,7 +44,7 @@ def prepare(study: StudyAndOverrides = None, as_json: Json = False) -> None:
     from lrstudy.study import Study
 
     ours = Study.from_yaml(*split(study))
-    fetched = fetch(ours.file.workload.data_spec(ours.base), ours.data_cache)
+    fetched = fetch(ours.file.workload.data_spec(ours.base), ours.storage)
     if as_json:
         facts = {
             name: str(value) if name in ("reads", "entry") and value else value for name, value in vars(fetched).items()
@@ -70,9 +71,10 @@ def _examined(study: Study | None, address: str | None, without_token: bool) -> 
 
     needs, found = Needs(), []
     if study:
-        needs = Needs(str(study.storage), Resources.of(study.file.resources).device == "cuda")
+        needs = Needs(study.storage.location, Resources.of(study.file.resources).device == "cuda")
         with suppress(OSError):  # a run makes it as well; if it cannot, the check of the storage says so
-            study.storage.mkdir(parents=True, exist_ok=True)
+            if not study.storage.is_bucket:
+                Path(study.storage.location).mkdir(parents=True, exist_ok=True)
         found = [_data(study)]
     if address is None:
         return [*found, *thorough(ThisMachine(num_gpus()), needs)]
@@ -96,7 +98,7 @@ def _data(study: Study) -> Finding:
 
     spec = study.file.workload.data_spec(study.base)
     try:
-        entry = entry_of(replace(spec, download=False), study.data_cache)
+        entry = entry_of(replace(spec, download=False), study.storage.data_cache)
     except InputError as error:
         advice = "`lrstudy prepare` fetches what torchvision can download." if spec.download else ""
         return Finding("", "data", "fail", " ".join(error.sentences), advice)
@@ -114,7 +116,7 @@ def _described(study: Study, fetched: Fetched) -> Iterator[str]:
     if fetched.reads:
         yield f"  {_megabytes(fetched.reads_bytes):>10}  {fetched.reads}  (source)"
     yield f"  {_megabytes(fetched.entry_bytes):>10}  {fetched.entry}  (decoded)"
-    places = [str(study.storage), *([str(fetched.reads)] if fetched.reads else [])]
+    places = [study.storage.location, *([str(fetched.reads)] if fetched.reads else [])]
     places += [str(study.base / file) for file in study.file.workload.files]
     yield f"No node needs a network for it. Every node must see, under the same path: {', '.join(places)}."
 

@@ -12,7 +12,18 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from lrstudy.cli.options import Json, StudyAndOverrides, app, console_for_tables, counted, split
+from lrstudy.cli.options import (
+    Address,
+    Json,
+    Slots,
+    StudyAndOverrides,
+    WithoutToken,
+    app,
+    console_for_tables,
+    counted,
+    split,
+)
+from lrstudy.errors import Fault, InputError
 
 if TYPE_CHECKING:
     from lrstudy.memo.memo import Memo
@@ -32,6 +43,9 @@ def plan(
     probe: Annotated[
         bool, typer.Option("--probe", help="Time a few updates on the device to forecast device-hours and bytes.")
     ] = False,
+    address: Address = None,
+    without_token: WithoutToken = False,
+    slots: Slots = None,
     as_json: Json = False,
 ) -> None:
     """Forecast trials, shared epochs, device-hours, money and the smallest detectable difference; trains nothing."""
@@ -42,21 +56,26 @@ def plan(
     from lrstudy.study_folder.journal import Journal
 
     ours = Study.from_yaml(*split(study))
-    made, notes = ours.plan()
-    memo, journal = Memo(ours.storage / "memo"), Journal(ours.folder / "journal")
+    if probe and address is not None:
+        raise InputError(Fault("--probe", "it times updates on this machine, so it goes without --address"))
+    with ours.machine(address, slots, without_token=without_token) as machine:
+        made, notes = ours.plan(machine=machine)
+        num_slots = slots or machine.num_slots(made.workload.resources)
+    tables = ours.mirror.bring_tables()
+    memo, journal = Memo(ours.storage.memo), Journal(ours.folder / "journal")
     made, kept = history.with_what_was_begun(made, journal)
     expected = forecast.forecast(made, journal, memo)
     timing: Timing | None
     if probe:
         timing = probe_cost.probe(made, expected.asked_work or expected.work, _tell)
     else:
-        timing = forecast_cost.recorded_timing(made, ours.storage, expected.records)
+        timing = forecast_cost.recorded_timing(made, tables, expected.records)
     facts = {
         "name": ours.file.name,
         **expected.to_json(),
-        "cost": _cost(made, expected, timing, study_lock.price(made)),
+        "cost": _cost(made, expected, timing, study_lock.price(made), num_slots),
         "states": _states(made, expected, timing, memo),
-        "detectable": _detectable(made, forecast_cost.noise(made, ours.storage), history.num_seeds_read(journal)),
+        "detectable": _detectable(made, forecast_cost.noise(made, tables), history.num_seeds_read(journal)),
         "notes": [*notes, *kept, *arm_checks.notes(made)],
     }
     if as_json:
@@ -84,13 +103,15 @@ def _states(made: Plan, expected: Forecast, timing: Timing | None, memo: Memo) -
     }  # fmt: skip
 
 
-def _cost(made: Plan, expected: Forecast, timing: Timing | None, price: dict[str, Any] | None) -> dict[str, Any]:
+def _cost(
+    made: Plan, expected: Forecast, timing: Timing | None, price: dict[str, Any] | None, num_slots: int
+) -> dict[str, Any]:
     """Device-hours and money for what is left to train, and for what would be without sharing and records."""
     from lrstudy.running import probe_cost
 
     workload = made.workload
     unit = "GPU-hours" if workload.device == "cuda" else "CPU-core-hours"
-    facts: dict[str, Any] = {"unit": unit, "slots": workload.resources.num_slots, "source": None, "price": price}
+    facts: dict[str, Any] = {"unit": unit, "slots": num_slots, "source": None, "price": price}
     if timing is None:
         return facts
     seconds, alone = timing.seconds(expected.work), timing.seconds(expected.asked_work)
@@ -104,7 +125,7 @@ def _cost(made: Plan, expected: Forecast, timing: Timing | None, price: dict[str
         "seconds_per_evaluation": timing.evaluation_s,
         "device_hours": seconds * workload.device_share / 3600,
         "device_hours_without_sharing": alone * workload.device_share / 3600,
-        "wall_hours": seconds / workload.resources.num_slots / 3600,
+        "wall_hours": seconds / num_slots / 3600,
         "money": None if price is None else seconds * workload.device_share / 3600 * price["device_hour"],
         "limit_hours": made.study.limits.gpu_hours,
     }

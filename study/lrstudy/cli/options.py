@@ -43,6 +43,12 @@ Address = Annotated[
 WithoutToken = Annotated[
     bool, typer.Option("--without-token", help="Accept a cluster that asks for no token (docs/security.md).")
 ]
+Slots = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="How many trials run at once; by default as many as fit. An autoscaled cluster grows to it."
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object for programs.")]
 
 

@@ -19,6 +19,7 @@ from lrstudy.cli.options import (
     Address,
     As,
     Json,
+    Slots,
     StudyAndOverrides,
     StudyPolicyAndOverrides,
     WithoutToken,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from lrstudy.data.statistics import Statistics
     from lrstudy.planning.plan import Plan
     from lrstudy.run import Summary
+    from lrstudy.study_folder.mirror import Mirror
 
 _WIDE = 100
 """Columns that the verdicts need with all intervals; a narrower terminal shows those of the differences alone."""
@@ -46,12 +48,7 @@ def run(
     name: As = None,
     address: Address = None,
     without_token: WithoutToken = False,
-    slots: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="How many trials run at once; by default as many as fit. An autoscaled cluster grows to it."
-        ),
-    ] = None,
+    slots: Slots = None,
     as_json: Json = False,
 ) -> None:
     """Run a study; running the same command again recalls what is recorded and goes on."""
@@ -59,19 +56,19 @@ def run(
     from lrstudy.study import Study
 
     console = Console(stderr=as_json, highlight=False)
-    summary = Study.from_yaml(*split(study), name, BEGUN).run(
-        Progress(console), slots, _is_decided, address, without_token
-    )
+    ours = Study.from_yaml(*split(study), name, BEGUN)
+    summary = ours.run(Progress(console), slots, _is_decided, address, without_token)
     page = _build_report(summary.folder, is_forced=summary.trained > 0)
+    where = _published(page, ours.drivers_mirror)
     took_s = time.monotonic() - BEGUN
     if as_json:
-        print(json.dumps({**_summary_dict(summary), "report": str(page), "seconds": round(took_s, 1)}))
+        print(json.dumps({**_summary_dict(summary), "report": where, "seconds": round(took_s, 1)}))
     else:
         console = console_for_tables()
         _print_summary(console, summary)
         bad = ", ".join(f"{count} {status}" for status, count in summary.statuses.items() if status != "completed")
         console.print(
-            f"{sum(summary.statuses.values())} trials{f' ({bad})' if bad else ''} in {duration(took_s)}. Report: {page}",
+            f"{sum(summary.statuses.values())} trials{f' ({bad})' if bad else ''} in {duration(took_s)}. Report: {_both(where, page)}",
             soft_wrap=True,
         )
     if summary.statuses.get("failed", 0):
@@ -79,7 +76,12 @@ def run(
 
 
 @app.command()
-def validate(what: StudyPolicyAndOverrides = None, as_json: Json = False) -> None:
+def validate(
+    what: StudyPolicyAndOverrides = None,
+    address: Address = None,
+    without_token: WithoutToken = False,
+    as_json: Json = False,
+) -> None:
     """Check a study file and its data, or a policy of your own, without training anything."""
     from lrstudy.planning import arm_checks
     from lrstudy.study import Study
@@ -88,7 +90,9 @@ def validate(what: StudyPolicyAndOverrides = None, as_json: Json = False) -> Non
     if what and is_policy(what[0]):
         _validate_policy(what, as_json)
         return
-    plan, notes = Study.from_yaml(*split(what)).plan()
+    ours = Study.from_yaml(*split(what))
+    with ours.machine(address, without_token=without_token) as machine:
+        plan, notes = ours.plan(machine=machine)
     plan = replace(plan, workload=with_copies(plan.workload))
     notes, statistics = (*notes, *arm_checks.notes(plan)), plan.workload.statistics
     if as_json:
@@ -99,14 +103,14 @@ def validate(what: StudyPolicyAndOverrides = None, as_json: Json = False) -> Non
 
 @app.command()
 def status(
-    folder: Annotated[Path, typer.Argument(help="A study's folder, such as runs/quickstart.")],
+    folder: Annotated[str, typer.Argument(help="A study's folder, such as runs/quickstart or s3://bucket/runs/derm.")],
     as_json: Json = False,
 ) -> None:
     """Show how far a study is, also while it runs."""
     from lrstudy.study import Study
 
     tables = Study.load(folder)
-    has_tables = (folder / "trials.parquet").is_file()
+    has_tables = (tables.folder / "trials.parquet").is_file()
     trials = tables.trials().select(["arm", "status"]).to_pylist() if has_tables else []
     counts: dict[str, dict[str, int]] = {}
     for trial in trials:
@@ -123,14 +127,29 @@ def status(
 
 @app.command()
 def report(
-    folder: Annotated[Path, typer.Argument(help="A study's folder, such as runs/quickstart.")],
+    folder: Annotated[str, typer.Argument(help="A study's folder, such as runs/quickstart or s3://bucket/runs/derm.")],
     as_json: Json = False,
 ) -> None:
     """Build the comparison report of a study that has run or is running."""
     from lrstudy.study import Study
 
-    page = _build_report(Study.load(folder).folder)
-    print(json.dumps({"report": str(page)}) if as_json else page)
+    tables = Study.load(folder)
+    page = _build_report(tables.folder)
+    where = _published(page, tables.mirror)
+    print(json.dumps({"report": where}) if as_json else _both(where, page))
+
+
+def _published(page: Path, mirror: Mirror | None) -> str:
+    """Where the page of a report lies; of a study in a bucket it is put there."""
+    if mirror is None or mirror.location == str(mirror.folder):
+        return str(page)
+    mirror.publish()
+    return f"{mirror.location}/report/{page.name}"
+
+
+def _both(where: str, page: Path) -> str:
+    """A page's place, and beside that in a bucket the copy on this node."""
+    return where if where == str(page) else f"{where} (a copy: {page})"
 
 
 def _build_report(folder: Path, is_forced: bool = True) -> Path:

@@ -89,7 +89,7 @@ def _of_study(
     from lrstudy.study import Study
 
     study = Study.from_yaml(path, overrides)
-    return trace_study(study.file, study.base, study.data_cache, arms, examples, sections, metrics)
+    return trace_study(study.file, study.base, study.storage, arms, examples, sections, metrics)
 
 
 def _draw(traces: list[Trace], path: Path, by: By) -> None:

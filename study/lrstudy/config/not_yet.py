@@ -53,7 +53,7 @@ _LATER = (
     _Later("early_stopping", lambda v: _is_map(v) or v in ("asha", "hyperband", "median"), "early stopping",
            "Use none: every trial trains the whole budget."),
     _Later("limits.money", _is_present, "a limit in money", "Use limits.gpu_hours or limits.wall."),
-    _Later("storage.path", _begins("s3://", "gs://", "az://"), "object storage", "Use a folder."),
+    _Later("storage.path", _begins("az://", "abfs://", "abfss://"), "Azure storage", "Use a folder, s3:// or gs://."),
 )  # fmt: skip
 
 POLICIES = ("two_stage",)

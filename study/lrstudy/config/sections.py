@@ -16,6 +16,7 @@ from lrstudy.data import spec as data_spec
 from lrstudy.data.spec import DataSpec, ImageSpec, SplitSpec
 from lrstudy.errors import Fault, InputError, unknown, user_path
 from lrstudy.search import METHODS
+from lrstudy.storage.place import checked_url, is_url
 
 Positive = Annotated[float, Field(gt=0, description="a number above 0")]
 Count = Annotated[int, Field(ge=1, description="a whole number of at least 1")]
@@ -282,10 +283,17 @@ class LimitsConfig(ConfigSection):
 class ResourcesConfig(ConfigSection):
     """What one trial occupies. `gpu` lies between 0 and 1; by default it is 1 where there is a GPU, else 0.
 
+    With `auto` one trial is measured, and as many share a GPU as fit.
+
     `accelerator` is the kind of GPU that all trials run on; by default that of earlier runs, else the most numerous one.
     """
 
-    gpu: Annotated[float, Field(ge=0, le=1, description="a number from 0 to 1")] | None = None
+    gpu: (
+        Annotated[
+            Annotated[float, Field(ge=0, le=1)] | Literal["auto"], Field(description="a number from 0 to 1, or auto")
+        ]
+        | None
+    ) = None
     cpu: Count = 1
     accelerator: Annotated[Text, Field(description="a kind of GPU as Ray names it, such as A100")] | None = None
 
@@ -312,6 +320,11 @@ class StorageConfig(ConfigSection):
 
     path: Text = "runs"
     keep_gb: Annotated[Annotated[float, Field(ge=0)] | Literal["all"], Field(description=_KEPT)] = 1.0
+
+    @field_validator("path")
+    @classmethod
+    def _a_folder_or_a_bucket(cls, value: str) -> str:
+        return checked_url(value) if is_url(value) else value
 
 
 def _arms_as_map(value: object) -> object:

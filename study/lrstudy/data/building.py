@@ -57,9 +57,10 @@ def alone(entry: Path, why: str) -> Iterator[Path]:
         except Timeout:
             log.info("Another process is decoding this data; waiting for it.")
             lock.acquire()
-    except OSError as error:
+    except (OSError, NotImplementedError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "its file system has no locks: mount it with them"
         raise InputError(
-            Fault("data", f"{why}, but the cache folder {entry.parent} cannot be written ({error.strerror})")
+            Fault("data", f"{why}, but the cache folder {entry.parent} cannot be written ({reason})")
         ) from None
     try:
         yield building

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lrstudy.data import fetching
 from lrstudy.data.labels import Labels, class_counts
 from lrstudy.data.open_source import open_source
 from lrstudy.data.sources.base import SOURCES, Source
@@ -57,6 +58,7 @@ class DataSet:
         channels: 1 or 3.
         size: Pixels on both sides.
         sources: The file that holds the file or row of each example; None in entries of earlier versions.
+        key: The name of the entry.
     """
 
     images: NDArray[np.uint8]
@@ -69,6 +71,7 @@ class DataSet:
     channels: int
     size: int
     sources: Path | None = None
+    key: str = ""
 
     def groups_of(self, index: NDArray[np.int64]) -> list[str] | None:
         """The names of the groups of the examples at `index`; None without a group column."""
@@ -91,9 +94,14 @@ class OutdatedError(DamagedError):
 
 
 def prepare(
-    spec: DataSpec, folder: Path, *, verify: bool = False, before_decoding: Callable[[], None] | None = None
+    spec: DataSpec,
+    folder: Path,
+    *,
+    verify: bool = False,
+    before_decoding: Callable[[], None] | None = None,
+    origin: str | None = None,
 ) -> DataSet:
-    """The data set that `spec` describes, from the cache; decoded first if it is not there, or damaged.
+    """The data set that `spec` describes, from the cache; fetched or decoded first if it is not there, or damaged.
 
     Sizes, labels and class names are always checked; pixels if the file was modified since they were last read, or with
     `verify`. May be called by many processes at once: one of them decodes, the others wait.
@@ -103,13 +111,29 @@ def prepare(
         folder: The cache. An entry is added, or rebuilt if it is damaged.
         verify: Whether to check the pixels in any case.
         before_decoding: Called if the data has to be decoded, whether by this process or another one.
+        origin: The URL of the decoded data in a bucket, of which the cache holds copies; on return the bucket has it.
 
     Raises:
         InputError: Something is wrong with the data, or the cache cannot be written.
-        StorageError: The disk is full.
+        StorageError: The disk is full, or the bucket fails.
     """
     source = open_source(spec)
     entry = folder / _key(source, spec)
+    data = _prepared(source, spec, entry, verify, before_decoding, origin)
+    if origin is not None:
+        fetching.publish(origin, entry)
+    return data
+
+
+def _prepared(
+    source: Source,
+    spec: DataSpec,
+    entry: Path,
+    verify: bool,
+    before_decoding: Callable[[], None] | None,
+    origin: str | None,
+) -> DataSet:
+    """`prepare`, without putting what was decoded into a bucket."""
     try:
         return load(entry, verify=verify)
     except OutdatedError as error:
@@ -131,6 +155,8 @@ def prepare(
             if entry.exists():
                 log.warning(f"data: {why}.")
                 shutil.rmtree(entry)
+        if origin is not None and (fetched := _fetched(origin, entry, place)) is not None:
+            return fetched
         building.build(source, spec, place, entry, partial(_describe, spec=spec, source=source))
         return load(entry)
 
@@ -143,11 +169,84 @@ def entry_of(spec: DataSpec, folder: Path) -> Path:
     return folder / _key(open_source(spec), spec)
 
 
-def load(entry: Path, *, verify: bool = False) -> DataSet:
+def opened(folder: Path, key: str, origin: str | None = None) -> DataSet:
+    """The data set of an entry by its key alone: the source need not be here, nor what a user's function read.
+
+    An entry that is missing or damaged is fetched from the bucket at `origin`, if there is one; of many processes one
+    fetches, the others wait. Raises DamagedError if it is not there either, InputError if the cache cannot be written and
+    StorageError if the bucket fails.
+    """
+    entry = folder / key
+    try:
+        return load(entry, checks_read=False)
+    except DamagedError as error:
+        if origin is None:
+            raise
+        why = f"the decoded data is not on this node yet ({error})"
+    from lrstudy.data import building
+
+    with building.alone(entry, why) as place:
+        with suppress(DamagedError):
+            return load(entry, checks_read=False)
+        shutil.rmtree(entry, ignore_errors=True)
+        if (data := _fetched(origin, entry, place, checks_read=False)) is None:
+            raise DamagedError(f"{origin}/{key} has no whole entry")
+        return data
+
+
+def _fetched(origin: str, entry: Path, place: Path, checks_read: bool = True) -> DataSet | None:
+    """The entry as fetched from a bucket through the locked folder `place`, or None if the bucket has none that is whole."""
+    if not fetching.fetch(origin, entry.name, place):
+        return None
+    try:
+        read_at_ns = json.loads((place / "meta.json").read_bytes())["files"]["images"]["modified_ns"]
+        data = load(place, verify=True, checks_read=checks_read)
+        _require_consistent(data)
+        os.utime(place / "images.npy", ns=(time.time_ns(), read_at_ns))  # its pixels have just been checked
+    except OutdatedError:
+        return None
+    except (DamagedError, OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+        log.warning(f"data: {origin}/{entry.name} is damaged ({error}), and counts as not there.")
+        shutil.rmtree(place, ignore_errors=True)
+        fetching.withdraw(origin, entry.name)
+        return None
+    os.rename(place, entry)
+    return load(entry, checks_read=checks_read)
+
+
+def _require_consistent(data: DataSet) -> None:
+    """Raise DamagedError unless the arrays fit together: digests say that nothing was altered, not that it made sense."""
+    count = len(data.images)
+    shapes = {len(data.labels), len(data.part)} | ({len(data.group)} if data.group is not None else set())
+    labels_fit = data.labels.ndim == 1 or data.labels.shape[1:] == (len(data.classes),)
+    most = 1 if data.labels.ndim == 2 else len(data.classes) - 1
+    groups = data.group if data.group is not None else np.zeros(0, np.int64)
+    is_consistent = (
+        (data.images.dtype.str, data.images.ndim) == ("|u1", 4)
+        and data.images.shape[1] in (1, 3)
+        and data.images.shape[2] == data.images.shape[3]
+        and shapes == {count}
+        and data.labels.dtype.kind in "iu"
+        and data.labels.ndim in (1, 2)
+        and labels_fit
+        and all(isinstance(name, str) for name in (*data.classes, *data.groups))
+        and _is_within(data.labels, most)
+        and _is_within(data.part, 2)
+        and _is_within(groups, len(data.groups) - 1)
+    )
+    if not is_consistent:
+        raise DamagedError("its arrays do not fit together")
+
+
+def _is_within(array: NDArray[Any], most: int) -> bool:
+    return not array.size or (array.dtype.kind in "iu" and int(array.min()) >= 0 and int(array.max()) <= most)
+
+
+def load(entry: Path, *, verify: bool = False, checks_read: bool = True) -> DataSet:
     """The data set of one cache entry.
 
     Raises DamagedError if its content does not match its meta.json, OutdatedError if a file that the user's function read
-    is no longer what it was.
+    is no longer what it was, unless `checks_read` is false.
     """
     images_file = entry / "images.npy"
     try:
@@ -158,8 +257,9 @@ def load(entry: Path, *, verify: bool = False) -> DataSet:
         is_whole = _matches(meta, {name: a for name, a in arrays.items() if name != "images" or checks_pixels})
         sources = entry / SOURCES if SOURCES in meta["files"] else None
         is_whole &= sources is None or _checksum(_bytes(sources)) == meta["files"][SOURCES]["checksum"]
-        changed = next((path for path, stamp in meta.get("read", {}).items() if _stamp(path) != stamp), None)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        read = meta.get("read", {}) if checks_read else {}
+        changed = next((path for path, stamp in read.items() if _stamp(path) != stamp), None)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise DamagedError(f"{entry}: {error}") from error
     if changed is not None:
         raise OutdatedError(f"the decoded data is older than {changed}, which your function reads")
@@ -181,6 +281,7 @@ def load(entry: Path, *, verify: bool = False) -> DataSet:
         channels=channels,
         size=size,
         sources=sources,
+        key=entry.name,
     )
 
 
@@ -222,7 +323,10 @@ def _read(file: Path, recorded: dict[str, Any]) -> NDArray[Any]:
     """An array, images as a memory map. Raises OSError or ValueError unless size, type and shape are as recorded."""
     if file.stat().st_size != recorded["bytes"]:
         raise ValueError(f"{file.name} has {file.stat().st_size} bytes, not {recorded['bytes']}")
-    array: NDArray[Any] = np.load(file, mmap_mode="r" if file.stem == "images" else None, allow_pickle=False)
+    try:
+        array: NDArray[Any] = np.load(file, mmap_mode="r" if file.stem == "images" else None, allow_pickle=False)
+    except Exception as error:  # numpy reads a header as Python's source, and a hostile one fails in many ways
+        raise ValueError(f"{file.name} is no array ({type(error).__name__})") from error
     if [array.dtype.str, *array.shape] != [recorded["dtype"], *recorded["shape"]]:
         raise ValueError(f"{file.name} holds {array.dtype} {array.shape}")
     array.setflags(write=False)

@@ -10,12 +10,15 @@ import psutil
 
 CGROUP = Path("/sys/fs/cgroup")
 """Where the system shows the limits: one folder for all of them in version 2 of cgroups, one for each kind in version 1."""
+OWN_GROUP = Path("/proc/self/cgroup")
+"""Where a process outside of a container, such as one in a batch job, finds the group of version 2 that limits it."""
 
 
 def memory_bytes() -> int:
     """How much memory this process may use, in bytes: that of the machine, or the container's limit if it is lower."""
     limits = [psutil.virtual_memory().total]
-    limits += [limit for name in ("memory.max", "memory/memory.limit_in_bytes") for limit in _numbers(name)[:1]]
+    names = [*_of_all_groups("memory.max"), "memory/memory.limit_in_bytes"]
+    limits += [limit for name in names for limit in _numbers(name)[:1]]
     return min(limits)
 
 
@@ -32,7 +35,20 @@ def num_cores() -> int:
 def _quotas() -> Iterator[list[int]]:
     """The container's quotas: so many microseconds of computing in a period of so many; those without limit are left out."""
     quota, period = _numbers("cpu/cpu.cfs_quota_us"), _numbers("cpu/cpu.cfs_period_us")
-    yield from (found for found in (_numbers("cpu.max"), quota + period) if len(found) == 2)
+    groups = [_numbers(name) for name in _of_all_groups("cpu.max")]
+    yield from (found for found in (*groups, quota + period) if len(found) == 2)
+
+
+def _of_all_groups(name: str) -> Iterator[str]:
+    """A file of limits of this process's group and of all groups around it, in version 2 of cgroups."""
+    try:
+        lines = OWN_GROUP.read_text().splitlines()
+    except OSError:
+        lines = []
+    group = next((line.removeprefix("0::").strip("/") for line in lines if line.startswith("0::")), "")
+    parts = [part for part in group.split("/") if part and part != ".."]
+    for depth in range(len(parts), -1, -1):
+        yield "/".join([*parts[:depth], name])
 
 
 def _numbers(name: str) -> list[int]:

@@ -11,6 +11,7 @@ from lrstudy.data.cache import entry_of, prepare
 from lrstudy.data.open_source import open_source
 from lrstudy.data.sources.torchvision_sets import TorchvisionSet
 from lrstudy.data.spec import DataSpec
+from lrstudy.storage.place import Storage
 
 
 @dataclass(frozen=True)
@@ -39,16 +40,16 @@ class Fetched:
     entry_bytes: int
 
 
-def fetch(spec: DataSpec, cache: Path) -> Fetched:
-    """Download the data set if it is one that torchvision can, and decode it into the cache; what is there is kept.
+def fetch(spec: DataSpec, storage: Storage) -> Fetched:
+    """Download the data set if it is one that torchvision can, and decode it into the storage; what is there is kept.
 
     Raises InputError if the data cannot be downloaded or read, StorageError if the disk is full.
     """
     spec, decoded = replace(spec, download=True), []
     reads = _reads(spec)
     before_bytes = _size(reads)
-    data = prepare(spec, cache, before_decoding=lambda: decoded.append(True))
-    entry = entry_of(spec, cache)
+    data = prepare(spec, storage.data_cache, origin=storage.data_origin, before_decoding=lambda: decoded.append(True))
+    entry = entry_of(spec, storage.data_cache)
     return Fetched(
         source=spec.source,
         num_examples=len(data.labels),

@@ -67,7 +67,11 @@ def _judge(answer: Answer) -> Finding:
         why = seen["problem"] or f"torch can use {len(usable)} of them"
         advice = "Install a torch that fits the driver, or start the node without GPUs (--num-gpus=0)."
         return Finding(
-            node, CHECK, "fail", f"the node gives {given:g} GPUs, but {why} (driver: {seen['driver']})", advice
+            node,
+            CHECK,
+            "fail",
+            f"the node gives {given:g} GPU{'s' * (given != 1)}, but {why} (driver: {seen['driver']})",
+            advice,
         )
     return Finding(node, CHECK, "ok", f"{', '.join(map(_shown, usable))}; driver {seen['driver']}")
 

@@ -6,6 +6,7 @@
     anchors/<lineage>          the digest of a state that was stored after its record
     calibrations/...           what kinds of updates cost, as measured alone on a device
     copies/...                 how many test examples are copies of others
+    files/<digest>             a file of the user's code, on its way to nodes that do not have it
     damaged/<path>             what failed its check, set aside
 
 Who writes them, in what order, and what others see of it: the contract of `Memo`.
@@ -14,6 +15,7 @@ Who writes them, in what order, and what others see of it: the contract of `Memo
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from hashlib import blake2b
@@ -27,6 +29,7 @@ from lrstudy.memo.segments import Row, Segments
 SEGMENT_ROWS = 20_000
 """Most records in one segment: bounds the memory that compaction takes."""
 _DIGEST = re.compile(rb"[0-9a-f]{32}")
+_LINEAGE = re.compile(r"[0-9a-f]{32}")
 
 
 class Memo:
@@ -105,6 +108,8 @@ class Memo:
 
     def find(self, lineage: str) -> Record | None:
         """The record of an epoch, or None."""
+        if not _LINEAGE.fullmatch(lineage):  # from a table that somebody else may have written
+            return None
         seen = self._known.get(lineage) or self._segments.get(lineage)
         if seen is not None:
             return self.learn(seen)
@@ -185,6 +190,16 @@ class Memo:
 
     # States
 
+    def refuse_state(self, record: Record) -> None:
+        """Set aside the states of an epoch that `state_of` returned and that are none of its training's.
+
+        The epoch is then trained again, and its state anchored. Whoever may write to the storage can put bytes under
+        their own digest, and name it in a record.
+        """
+        for digest in self.digests_of(record):
+            if _DIGEST.fullmatch(digest.encode()) and (data := self._objects.get(f"states/{digest}")) is not None:
+                self._objects.set_aside(f"states/{digest}", data)
+
     def put_state(self, state: bytes) -> str:
         """Store a state; returns its digest."""
         return _name(self._objects.create_addressed("states", state))
@@ -243,19 +258,33 @@ class Memo:
         """The state of this digest, or None; what an anchor contains need not be a digest."""
         return self._objects.get_addressed(f"states/{digest.decode()}") if _DIGEST.fullmatch(digest) else None
 
+    # Files of the user's code
+
+    def put_file(self, data: bytes) -> str:
+        """Store a file that other nodes need; returns its digest."""
+        return _name(self._objects.create_addressed("files", data))
+
+    def file(self, digest: str) -> bytes | None:
+        """The file with this digest, verified, or None."""
+        return self._objects.get_addressed(f"files/{digest}")
+
     # Measurements. The key "fact" is that of all versions: under another one, earlier measurements would be lost.
 
-    def measurement(self, path: str) -> dict[str, Any] | None:
-        """A small measurement that was stored under `path`, verified, or None."""
+    def measurement(self, path: str, *needed: str) -> dict[str, Any] | None:
+        """A small measurement that was stored under `path`, verified, or None.
+
+        One without a finite number of at least 0 under each of the names `needed` counts as damaged.
+        """
         data = self._objects.get(path)
         if data is None:
             return None
         try:
             stored = json.loads(data)
             values: dict[str, Any] = stored["fact"]
-            if stored["digest"] == _values_digest(values):
+            is_sound = isinstance(values, dict) and all(0 <= values[name] < math.inf for name in needed)
+            if is_sound and stored["digest"] == _values_digest(values):
                 return values
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             pass
         self._objects.set_aside(path, data)
         return None

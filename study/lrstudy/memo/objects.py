@@ -5,29 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import datetime
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError
-from obstore.store import LocalStore, from_url
+from obstore.store import LocalStore
 
 from lrstudy.errors import StorageError
-
-
-class Listed(NamedTuple):
-    """An object as a listing shows it."""
-
-    path: str
-    size_bytes: int
-    modified_at: datetime
-
-    @property
-    def name(self) -> str:
-        """The last part of the path."""
-        return self.path.rsplit("/", 1)[1]
+from lrstudy.storage.bucket import MULTIPART_BYTES, Bucket, Listed
+from lrstudy.storage.place import is_url
 
 
 class ObjectStore:
@@ -48,8 +36,8 @@ class ObjectStore:
     """
 
     def __init__(self, location: str | Path) -> None:
-        self._is_url = "://" in str(location)
-        self.location = str(location) if self._is_url else str(Path(location).resolve())
+        self._bucket = Bucket(str(location)) if is_url(location) else None
+        self.location = str(location) if self._bucket else str(Path(location).resolve())
         self._opened: Any = None
 
     def __reduce__(self) -> tuple[type[ObjectStore], tuple[str]]:
@@ -57,6 +45,8 @@ class ObjectStore:
 
     def get(self, path: str) -> bytes | None:
         """The bytes of an object, unchecked, or None if there is none."""
+        if self._bucket:
+            return self._bucket.get(path)
         with self._translated("read"):
             self._require_no_link(path)
             try:
@@ -66,6 +56,8 @@ class ObjectStore:
 
     def create(self, path: str, data: bytes) -> bool:
         """Create an object. Returns False, and changes nothing, if the name is taken."""
+        if self._bucket:
+            return self._bucket.create(path, data)
         with self._translated("write"):
             self._require_no_link(path)
             try:
@@ -80,6 +72,9 @@ class ObjectStore:
         If what exists under that name is damaged, it is set aside: on return the object holds `data`.
         """
         path = f"{folder}/{content_digest(data)}{suffix}"
+        if self._bucket and len(data) > MULTIPART_BYTES:
+            self._bucket.put(path, data)  # in parts, which cannot be create-only; who comes second puts the same bytes
+            return path
         while not self.create(path, data):
             existing = self.get(path)
             if existing == data:
@@ -98,6 +93,8 @@ class ObjectStore:
 
     def listing(self, folder: str) -> list[Listed]:
         """All complete objects below a folder, in no particular order."""
+        if self._bucket:
+            return self._bucket.listing(folder)
         with self._translated("list"):
             batches = obstore.list(self._store, folder, chunk_size=1000)
             listed = [Listed(item["path"], item["size"], item["last_modified"]) for batch in batches for item in batch]
@@ -105,6 +102,9 @@ class ObjectStore:
 
     def delete(self, path: str) -> None:
         """Delete an object, if it is there."""
+        if self._bucket:
+            self._bucket.delete(path)
+            return
         with self._translated("delete"), suppress(FileNotFoundError):
             self._require_no_link(path)
             obstore.delete(self._store, path)
@@ -115,6 +115,9 @@ class ObjectStore:
         If the object moved is another one, by which a faster process has replaced the damaged one, it is put back.
         Until then its name is free, and whoever takes it keeps it.
         """
+        if self._bucket:
+            self._bucket.set_aside(path, damaged)
+            return
         aside = f"damaged/{path}"
         with self._translated("move"):
             self._require_no_link(path)
@@ -129,7 +132,7 @@ class ObjectStore:
 
     def sync(self, path: str) -> None:
         """Flush an object and its folder to the disk. Does nothing for a URL: what a bucket acknowledges is stored."""
-        if self._is_url:
+        if self._bucket:
             return
         file = Path(self.location, path)
         with self._translated("write"):
@@ -142,11 +145,10 @@ class ObjectStore:
 
     @property
     def _store(self) -> Any:
-        """The obstore store, opened on first use."""
+        """The obstore store of a folder, opened on first use."""
         if self._opened is None:
-            with self._translated("open" if self._is_url else "create"):
-                is_url, where = self._is_url, self.location
-                self._opened = from_url(where) if is_url else LocalStore(prefix=Path(where), mkdir=True)
+            with self._translated("create"):
+                self._opened = LocalStore(prefix=Path(self.location), mkdir=True)
         return self._opened
 
     def _require_no_link(self, path: str) -> None:
@@ -160,7 +162,7 @@ class ObjectStore:
     def _link(self, path: str) -> str:
         """The first symbolic link on the way to an object, itself included; empty if there is none."""
         place = self.location
-        for part in () if self._is_url else path.split("/"):
+        for part in path.split("/"):
             place = os.path.join(place, part)
             if os.path.islink(place):
                 return place

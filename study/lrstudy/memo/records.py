@@ -6,6 +6,7 @@ The memo holds a record under its lineage; it belongs to no study. Times are in 
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass, field, fields
 from hashlib import blake2b
 from typing import Any
@@ -51,7 +52,7 @@ class Record:
 
     @staticmethod
     def from_bytes(data: bytes) -> Record | None:
-        """The record, or None if the bytes are torn, damaged or not a record."""
+        """The record, or None if the bytes are torn, damaged or not a record, or if a field holds what none may hold."""
         try:
             envelope = json.loads(data)
             text = envelope["record"]
@@ -59,7 +60,8 @@ class Record:
                 return None
             body = json.loads(text)
             known = {f.name for f in fields(Record)}
-            return Record(**{key: value for key, value in body.items() if key in known})
+            record = Record(**{key: value for key, value in body.items() if key in known})
+            return record if _is_sound(record) else None
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
 
@@ -68,6 +70,38 @@ def parse(lineage: str, data: bytes) -> Record | None:
     """The record of this epoch, or None if the bytes are torn, damaged or another epoch's."""
     record = Record.from_bytes(data)
     return record if record is not None and record.lineage == lineage else None
+
+
+_TEXTS = ("lineage", "parent", "root", "settings", "device_kind", "host", "kind")
+_COUNTS = ("epoch", "batch_size", "updates", "examples")
+_NUMBERS = ("train_s", "eval_s", "state_s", "device_share", "device_s", "created_at")
+_MOST, _LONGEST = 1e15, 1000
+
+
+def _is_sound(record: Record) -> bool:
+    """Whether every field has its type, and numbers are finite: a storage that others write to may hold anything."""
+    return (
+        all(_is_text(getattr(record, name)) for name in _TEXTS)
+        and (record.state is None or _is_text(record.state))
+        and isinstance(record.diverged, bool)
+        and all(_is_number(getattr(record, name)) for name in (*_COUNTS, *_NUMBERS))
+        and all(isinstance(getattr(record, name), int) for name in _COUNTS)
+        and isinstance(record.metrics, dict)
+        and all(_is_number(value, negative=True) for value in record.metrics.values())
+        and isinstance(record.origin, dict)
+    )
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and len(value) <= _LONGEST
+
+
+def _is_number(value: object, negative: bool = False) -> bool:
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return False
+    if isinstance(value, float) and not math.isfinite(value):
+        return False
+    return negative or 0 <= value < _MOST
 
 
 def _digest(text: str) -> str:

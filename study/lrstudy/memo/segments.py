@@ -23,6 +23,11 @@ _GROUP_ROWS = 200
 """Rows in a row group, which is decoded as a whole: what a look-up costs if no record near it was looked up before."""
 
 
+_NOT_OURS = (pa.ArrowException, ValueError, TypeError, KeyError, OSError)
+"""What reading a Parquet file raises that is none, or has other columns, though its name is its digest."""
+_MOST_ROWS = 10_000_000
+
+
 class Row(NamedTuple):
     """A record in a segment. Rows sort by age."""
 
@@ -39,15 +44,26 @@ class Segments:
         self._opened: dict[str, _Segment] = {}
 
     def refresh(self) -> None:
-        """Open the segments published since the last call; damaged ones are set aside. Raises StorageError."""
+        """Open the segments published since the last call; damaged ones, and other files, are set aside.
+
+        Raises StorageError.
+        """
         for path in [listed.path for listed in self._objects.listing(FOLDER)]:
-            if path not in self._opened and (data := self._objects.get_addressed(path)) is not None:
+            if path in self._opened or (data := self._objects.get_addressed(path)) is None:
+                continue
+            try:
                 self._opened[path] = _Segment(data)
+            except _NOT_OURS:
+                self._objects.set_aside(path, data)
 
     def get(self, lineage: str) -> Record | None:
         """The record of an epoch in one of the opened segments, or None."""
         for segment in self._opened.values():
-            if (data := segment.get(lineage)) is not None and (record := parse(lineage, data)) is not None:
+            try:
+                data = segment.get(lineage)
+            except _NOT_OURS:
+                continue
+            if data is not None and (record := parse(lineage, data)) is not None:
                 return record
         return None
 
@@ -69,6 +85,8 @@ class _Segment:
 
     def __init__(self, data: bytes) -> None:
         self._file = pq.ParquetFile(pa.BufferReader(data))
+        if self._file.metadata.num_rows > _MOST_ROWS:
+            raise ValueError("a segment of so many rows is none of ours")
         lineages = self._file.read(["lineage"])["lineage"].to_numpy().astype("S")
         self._order = np.argsort(lineages, kind="stable")
         self._lineages = lineages[self._order]

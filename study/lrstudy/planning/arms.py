@@ -115,9 +115,33 @@ def from_definition(name: str, definition: Mapping[str, Any], sources: Path = _H
         parse_parameter(key, spec, f"arms.{name}.{key}") for key, spec in definition.items() if key not in _NO_PARAMETER
     ]
     policy = str(definition["policy"])
-    if "source" in definition:
-        policy = user_code.kept(policy, str(definition["source"]), sources)
+    if user_code.is_reference(policy):
+        policy = _kept(name, policy, str(definition.get("source")), sources)
     return Arm(name, policy, Space(tuple(parameters)), definition)
+
+
+def _kept(name: str, written: str, source: str, sources: Path) -> str:
+    """The reference to the copy of a user's policy that an earlier run kept.
+
+    Raises InputError if there is none, or if it is not the source that the arm's definition has the digest of: then it
+    must not run.
+    """
+    kept = user_code.kept(written, source, sources)
+    try:
+        digest = user_code.digest(kept)
+    except InputError:
+        digest = ""
+    if digest != source:
+        raise InputError(
+            Fault(
+                f"arms.{name}",
+                f"an earlier run had this arm with a policy of {written} as it was then, and there is no copy of that on "
+                "this machine",
+                advice="Code is never taken from a bucket. Run the study where it ran before, or under another name with "
+                "--as NAME.",
+            )
+        )
+    return kept
 
 
 def common_definition(study: StudyFile) -> dict[str, Any]:

@@ -156,6 +156,16 @@ class Plan:
         return int.from_bytes(digest, "little") >> 1
 
 
+def largest_batch(plan: Plan) -> int:
+    """The largest batch that a trial of the cohort is planned to train with."""
+    specs = [
+        plan.spec("", plan.arms[name], configuration, 0, False, {})
+        for name, configurations in plan.cohort.items()
+        for configuration in configurations
+    ]
+    return max(settings.batch_size for spec in specs for settings in spec.untriggered())
+
+
 def read(text: str, overrides: Sequence[str] = (), base: Path = _HERE) -> StudyFile:
     """Read and check a study file. References to users' code are relative to the folder `base`.
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from lrstudy import user_code
 from lrstudy.errors import Fault, InputError
 from lrstudy.planning.arms import Arm, from_definition
 from lrstudy.planning.caveats import caveats
@@ -25,6 +26,42 @@ FORMAT = 1
 SOURCES = "source"
 """The folder in a study's folder that keeps the source of users' policies, so that a changed arm's old policy stays."""
 _NEEDED = ("identity", "arms", "cohort", "outstanding", "seeds", "searchers", "numerics")
+_SOURCE = re.compile(r"[0-9a-f]{32}")
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**9
+
+
+def _are_arms(value: Any) -> bool:
+    """Whether these are arms with their definitions. A user's policy has the digest of its source, which names a folder."""
+    return isinstance(value, dict) and all(
+        isinstance(arm, dict)
+        and isinstance(definition := arm.get("definition"), dict)
+        and isinstance(policy := definition.get("policy"), str)
+        and (bool(_SOURCE.fullmatch(str(definition.get("source")))) == user_code.is_reference(policy))
+        for arm in value.values()
+    )
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
+_CHECKS: Mapping[str, Callable[[Any], bool]] = {
+    "name": lambda value: isinstance(value, str),
+    "identity": lambda value: isinstance(value, dict),
+    "numerics": lambda value: isinstance(value, dict),
+    "arms": _are_arms,
+    "cohort": _is_count,
+    "outstanding": lambda value: _is_count(value) and value > 0,
+    "search_seed": _is_count,
+    "search_repeats": _is_count,
+    "seeds": lambda value: isinstance(value, list) and all(map(_is_count, value)),
+    "searchers": _are_texts,
+    "complete": lambda value: isinstance(value, bool),
+}
+"""What the fields of a lock may hold. A storage that others write to may hold anything."""
 _BEFORE = {"batchnorm": "running"}
 """What a study was in respects that the lock of an earlier version does not name."""
 _WAY_OUT = "Choose another name with --as NAME, or another storage.path."
@@ -48,7 +85,7 @@ def read(folder: Path) -> dict[str, Any]:
         return {}
     try:
         lock = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(Fault("storage.path", f"{path} cannot be read ({error})", advice=_WAY_OUT)) from None
     lock_format = lock.get("lock_format") if isinstance(lock, dict) else None
     if lock_format != FORMAT:
@@ -56,6 +93,9 @@ def read(folder: Path) -> dict[str, Any]:
         raise InputError(Fault("storage.path", problem, advice=_WAY_OUT))
     if missing := [key for key in _NEEDED if key not in lock]:
         raise InputError(Fault("storage.path", f"{path} is incomplete (no {', '.join(missing)})", advice=_WAY_OUT))
+    if wrong := [key for key, is_sound in _CHECKS.items() if key in lock and not is_sound(lock[key])]:
+        problem = f"{path} holds what no run has written ({', '.join(wrong)})"
+        raise InputError(Fault("storage.path", problem, advice=_WAY_OUT))
     return dict(lock)
 
 

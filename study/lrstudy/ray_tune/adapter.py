@@ -22,6 +22,7 @@ from lrstudy.ray_tune.slots import Slots
 from lrstudy.ray_tune.trainable import Assignment, CalibrationAssignment
 from lrstudy.running.admission import Admission
 from lrstudy.running.calibration import UpdateKind
+from lrstudy.running.shipping import Shipment
 from lrstudy.running.trials import Trial
 from lrstudy.workload.workload import Workload
 
@@ -42,18 +43,19 @@ class AdmissionSearcher(Searcher):
     Args:
         admission: Decides which trial may run next, and is told how trials go on.
         workload: What the trials train.
-        folder: The study's folder.
+        folder: Where the study lies for workers: a path or a URL.
         first: A trial that was admitted before Ray was started; None if there was none.
         slots: Notes which worker occupies which slot.
+        shipment: The user's files for workers on other hosts.
     """
 
     def __init__(self, admission: Admission, workload: Workload, folder: str, first: Trial | None,
-                 slots: Slots) -> None:  # fmt: skip
+                 slots: Slots, shipment: Shipment | None = None) -> None:  # fmt: skip
         super().__init__(metric="epoch", mode="max")
         self._admission = admission
         self._workload, self._folder = workload, folder
         self._first = first
-        self._slots = slots
+        self._slots, self._shipment = slots, shipment
         self._ids: dict[str, str] = {}
         self._workers: dict[str, str] = {}
         self._deaths: dict[str, list[str | None]] = {}
@@ -75,7 +77,7 @@ class AdmissionSearcher(Searcher):
         self._ids[trial_id] = trial.trial_id
         memo = self._admission.memo.location
         self._slots.hand_out(trial.trial_id)
-        return {"assignment": Assignment(trial.spec, trial.arm, self._workload, memo, self._folder)}
+        return {"assignment": Assignment(trial.spec, trial.arm, self._workload, memo, self._folder, self._shipment)}
 
     def _calibration(self) -> dict[str, Any] | str:
         """The assignment to measure the costs that are not known of the trials' updates, once; then FINISHED."""
@@ -88,7 +90,8 @@ class AdmissionSearcher(Searcher):
             self._close_slots()
             return Searcher.FINISHED
         self._calibrates_since = self._slots.hand_out("")
-        return {"assignment": CalibrationAssignment(tuple(kinds), self._workload, self._admission.memo.location)}
+        memo = self._admission.memo.location
+        return {"assignment": CalibrationAssignment(tuple(kinds), self._workload, memo, self._shipment)}
 
     def _close_slots(self) -> None:
         """Nothing more is handed out: from now on the run gives its devices back, unless the calibration is under way."""
@@ -204,8 +207,8 @@ class KeepingWorkers(FIFOScheduler):
     Tune kills a worker when no trial waits for it, although one may come a moment later (when a held trial is released,
     or tuning gives way to confirmation), and a new worker takes seconds to boot. It also kills a booting worker when its
     trial could take a cached one; with trials shorter than a boot this repeats for ever (after one killed worker a study
-    used up 10 workers with one slot working: 127 s; with workers kept 82 s). Keeping them is safe: with no more
-    trials admitted than there are slots, a trial that needs a worker finds a free slot or a cached worker.
+    used up 10 workers with one slot working: 127 s; with workers kept 82 s). Keeping them is safe: a trial that
+    still waits for a place in the cluster, as many do while it grows, takes a cached worker instead.
     """
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
@@ -220,9 +223,14 @@ class KeepingWorkers(FIFOScheduler):
 
 
 def _unless_it_has_one(original: Callable[[Any], bool]) -> Callable[[Any, Any], bool]:
-    """`TuneController._maybe_reuse_cached_actor`, which does nothing if the trial has a worker, be it booting or just up."""
+    """`TuneController._maybe_reuse_cached_actor`, which does nothing if the trial has a worker, be it booting or just up.
+
+    A worker that was asked for and has not been given a place yet is none.
+    """
 
     def reuse(controller: Any, trial: Any) -> bool:
-        return trial not in controller._trial_to_actor and bool(original(trial))
+        worker = controller._trial_to_actor.get(trial)
+        has_one = worker is not None and controller._actor_manager.is_actor_started(worker)
+        return not has_one and bool(original(trial))
 
     return reuse

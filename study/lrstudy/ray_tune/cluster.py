@@ -18,6 +18,8 @@ from lrstudy.ray_tune.connection import RayConnection, join
 from lrstudy.ray_tune.reach import reach
 from lrstudy.ray_tune.slots import Node
 from lrstudy.settings import canonical_json
+from lrstudy.training import packing
+from lrstudy.training.packing import Probe
 from lrstudy.workload.devices import Resources
 
 _LOST_AFTER_S = 15.0
@@ -73,7 +75,8 @@ class Cluster(RayConnection):
         """
         self.wait()
         has_gpu = any(node.resources.get("GPU") for node in self._found)
-        gpu = config.gpu if config.gpu is not None else float(has_gpu)
+        asked = Resources.from_gpu(config, has_gpu or (config.gpu == "auto" and self.limit is not None))
+        gpu = asked.device == "cuda"
         if gpu and not has_gpu and self.limit is None:
             raise InputError(_no_gpu(self._address, self._found))
         kinds = sorted({node.accelerator for node in self._found if node.accelerator})
@@ -84,10 +87,10 @@ class Cluster(RayConnection):
             )
         if gpu and config.accelerator:
             self._labels = {_TYPE: config.accelerator}
-        self._resources = Resources("cuda" if gpu else "cpu", config.cpu, gpu or float(config.cpu))
-        if not self.limit and not any(node.fits(self._resources) for node in self._found):
-            raise InputError(_too_small(config, self._found))
-        return self._resources
+        self._resources = asked
+        if not self.limit and not any(node.fits(asked) for node in self._found):
+            raise InputError(_too_small(asked, self._found))
+        return asked
 
     def num_slots(self, resources: Resources) -> int:
         """How many trials the nodes of the chosen kind run at once, or as many as they may become."""
@@ -117,8 +120,15 @@ class Cluster(RayConnection):
             if earlier is None or _alike(measured[kind], earlier):
                 break
         kind = next((kind for kind in measured if earlier and _alike(measured[kind], earlier)), kinds[0])
-        self._labels = {_TYPE: kind} if kind else {}
+        name = kind or self._name_of(str(measured[kind]["device_model"]))
+        self._labels = {_TYPE: name} if name else {}
         return measured[kind]
+
+    def _name_of(self, device_model: str) -> str:
+        """What Ray calls the kind of a GPU that has just been measured, on a node that may have come for that."""
+        self._look()
+        kinds = {node.accelerator for node in self._found if node.accelerator.lower() in device_model.lower()}
+        return max(kinds, key=len, default="")
 
     def _numerics_of_cpus(self, resources: Resources, earlier: Mapping[str, Any] | None) -> dict[str, object]:
         """Measure every node, as Ray tells no kinds of CPU apart."""
@@ -138,6 +148,24 @@ class Cluster(RayConnection):
             self._labels = {_NODE_ID: f"in({','.join(node.node_id for node in kinds[kind])})"}
         return measured[kind]
 
+    def cores_per_gpu(self) -> int:
+        """How many CPU cores the nodes of the chosen kind have per GPU, at the least."""
+        rich = [node.resources for node in self._found if node.resources.get("GPU") and self._is_chosen(node)]
+        return min((int(has.get("CPU", 0.0) // has["GPU"]) for has in rich), default=1)
+
+    def measure_gpu(self, probe: Probe) -> dict[str, int]:
+        """What one trial takes of a GPU of the chosen kind, measured by a worker that has a whole one."""
+        import ray
+
+        resources = probe.workload.resources
+        task: Any = ray.remote(max_calls=1, max_retries=3)(packing.measure)
+        asked = task.options(num_cpus=resources.threads, num_gpus=1, label_selector=self._labels)
+        return self._answer(asked.remote(probe), resources)
+
+    def fit(self, resources: Resources) -> None:
+        """Let slots have these resources."""
+        self._resources = resources
+
     def _measure(self, resources: Resources, labels: Mapping[str, str]) -> dict[str, object]:
         """The numerics of a process with these resources on a node with these labels. Raises ClusterError."""
         return self._answer(self._ask(resources, labels), resources)
@@ -151,14 +179,14 @@ class Cluster(RayConnection):
         asked = task.options(num_cpus=resources.threads, num_gpus=gpus, label_selector=dict(labels))
         return asked.remote(resources.device, resources.threads)
 
-    def _answer(self, asked: Any, resources: Resources) -> dict[str, object]:
+    def _answer(self, asked: Any, resources: Resources) -> dict[str, Any]:
         import ray
 
         is_growing = self.limit is not None and resources.device == "cuda"
         gpus = f"{resources.device_share:g} GPU and " if resources.device == "cuda" else ""
         what = f"{gpus}{resources.threads} CPU"
         try:
-            measured: dict[str, object] = ray.get(asked, timeout=_GROW_TIMEOUT_S if is_growing else _MEASURE_TIMEOUT_S)
+            measured: dict[str, Any] = ray.get(asked, timeout=_GROW_TIMEOUT_S if is_growing else _MEASURE_TIMEOUT_S)
         except ray.exceptions.GetTimeoutError:
             ray.cancel(asked, force=True)
             raise ClusterError(
@@ -264,9 +292,9 @@ def _no_gpu(address: str, found: Sequence[_Found]) -> Fault:
     return Fault("resources.gpu", expected=f"GPUs in the Ray cluster at {address}", got=got, advice=advice)
 
 
-def _too_small(config: ResourcesConfig, found: Sequence[_Found]) -> Fault:
+def _too_small(asked: Resources, found: Sequence[_Found]) -> Fault:
     largest = [
         f"{node.host}: {node.resources.get('CPU', 0):g} CPU, {node.resources.get('GPU', 0):g} GPU" for node in found
     ]
-    asked = f"cpu: {config.cpu}" + (f", gpu: {config.gpu:g}" if config.gpu else "")
-    return Fault("resources", expected=f"a node with room for one trial ({asked})", got="; ".join(largest) or "no node")
+    what = f"cpu: {asked.threads}" + (f", gpu: {asked.device_share:g}" if asked.device == "cuda" else "")
+    return Fault("resources", expected=f"a node with room for one trial ({what})", got="; ".join(largest) or "no node")

@@ -22,8 +22,8 @@ MODE, TOKEN, PATH = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
 WITH_TOKEN, OPEN = {MODE: "token"}, {MODE: "disabled"}
 _DEFAULT_FILE = Path("~/.ray/auth_token")
 _MAKE = (
-    "A cluster's token is the one that its nodes were started with; for a new cluster: "
-    "(umask 077; openssl rand -hex 32 > FILE), and on every node and here export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=FILE."
+    f"A cluster's token is the one that its nodes were started with: let {PATH} name its file, of mode 0600. "
+    "How to make one: docs/security.md."
 )
 
 

@@ -15,6 +15,7 @@ from typing import Any, Self
 from lrstudy.errors import ClusterError, Fault, InputError
 from lrstudy.ray_tune.reach import OPTION, reread_environment
 from lrstudy.ray_tune.slots import Node
+from lrstudy.workload.devices import Resources
 
 _ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # five files per trial, twice the driver's CPU time
@@ -88,6 +89,15 @@ class RayConnection(ABC):
     @abstractmethod
     def nodes(self) -> list[Node]:
         """The nodes that workers run on, as they are now; may be asked several times a second."""
+
+    @property
+    def has_other_hosts(self) -> bool:
+        """Whether workers may run on other hosts than this one."""
+        return True
+
+    @abstractmethod
+    def fit(self, resources: Resources) -> None:
+        """Let slots have these resources; called before the first trial is handed out."""
 
     @abstractmethod
     def bundle(self, gpus: float, cpus: int) -> tuple[dict[str, float], dict[str, str]]:

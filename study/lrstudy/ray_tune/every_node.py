@@ -112,7 +112,8 @@ def _silence(node: Node, gpus: float, timeout_s: float) -> str:
     """What to say of a node that has not answered in time."""
     why = "it is lost, or cannot start worker processes"
     if gpus:
-        why = f"its {gpus:g} GPUs are taken by somebody else's work, or {why}"
+        taken = "its GPU is" if gpus <= 1 else f"its {gpus:g} GPUs are"
+        why = f"{taken} taken by somebody else's work, or {why}"
     return f"no answer within {timeout_s:.0f} s: {why}"
 
 

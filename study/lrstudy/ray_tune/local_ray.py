@@ -22,7 +22,7 @@ _VITAL = {"raylet": "its node manager, the raylet,", "gcs_server": "its control 
 
 
 class LocalRay(RayConnection):
-    """A Ray cluster of this machine for `num_slots` trials at once, each with these resources; leaving it stops Ray.
+    """A Ray cluster of this machine for at most `num_slots` trials at once, each with these resources; leaving it stops Ray.
 
     Entering the context also makes the token without which this Ray, whose ports are open to the network, answers nobody.
     """
@@ -49,6 +49,18 @@ class LocalRay(RayConnection):
     def nodes(self) -> list[Node]:
         """This machine."""
         return self._nodes
+
+    @property
+    def has_other_hosts(self) -> bool:
+        """No: it is this machine alone."""
+        return False
+
+    def fit(self, resources: Resources) -> None:
+        """Let slots have these resources: fewer trials at once, if they take more than those that Ray was started for."""
+        num_slots = min(self._nodes[0].num_slots, resources.num_slots) if resources != self._resources else self.limit
+        assert num_slots is not None
+        self.limit = num_slots
+        self._nodes = [Node("", platform.node(), num_slots)]
 
     def bundle(self, gpus: float, cpus: int) -> tuple[dict[str, float], dict[str, str]]:
         """What a worker asks Ray for; this machine has no labels."""

@@ -15,6 +15,7 @@ from typing import Any
 
 from lrstudy.ray_tune.connection import RayConnection
 from lrstudy.ray_tune.slots import Slots
+from lrstudy.running import shipping
 from lrstudy.running.admission import Admission
 from lrstudy.running.trials import Trial
 from lrstudy.workload.workload import Workload
@@ -23,7 +24,7 @@ from lrstudy.workload.workload import Workload
 def run(
     admission: Admission,
     workload: Workload,
-    folder: Path,
+    folder: str,
     connection: RayConnection,
     first: Trial | None,
     slots: Slots,
@@ -34,7 +35,7 @@ def run(
     Args:
         admission: Decides which trial may run next, and is told how trials go on.
         workload: What the trials train.
-        folder: The study's folder.
+        folder: Where the study lies for workers: a path or a URL.
         connection: To Ray, begun or not; left on return.
         first: The trial that was admitted first; None if only costs are left to measure.
         slots: Notes in the journal which worker occupies which slot.
@@ -60,7 +61,8 @@ def run(
 
         gpus = workload.device_share if workload.device == "cuda" else 0
         bundle, labels = connection.bundle(gpus, workload.threads)
-        searcher = AdmissionSearcher(admission, workload, str(folder), first, slots)
+        shipment = shipping.pack(admission.plan, admission.memo) if connection.has_other_hosts else None
+        searcher = AdmissionSearcher(admission, workload, folder, first, slots, shipment)
         tuner = tune.Tuner(
             tune.with_resources(TuneTrial, tune.PlacementGroupFactory([bundle], bundle_label_selector=[labels])),
             tune_config=tune.TuneConfig(

@@ -62,6 +62,7 @@ class Slots:
         self._vacant: dict[int, tuple[float, Category]] = {}
         self._workers: dict[str, _Worker] = {}
         self._handed_at: dict[str, float] = {}
+        self._homes: dict[str, str] = {}  # the node of every worker that has ever reported
         self._lost: set[str | None] = set()
         self._clock = clock.identity()
         self._is_closed = False
@@ -101,6 +102,7 @@ class Slots:
         if name not in self._workers:
             slot = self._take_slot(result["trial"], result["node"], result["host"])
             self._workers[name] = _Worker(slot, result["host"], result["process"], result["clock"])
+            self._homes[name] = self._nodes[slot].node_id
             if result["trial"] in self._handed_at:
                 more["handed_at"] = self._handed_at[result["trial"]]
         worker = self._workers[name]
@@ -114,8 +116,11 @@ class Slots:
     def notice_deaths(self, trial_id: str, worker: str | None = None) -> None:
         """Free the slots of workers that are gone, and note that they died.
 
-        These are the `worker` that had the trial, if that is known, and those on this host whose processes are gone.
+        These are the `worker` that had the trial, if that is known, and those on this host whose processes are gone. One
+        that went with its node has been noted.
         """
+        if self.has_lost(self.node_of(worker)):
+            return
         now = time.monotonic()
         dead = [name for name, one in self._workers.items() if name == worker or self._is_gone(one)]
         for name in dead:
@@ -129,9 +134,8 @@ class Slots:
             self._vacant[slot] = (now, "lost")
 
     def node_of(self, worker: str | None) -> str | None:
-        """The node of a worker that has reported something, else None."""
-        known = self._workers.get(worker or "")
-        return None if known is None else self._nodes[known.slot].node_id
+        """The node of a worker that has reported something, also when both are gone; else None."""
+        return self._homes.get(worker or "")
 
     def has_lost(self, node_id: str | None) -> bool:
         """Whether a node was there once and is gone."""

@@ -19,6 +19,7 @@ from lrstudy.errors import StorageError
 from lrstudy.memo.memo import Memo
 from lrstudy.running import calibration
 from lrstudy.running.calibration import UpdateKind
+from lrstudy.running.shipping import Shipment, at_place, with_policy_at
 from lrstudy.study_folder import clock, predictions
 from lrstudy.study_folder.ledger import Category, Span, joined
 from lrstudy.trial.spec import TrialSpec
@@ -31,13 +32,18 @@ REPORT_EVERY_S = 0.5
 
 @dataclass(frozen=True)
 class Assignment:
-    """A trial for a worker. An object, so that Tune neither flattens nor prints it."""
+    """A trial for a worker. An object, so that Tune neither flattens nor prints it.
+
+    `memo` and `folder` are where the memo and the study lie: paths or URLs. `shipment` has the user's files for a worker
+    whose host may lack them.
+    """
 
     spec: TrialSpec
     arm: str
     workload: Workload
     memo: str
     folder: str
+    shipment: Shipment | None = None
 
     def __repr__(self) -> str:
         return self.spec.trial_id
@@ -50,6 +56,7 @@ class CalibrationAssignment:
     kinds: tuple[UpdateKind, ...]
     workload: Workload
     memo: str
+    shipment: Shipment | None = None
 
     def __repr__(self) -> str:
         return "calibration"
@@ -73,9 +80,8 @@ class TuneTrial(Trainable):
 
         import lrstudy.training.trainer  # noqa: F401
 
-        self._memo = Memo(
-            config["assignment"].memo
-        )  # one for all trials of the worker, as it caches what it has looked up
+        self._memo = Memo(config["assignment"].memo)  # one for all its trials, as it caches what it has looked up
+        self._unpacked: tuple[Shipment | None, Path] = (None, Path("/"))
         self._trainer: Any = None
         self._trained_workload: Workload | None = None
         self._begin(config, "setup")
@@ -135,16 +141,29 @@ class TuneTrial(Trainable):
     def _begin(self, config: dict[str, Any], category: Category) -> None:
         """Take an assignment; the time since the last report is recorded under `category`."""
         self._assignment: Assignment | CalibrationAssignment = config["assignment"]
+        self._walk: Walk | None = None
         if isinstance(self._assignment, Assignment):
-            self._walk = Walk(self._assignment.spec, self._memo, self._get_trainer)
-            self._steps: Iterator[TrialEpoch] = iter(self._walk)
+            self._steps = self._walked(self._assignment)
         self._add_span(category)
+
+    def _walked(self, assignment: Assignment) -> Iterator[TrialEpoch]:
+        """The steps of a trial's walk; what fails before the first one is the trial's failure too."""
+        self._walk = Walk(with_policy_at(assignment.spec, self._root()), self._memo, self._get_trainer)
+        yield from self._walk
+
+    def _root(self) -> Path:
+        """The folder below which the user's files lie on this node."""
+        shipment = self._assignment.shipment
+        if shipment != self._unpacked[0]:
+            assert shipment is not None, "one run ships the same files to everybody"
+            self._unpacked = shipment, shipment.unpack(self._memo)
+        return self._unpacked[1]
 
     def _get_trainer(self) -> Any:
         from lrstudy.training.trainer import Trainer
 
         if self._trained_workload != self._assignment.workload:
-            self._trainer = Trainer(self._assignment.workload)
+            self._trainer = Trainer(at_place(self._assignment.workload, self._root()))
             self._trained_workload = self._assignment.workload
         return self._trainer
 
@@ -154,11 +173,12 @@ class TuneTrial(Trainable):
         assert isinstance(assignment, Assignment)
         if not assignment.spec.read_test:
             return {}
+        assert self._walk is not None
         trainer, _, spans = self._walk.bring_to_selected()
         begin = time.monotonic()
         evaluation, part = trainer.test()  # type: ignore[attr-defined]
         predictions.write(
-            Path(assignment.folder) / "predictions",
+            assignment.folder,
             assignment.spec.trial_id,
             assignment.arm,
             part.index,
@@ -192,7 +212,7 @@ class TuneTrial(Trainable):
         """A report to the driver; `end` is empty while the trial goes on."""
         if steps:
             self._previous = steps[-1]
-        rest = self._walk.take_spans() if isinstance(self._assignment, Assignment) else ()
+        rest = self._walk.take_spans() if self._walk is not None else ()
         spans = joined([*self._spans, *(span for step in steps for span in step.spans), *rest])
         self._spans, self._last = [], time.monotonic()
         return {

@@ -120,7 +120,7 @@ def prices(memo: Memo, workload: Workload, kinds: Iterable[UpdateKind]) -> list[
 
 def update_cost(memo: Memo, workload: Workload, kind: UpdateKind) -> UpdateCost | None:
     """The measured cost of a kind of update on this kind of device, or None if it has not been measured."""
-    stored = memo.measurement(_path(workload, kind))
+    stored = memo.measurement(_path(workload, kind), "update_s", "epoch_s", "evaluation_s")
     if stored is None:
         return None
     # A trial that runs alone has the whole GPU; on a CPU it has as many cores as threads.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,17 @@ import pyarrow.parquet as pq
 from lrstudy.memo.records import Record
 from lrstudy.running.admission import Admission
 from lrstudy.running.trials import Trial
-from lrstudy.study_folder.driver_lock import is_held
+from lrstudy.study_folder import driver_lock
 
 _UNFINISHED = ("waiting", "running", "interrupted", "failed")
 
 
-def clear(admission: Admission, folder: Path) -> tuple[str, ...]:
+def clear(
+    admission: Admission,
+    folder: Path,
+    is_held: Callable[[Path], bool] = driver_lock.is_held,
+    bring_tables: Callable[[], Path] | None = None,
+) -> tuple[str, ...]:
     """Delete the oldest states that no study of the storage needs, until all together take `storage.keep_gb` at most.
 
     Nothing is deleted while another study of the storage runs: it may go on from any state, and the last one to end clears
@@ -27,6 +32,8 @@ def clear(admission: Admission, folder: Path) -> tuple[str, ...]:
     Args:
         admission: That of a run which is over.
         folder: The folder of its study.
+        is_held: Whether a driver runs the study of another folder.
+        bring_tables: Returns the folder in which all studies have their tables; by default that of `folder`.
 
     Returns:
         A note for the user, if anything was deleted or could not be.
@@ -37,6 +44,8 @@ def clear(admission: Admission, folder: Path) -> tuple[str, ...]:
     memo, keep_gb = admission.memo, admission.plan.study.storage.keep_gb
     if isinstance(keep_gb, str) or sum(memo.state_sizes().values()) <= keep_gb * 1e9:
         return ()
+    if bring_tables is not None:
+        folder = bring_tables() / folder.name
     try:
         needed = needed_states(admission, folder)
     except UnreadableError as error:

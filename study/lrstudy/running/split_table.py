@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pyarrow as pa
 
 from lrstudy.study_folder.examples import Examples
 from lrstudy.study_folder.schemas import SPLIT
-from lrstudy.workload.workload import Workload, load
+from lrstudy.workload.workload import Workload, opened_data
 
 
 def split_table(workload: Workload) -> pa.Table:
@@ -17,7 +15,7 @@ def split_table(workload: Workload) -> pa.Table:
 
     Raises InputError or StorageError if the decoded data is gone and cannot be decoded anew.
     """
-    data, splits = load(workload.data, Path(workload.cache))
+    data, splits = opened_data(workload)
     parts = {"train": splits.train, "validation": splits.validation, "test": splits.test}
     index = np.concatenate(list(parts.values()))
     order = np.argsort(index)

@@ -7,7 +7,7 @@ import json
 import math
 import platform
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from functools import cache
 from importlib.metadata import version
@@ -37,10 +37,15 @@ _TRIAL_COSTS = ("data", "train", "evaluate", "range_test", "features", "state", 
 
 
 class TableWriter:
-    """Writes the tables of one study again and again; epochs and settings that have not changed are not computed anew."""
+    """Writes the tables of one study again and again; epochs and settings that have not changed are not computed anew.
 
-    def __init__(self, admission: Admission, folder: Path) -> None:
-        self._admission, self._folder = admission, folder
+    `bring` is called with the trials that have predictions, before these are read: of a study in a bucket they lie there.
+    """
+
+    def __init__(
+        self, admission: Admission, folder: Path, bring: Callable[[Iterable[str]], None] = lambda trials: None
+    ) -> None:
+        self._admission, self._folder, self._bring = admission, folder, bring
         self._metric = admission.plan.study.metric
         self._schema = _epochs_schema(admission.plan.workload.task.metrics)
         self._settings: dict[str, Settings] = {}
@@ -108,10 +113,13 @@ class TableWriter:
 
     def _write_predictions(self, ended: set[str]) -> None:
         if ended != self._predicted:
+            self._bring(ended)
             paths = sorted((self._folder / "predictions").glob("*.parquet"))
-            parts = [pq.read_table(path) for path in paths if path.stem in ended]
             # Parts that an earlier version wrote lack columns.
-            whole = pa.concat_tables([PREDICTIONS.empty_table(), *parts], promote_options="default")
+            whole = pa.concat_tables(
+                [PREDICTIONS.empty_table(), *(_predictions(path) for path in paths if path.stem in ended)],
+                promote_options="default",
+            )
             self._write("predictions", whole, self._classes)
             self._predicted = ended
 
@@ -131,6 +139,19 @@ class TableWriter:
                 f"storage.path: cannot write {path}: {error}. What was recorded before is safe; free space or fix "
                 "permissions, then run the same command again."
             ) from error
+
+
+def _predictions(path: Path) -> pa.Table:
+    """The predictions of one trial. Raises StorageError for a file that is none, which somebody else must have put there."""
+    try:
+        table = pq.read_table(path)
+        schema = pa.schema([PREDICTIONS.field(name) for name in table.column_names])
+        return table.cast(schema)
+    except (OSError, KeyError, ValueError, pa.ArrowException) as error:
+        raise StorageError(
+            f"storage.path: {path} holds no predictions ({' '.join(str(error).split())[:200]}). Remove it, from the bucket "
+            "too if the study lies in one, then run the same command again: the trial is tested anew."
+        ) from error
 
 
 def _spent(lines: Iterable[Mapping[str, Any]]) -> dict[str, float]:

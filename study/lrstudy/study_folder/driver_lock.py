@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import time
@@ -23,7 +24,9 @@ STALE_S = 60.0
 TORN_S = 1.0
 """A lock file that stays unreadable for this long was torn by a crash; until then it may be being written."""
 
-_KEYS = ("token", "host", "pid", "process_started_at", "boot", "boot_id", "heartbeat", "heartbeat_at")
+_TEXTS = ("token", "host", "boot_id")
+_NUMBERS = ("pid", "process_started_at", "boot", "heartbeat", "heartbeat_at")
+_MOST_CHARACTERS, _MOST = 300, 1e15
 
 
 class DriverLock:
@@ -134,18 +137,7 @@ class DriverLock:
         aside.unlink()
 
     def _content(self) -> bytes:
-        content = {
-            "token": self._token,
-            "run": self._run,
-            "host": platform.node(),
-            "pid": os.getpid(),
-            "boot": psutil.boot_time(),
-            "process_started_at": psutil.Process().create_time(),
-            "boot_id": boot_id(),
-            "heartbeat": time.monotonic(),
-            "heartbeat_at": time.time(),
-        }
-        return json.dumps(content).encode()
+        return content(self._token, self._run)
 
 
 def is_held(folder: Path) -> bool:
@@ -157,21 +149,69 @@ def is_held(folder: Path) -> bool:
 def _read(path: Path) -> dict[str, Any] | None:
     """The content of a lock file: None if there is none, an empty map if it is torn."""
     try:
-        holder = json.loads(path.read_bytes())
+        return parsed(path.read_bytes())
     except FileNotFoundError:
         return None
-    except ValueError:
+
+
+def content(token: str, run: int) -> bytes:
+    """What a lock says of this process, which holds it now."""
+    facts = {
+        "token": token,
+        "run": run,
+        "host": platform.node(),
+        "pid": os.getpid(),
+        "pid_namespace": _pid_namespace(),
+        "boot": psutil.boot_time(),
+        "process_started_at": psutil.Process().create_time(),
+        "boot_id": boot_id(),
+        "heartbeat": time.monotonic(),
+        "heartbeat_at": time.time(),
+    }
+    return json.dumps(facts).encode()
+
+
+def parsed(data: bytes) -> dict[str, Any]:
+    """The content of a lock; an empty map if it is torn, or nothing that a driver has written."""
+    try:
+        holder = json.loads(data)
+    except (ValueError, RecursionError):
         return {}
-    return holder if isinstance(holder, dict) and all(key in holder for key in _KEYS) else {}
+    if not isinstance(holder, dict) or not all(_is_text(holder.get(key)) for key in _TEXTS):
+        return {}
+    return holder if all(_is_number(holder.get(key)) for key in _NUMBERS) and isinstance(holder["pid"], int) else {}
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and len(value) <= _MOST_CHARACTERS and (value.isprintable() or not value)
+
+
+def _is_number(value: object) -> bool:
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return is_number and 0 <= value < _MOST and math.isfinite(value)  # type: ignore[operator, arg-type]
+
+
+def is_near(holder: dict[str, Any]) -> bool:
+    """Whether a holder's process would be seen from here: same host, same boot, same namespace of process numbers.
+
+    Hosts of containers may share their names, but not the identity of the boot and of the namespace as well.
+    """
+    here = (platform.node(), boot_id(), _pid_namespace())
+    return here == (holder["host"], holder["boot_id"], holder.get("pid_namespace"))
 
 
 def _is_alive(holder: dict[str, Any]) -> bool:
     if holder["host"] != platform.node():
         return bool(time.time() - holder["heartbeat_at"] < STALE_S)
+    return is_process_alive(holder)
+
+
+def is_process_alive(holder: dict[str, Any]) -> bool:
+    """Whether the process of a holder on this host is alive."""
     try:
         process = psutil.Process(holder["pid"])
         return _is_same(process, holder) and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
+    except (psutil.NoSuchProcess, OverflowError, ValueError):
         return False
 
 
@@ -183,3 +223,10 @@ def _is_same(process: psutil.Process, holder: dict[str, Any]) -> bool:
     after_boot = process.create_time() - psutil.boot_time()
     is_same_start = abs(after_boot - (holder["process_started_at"] - holder["boot"])) < 1.0
     return bool(is_same_start and holder["boot_id"] == boot_id())
+
+
+def _pid_namespace() -> str:
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return ""

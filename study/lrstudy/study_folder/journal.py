@@ -4,27 +4,32 @@
                                  done | teardown | end | killed
 
 Each line is written at once and unbuffered, so a driver that is killed loses nothing that it has
-written; a torn line is ignored. All else that a study knows is in the records of the memo.
+written; a torn line is ignored, and so is one that no driver writes. All else that a study knows is in the records of the memo.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 from uuid import uuid4
 
 from lrstudy.errors import StorageError
+from lrstudy.study_folder.journal_lines import is_line
 
 
 class Journal:
-    """The journal of one study. Constructing it reads all its files; `open_run` starts a new one."""
+    """The journal of one study. Constructing it reads all its files; `open_run` starts a new one.
 
-    def __init__(self, folder: Path) -> None:
+    `wrote` is called with the kind of every line once it is written; what it raises, `write` does.
+    """
+
+    def __init__(self, folder: Path, wrote: Callable[[str], None] = lambda kind: None) -> None:
         self.folder = folder
+        self._wrote = wrote
         self.lines: list[dict[str, Any]] = []
         self._by_kind: dict[str, list[dict[str, Any]]] = {}  # a large study has a million lines, most of them spans
         self.run = 0
@@ -66,6 +71,7 @@ class Journal:
             raise self._refused(error) from error
         self._is_torn = False
         self._keep({**line, "run": self.run})
+        self._wrote(kind)
 
     @property
     def has_slots(self) -> bool:
@@ -103,7 +109,7 @@ def _read(path: Path) -> Iterator[dict[str, Any]]:
     for text in path.read_text(encoding="utf-8", errors="replace").split("\n"):
         try:
             line = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue  # torn by a kill or a full disk
-        if isinstance(line, dict) and "kind" in line:
+        if is_line(line):
             yield line

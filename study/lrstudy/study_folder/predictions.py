@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,17 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from lrstudy.errors import StorageError
+from lrstudy.storage.bucket import Bucket
+from lrstudy.storage.place import is_url
 from lrstudy.study_folder.examples import Examples, rows_of
 from lrstudy.study_folder.replace_file import replacing
 from lrstudy.study_folder.schemas import PREDICTIONS
 
+FOLDER = "predictions"
+
 
 def write(
-    folder: Path,
+    study: str | Path,
     trial_id: str,
     arm: str,
     index: NDArray[np.int64],
@@ -31,7 +36,7 @@ def write(
     """Write the predictions of one trial, replacing earlier ones.
 
     Args:
-        folder: The study's folder for predictions, made if it does not exist.
+        study: Where the study lies: its folder, or a URL in a bucket.
         trial_id: The trial, which names the file.
         arm: Its arm.
         index: Positions of the examples in the data set, shape (examples,).
@@ -43,7 +48,7 @@ def write(
         sources: The file of each example, or its row in the source, if that is known.
 
     Raises:
-        StorageError: The file cannot be written.
+        StorageError: The storage does not take them.
     """
     examples = Examples(index, labels, classes, groups, sources)
     columns = {
@@ -54,6 +59,12 @@ def write(
         "probabilities": rows_of(_probabilities(logits, examples.is_multilabel)),
     }
     table = pa.table(columns).select(PREDICTIONS.names).cast(PREDICTIONS)
+    if is_url(study):
+        sink = io.BytesIO()
+        pq.write_table(table, sink, compression="zstd")
+        Bucket(str(study)).put(f"{FOLDER}/{trial_id}.parquet", sink.getvalue())
+        return
+    folder = Path(study) / FOLDER
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # A torn file under the final name would stop every later run.

@@ -17,6 +17,7 @@ from lrstudy.planning import arms as arms_module
 from lrstudy.policies.base import Policy, parameter_names
 from lrstudy.policies.run import Run
 from lrstudy.settings import Recipe
+from lrstudy.storage.place import Storage
 from lrstudy.tracing.length import length_of
 from lrstudy.tracing.metrics_input import check_metrics, read_metrics
 from lrstudy.tracing.trace import RECIPE_PARAMETERS, Trace
@@ -76,7 +77,7 @@ def trace_policies(
 def trace_study(
     study: StudyFile,
     base: Path,
-    data_cache: Path,
+    storage: Storage,
     names: Sequence[str] = (),
     examples: int | None = None,
     sections: int | None = None,
@@ -87,7 +88,7 @@ def trace_study(
     Args:
         study: The study file; its budget is the length of the run.
         base: The folder that its relative paths start from.
-        data_cache: The folder of decoded data. The data is read, and decoded if need be, unless `examples` is given.
+        storage: Its storage. The data is read, and decoded if need be, unless `examples` is given.
         names: The arms to trace; all of them if empty.
         examples: Number of training examples, instead of those of the data.
         sections: Number of the model's sections, input to head; three by default, as models have.
@@ -100,7 +101,7 @@ def trace_study(
     if missing := [name for name in names if name not in arms]:
         raise InputError([unknown("trace", "arm", name, arms) for name in missing])
     if examples is None:
-        _, parts = load(study.workload.data_spec(base), data_cache)
+        _, parts = load(study.workload.data_spec(base), storage)
         examples = len(parts.train)
     history = read_metrics(metrics, study.budget.epochs)
     traces = []

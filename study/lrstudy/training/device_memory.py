@@ -6,18 +6,13 @@ import re
 
 import torch
 
-_CONTEXT_BYTES = 800 * 2**20
-"""Reserved for the CUDA context of every process, which takes some hundreds of megabytes; a margin, not a measurement."""
+from lrstudy.training.sharing import CONTEXT_BYTES, allowed_bytes
+
 _REQUESTED = (
     (re.compile(r"Tried to allocate ([\d.]+) (KiB|MiB|GiB)"), {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30}),
     (re.compile(r"you tried to allocate (\d+) (bytes)"), {"bytes": 1}),
 )
 """How torch says, on a GPU and on a CPU, what it failed to allocate, with the units in bytes."""
-
-
-def allowed_bytes(total_bytes: int, device_share: float) -> int:
-    """How much of a GPU's memory torch may allocate in a trial's process."""
-    return max(0, int(total_bytes * device_share) - _CONTEXT_BYTES)
 
 
 def device_of(kind: str) -> torch.device:
@@ -33,6 +28,23 @@ def limit_to_share(device: torch.device, device_share: float) -> None:
     if device.type == "cuda" and device_share < 1:
         total = torch.cuda.get_device_properties(device).total_memory
         torch.cuda.set_per_process_memory_fraction(allowed_bytes(total, device_share) / total, device)
+
+
+def require_room(device: torch.device, device_share: float) -> None:
+    """Raise RuntimeError if so much of the GPU's memory is taken that a trial cannot have its share.
+
+    Trials of ours keep within their shares, so it is a program of somebody else's, or one that was left behind.
+    """
+    if device.type != "cuda" or device_share >= 1:
+        return
+    free, total = torch.cuda.mem_get_info(device)
+    allowed = allowed_bytes(total, device_share)
+    if free + torch.cuda.memory_reserved(device) < allowed:
+        raise RuntimeError(
+            f"the GPU has {_gib(free)} of memory free, and resources.gpu: {device_share:g} of it is to give a trial "
+            f"{_gib(allowed)}: another program has the rest (nvidia-smi names it). Ways out: end that program, or a smaller "
+            "resources.gpu"
+        )
 
 
 def explain(error: Exception, device: torch.device, device_share: float) -> str | None:
@@ -90,4 +102,4 @@ def has_neighbours(device: torch.device) -> bool:
     if device.type != "cuda":
         return False
     free, total = torch.cuda.mem_get_info(device)
-    return bool(total - free - torch.cuda.memory_reserved(device) > _CONTEXT_BYTES)
+    return bool(total - free - torch.cuda.memory_reserved(device) > CONTEXT_BYTES)

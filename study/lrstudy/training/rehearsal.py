@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lrstudy import user_code
 from lrstudy.errors import Fault, InputError
-from lrstudy.workload.workload import Workload, load
+from lrstudy.workload.workload import Workload, opened_data
 
 if TYPE_CHECKING:
     from lrstudy.data.batches import Part
@@ -42,7 +41,7 @@ def rehearse(workload: Workload) -> None:
 
     from lrstudy.data.batches import part_of
 
-    data, parts = load(workload.data, Path(workload.cache))
+    data, parts = opened_data(workload)
     index = parts.train[: min(_NUM_EXAMPLES, len(parts.train))]
     if "augment" in workload.user_references:
         _require_own_generator(workload.user_function("augment"), data.images[index[0]])

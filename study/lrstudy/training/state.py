@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
@@ -121,13 +122,19 @@ class State:
         return partial(save, {name: _copied(tensor) for name, tensor in tensors.items()})
 
     def restore(self, data: bytes) -> None:
-        """Become the state that `capture` returned. Raises ValueError if the bytes are those of another model."""
-        tensors = load(data)
-        weights = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
+        """Become the state that `capture` returned.
+
+        Raises ValueError if the bytes are those of another model, or no state at all; then this one holds neither its old
+        state nor a new one, until it is restored or begins again.
+        """
         try:
-            self.model.load_state_dict(weights, strict=True)
-        except RuntimeError as error:
+            self._restore(load(data))
+        except (SafetensorError, RuntimeError, KeyError, TypeError, IndexError, ValueError, OverflowError) as error:
             raise ValueError(f"the stored state does not fit the model: {error}") from error
+
+    def _restore(self, tensors: Mapping[str, Tensor]) -> None:
+        weights = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
+        self.model.load_state_dict(weights, strict=True)
         self._discard_optimizer()
         if self.scaler is not None:
             scale, tracker = tensors["scaler"].tolist()
@@ -136,6 +143,8 @@ class State:
         for stored, tensor in tensors.items():
             if stored.startswith("optimizer."):
                 _, kind, key, name = stored.split(".", 3)
+                if key != "step" and tensor.shape != parameters[name].shape:
+                    raise ValueError(f"{stored} has the shape {tuple(tensor.shape)}")
                 optimizer = self.optimizer or self._make_optimizer(kind)
                 optimizer.state[parameters[name]][key] = self._placed(tensor, key, parameters[name])
 

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -23,7 +22,7 @@ from lrstudy.training.randomness import seed_for
 from lrstudy.training.state import State
 from lrstudy.workload import numerics
 from lrstudy.workload.numerics import BatchNorm
-from lrstudy.workload.workload import Workload, load
+from lrstudy.workload.workload import Workload, opened_data
 
 
 @dataclass(frozen=True)
@@ -51,6 +50,7 @@ class Trainer:
         self.workload = workload
         self.device = device_memory.device_of(workload.device)
         device_memory.limit_to_share(self.device, workload.device_share)
+        device_memory.require_room(self.device, workload.device_share)
         self._state: State | None = None
         self._test: Part | None = None
         self._compiled: set[tuple[object, ...]] = set()
@@ -58,7 +58,7 @@ class Trainer:
 
     def _load(self) -> None:
         w = self.workload
-        self._data, self._splits = load(w.data, Path(w.cache))
+        self._data, self._splits = opened_data(w)
         if (self._data.digest, self._splits.digest) != (w.data_digest, w.split_digest):
             raise RuntimeError("this worker sees other data than the driver: the source changed while the study ran")
         num_bytes = sum(w.counts) * self._data.images[0].nbytes

@@ -7,6 +7,7 @@ This module imports no torch: the trainer comes from outside, and a walk that on
 
 from __future__ import annotations
 
+import logging
 import math
 import platform
 import time
@@ -23,6 +24,8 @@ from lrstudy.settings import Settings
 from lrstudy.study_folder.ledger import Category, Span
 from lrstudy.trial.spec import TrialSpec
 from lrstudy.trial.trainer import TrainedLike, TrainerLike
+
+log = logging.getLogger(__name__)
 
 _HOST = platform.node()
 _NOTICEABLE_S = 1e-3  # getting ready in less than this gets no span of its own
@@ -132,8 +135,8 @@ class Walk:
         """Restore the deepest stored state within the first `depth` epochs, or start; returns its depth."""
         begin = time.monotonic()
         for reached in range(depth, 0, -1):
-            if (state := self._state_of(self._records[reached - 1], waits=reached == depth)) is not None:
-                trainer.restore(state)
+            state = self._state_of(self._records[reached - 1], waits=reached == depth)
+            if state is not None and self._is_restored(trainer, state, self._records[reached - 1]):
                 break
         else:
             reached = 0
@@ -141,6 +144,18 @@ class Walk:
         self._span(begin, "state")
         self._writer.begin_from_stored()
         return reached
+
+    def _is_restored(self, trainer: TrainerLike, state: bytes, record: Record) -> bool:
+        """Let the trainer hold a stored state. False if the bytes are no state of this training: they are set aside."""
+        try:
+            trainer.restore(state)
+        except ValueError as error:
+            log.warning(
+                f"The state after epoch {record.epoch} of {self.spec.trial_id} is set aside, and trained anew: {error}"
+            )
+            self.memo.refuse_state(record)
+            return False
+        return True
 
     def _state_of(self, record: Record, waits: bool) -> bytes | None:
         """The state after a recorded epoch, if it is stored; `waits`: for one that is still being written."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 from lrstudy.data.cache import DataSet
 from lrstudy.data.splits import Splits
@@ -13,13 +12,13 @@ _QUICK_BYTES = 2**30
 """Images up to this size are searched before every study, in about a second; larger sets only if somebody asks for it."""
 
 
-def statistics(data: DataSet, parts: Splits, memo: Path, is_always: bool = False) -> Statistics:
+def statistics(data: DataSet, parts: Splits, memo: str, is_always: bool = False) -> Statistics:
     """The statistics of a data set, with the number of copies if it is known or quickly counted; the memo keeps it.
 
     Args:
         data: The data set.
         parts: Its parts.
-        memo: The folder of the memo.
+        memo: Where the memo lies: a path or a URL.
         is_always: Whether to count however long it takes, as all pixels are read.
 
     Raises:
@@ -28,7 +27,7 @@ def statistics(data: DataSet, parts: Splits, memo: Path, is_always: bool = False
     from lrstudy.memo.memo import Memo  # imports pyarrow, which most commands do without
 
     place, plain = f"copies/{data.digest}-{parts.digest}", Statistics.of(data, parts)
-    if (known := Memo(memo).measurement(place)) is not None:
+    if (known := Memo(memo).measurement(place, "copies")) is not None:
         return replace(plain, num_copies=known["copies"])
     if data.images.nbytes > _QUICK_BYTES and not is_always:
         return plain

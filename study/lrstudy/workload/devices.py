@@ -26,8 +26,16 @@ class Resources:
 
     @staticmethod
     def of(config: ResourcesConfig) -> Resources:
-        """The resources of one trial on this machine, from the `resources` section of a study file."""
-        gpu = config.gpu if config.gpu is not None else float(num_gpus() > 0)
+        """The resources of one trial on this machine, from the `resources` section of a study file.
+
+        With ``gpu: auto`` that is a whole GPU, until one trial has been measured.
+        """
+        return Resources.from_gpu(config, has_gpu=num_gpus() > 0)
+
+    @staticmethod
+    def from_gpu(config: ResourcesConfig, has_gpu: bool) -> Resources:
+        """The resources of one trial where there are GPUs, or where there are none."""
+        gpu = config.gpu if isinstance(config.gpu, float) else float(has_gpu)
         return Resources("cuda" if gpu else "cpu", config.cpu, gpu or float(config.cpu))
 
     @property

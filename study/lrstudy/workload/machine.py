@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from lrstudy.config.sections import ResourcesConfig
+from lrstudy.data.container import num_cores
+from lrstudy.errors import Fault, InputError
 from lrstudy.workload import numerics
-from lrstudy.workload.devices import Resources
+from lrstudy.workload.devices import Resources, num_gpus
 
 
 class Machine(Protocol):
@@ -19,6 +21,9 @@ class Machine(Protocol):
 
     def num_slots(self, resources: Resources) -> int:
         """How many trials run at once; at least 1."""
+
+    def cores_per_gpu(self) -> int:
+        """How many CPU cores there are per GPU."""
 
     def numerics(self, resources: Resources, cache: Path, earlier: Mapping[str, Any] | None) -> dict[str, object]:
         """The numerics of the devices that will train, as `numerics.measure` returns them.
@@ -45,6 +50,19 @@ class ThisMachine:
         """How many trials it can run at once."""
         return resources.num_slots
 
+    def cores_per_gpu(self) -> int:
+        """How many CPU cores there are per GPU."""
+        return num_cores() // max(1, num_gpus())
+
     def numerics(self, resources: Resources, cache: Path, earlier: Mapping[str, Any] | None) -> dict[str, object]:
-        """Its numerics, measured in a child process so that torch is not imported here."""
-        return numerics.probe(resources.device, resources.threads, cache)
+        """Its numerics, measured in a child process so that torch is not imported here.
+
+        Raises InputError if the study asks for a GPU, and torch can use none here.
+        """
+        try:
+            return numerics.probe(resources.device, resources.threads, cache)
+        except RuntimeError as error:
+            if resources.device != "cuda":
+                raise
+            advice = "resources.gpu: 0 trains on CPU cores; --address names a Ray cluster that has GPUs."
+            raise InputError(Fault("resources.gpu", str(error), advice=advice)) from error

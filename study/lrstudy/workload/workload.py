@@ -16,20 +16,21 @@ from typing import Any
 from lrstudy import user_code
 from lrstudy.config import StudyFile
 from lrstudy.config.sections import NumericsConfig, WorkloadConfig
-from lrstudy.data.cache import DataSet, prepare
-from lrstudy.data.labels import class_counts
+from lrstudy.data.cache import DamagedError, DataSet, opened, prepare
 from lrstudy.data.normalise import Constants, normalisation
 from lrstudy.data.open_source import open_source
-from lrstudy.data.spec import AUGMENTATIONS, DataSpec
+from lrstudy.data.spec import DataSpec
 from lrstudy.data.splits import Splits, split
 from lrstudy.data.statistics import Statistics
-from lrstudy.errors import Fault, InputError, faults_of, unknown
+from lrstudy.errors import Fault, InputError, faults_of
 from lrstudy.lineage import Root
 from lrstudy.models.catalogue import describe, family_of
 from lrstudy.settings import Recipe, canonical_json
-from lrstudy.tasks.kinds import Kind, Task, balanced_weights
+from lrstudy.storage.place import Storage
+from lrstudy.tasks.kinds import Task
 from lrstudy.workload import copies, numerics, user_files
 from lrstudy.workload.devices import Resources
+from lrstudy.workload.learning import augmentation, check_metrics, recipe_of, task_of
 from lrstudy.workload.machine import Machine, ThisMachine
 from lrstudy.workload.numerics import PLAIN, NumericsSpec
 
@@ -42,7 +43,8 @@ class Workload:
 
     Attributes:
         data: Where the data is and how it is read, split and prepared.
-        cache: The folder of decoded data.
+        storage: The storage; a worker finds the decoded data in it.
+        data_key: The name of the decoded data in its cache.
         data_digest: Digest of the decoded data that the driver saw; workers compare theirs.
         split_digest: Digest of the split that the driver made; workers compare theirs.
         classes: Names of the classes (of the labels, if an example may have several), in the order of the logits.
@@ -65,7 +67,8 @@ class Workload:
     """
 
     data: DataSpec
-    cache: str
+    storage: Storage
+    data_key: str
     data_digest: str
     split_digest: str
     classes: tuple[str, ...]
@@ -116,14 +119,13 @@ class Workload:
 
     def only_named_files(self) -> AbstractContextManager[None]:
         """Within it, the user's code may read the files that `workload.files` names; InputError if it reads others."""
-        storage = Path(self.cache).parents[1]
-        return user_files.only_named(self.user_references, self.source_digests, self.user_files, storage)
+        return user_files.only_named(self.user_references, self.source_digests, self.user_files, self.storage.ours)
 
 
 def resolve(
     study: StudyFile,
     base: Path,
-    storage: Path,
+    storage: Storage,
     before_decoding: Callable[[], None] | None = None,
     machine: Machine = _HERE,
     earlier: Mapping[str, Any] | None = None,
@@ -133,7 +135,7 @@ def resolve(
     Args:
         study: The checked study file.
         base: The folder that relative paths and references start at.
-        storage: The study's storage, whose ``memo`` keeps the decoded data and the measured numerics.
+        storage: The study's storage, which keeps the decoded data.
         before_decoding: Called before the data is decoded, which takes a while; not called if it is decoded already.
         machine: What the trials will run on.
         earlier: The numerics of the study's earlier runs, if there were any.
@@ -154,25 +156,25 @@ def resolve(
         user_references(config, base),
         user_files.named(config.files, base),
     )
-    cache = storage / "memo" / "data"
     with ThreadPoolExecutor(1) as pool:  # the first time both take seconds, each on a core of its own
-        measuring = pool.submit(machine.numerics, resources, storage / "memo" / "numerics", earlier)
-        data, parts = load(spec, cache, before_decoding)
+        measuring = pool.submit(machine.numerics, resources, storage.numerics, earlier)
+        data, parts = load(spec, storage, before_decoding)
     _require_accelerator(study, measuring.result())
-    task = _task(config, data)
-    _check_metrics(study, task, data, parts)
+    task = task_of(config, data)
+    check_metrics(study, task, data, parts)
     numerics_spec = _numerics_spec(config, resources.device, data.channels * data.size**2)
     return Workload(
         data=spec,
-        cache=str(cache),
+        storage=storage,
+        data_key=data.key,
         data_digest=data.digest,
         split_digest=parts.digest,
         classes=tuple(data.classes),
         counts=(len(parts.train), len(parts.validation), len(parts.test)),
-        statistics=copies.statistics(data, parts, storage / "memo"),
+        statistics=copies.statistics(data, parts, storage.memo),
         constants=normalisation(spec.image.normalize, data.images, parts.train),
         task=task,
-        recipe=_recipe(config, data, parts, task),
+        recipe=recipe_of(config, data, parts, task),
         model=references.get("model", config.model),
         user_references=references,
         source_digests=_digests(references, files),
@@ -187,16 +189,36 @@ def resolve(
     )
 
 
-def load(spec: DataSpec, cache: Path, before_decoding: Callable[[], None] | None = None) -> tuple[DataSet, Splits]:
-    """The data set and its parts: from the cache, or decoded into it. Raises InputError, and StorageError for a full disk."""
-    data = prepare(spec, cache, before_decoding=before_decoding)
-    return data, split(data.labels, data.part, spec.split, spec.subset, data.classes, data.group, data.groups)
+def load(spec: DataSpec, storage: Storage, before_decoding: Callable[[], None] | None = None) -> tuple[DataSet, Splits]:
+    """The data set and its parts: from the cache, or fetched or decoded into it.
+
+    Raises InputError, and StorageError for a full disk or a bucket that fails.
+    """
+    data = prepare(spec, storage.data_cache, before_decoding=before_decoding, origin=storage.data_origin)
+    return data, _split(spec, data)
+
+
+def opened_data(workload: Workload) -> tuple[DataSet, Splits]:
+    """The data set and its parts as the driver prepared them, on any node: the source need not be there.
+
+    Only if the cache has lost them they are prepared anew. Raises InputError and StorageError.
+    """
+    storage = workload.storage
+    try:
+        data = opened(storage.data_cache, workload.data_key, storage.data_origin)
+    except DamagedError:
+        return load(workload.data, storage)
+    return data, _split(workload.data, data)
+
+
+def _split(spec: DataSpec, data: DataSet) -> Splits:
+    return split(data.labels, data.part, spec.split, spec.subset, data.classes, data.group, data.groups)
 
 
 def with_copies(workload: Workload) -> Workload:
     """The workload with copies counted among its test examples, however long that takes."""
-    cache = Path(workload.cache)
-    return replace(workload, statistics=copies.statistics(*load(workload.data, cache), cache.parent, is_always=True))
+    data, parts = opened_data(workload)
+    return replace(workload, statistics=copies.statistics(data, parts, workload.storage.memo, is_always=True))
 
 
 def check_without_data(study: StudyFile, base: Path) -> None:
@@ -206,7 +228,7 @@ def check_without_data(study: StudyFile, base: Path) -> None:
         lambda: open_source(config.data_spec(base)),
         lambda: _files(config, base),
         lambda: family_of(config.model),
-        lambda: _augmentation(config),
+        lambda: augmentation(config),
     )
     faults = [fault for check in checks for fault in faults_of(check)]
     if faults:
@@ -297,85 +319,3 @@ def _require_supported(config: NumericsConfig, device: str) -> None:
         )
     if config.tf32:
         raise InputError(Fault("workload.numerics.tf32", "only NVIDIA GPUs have TF32; expected false on a CPU"))
-
-
-def _task(config: WorkloadConfig, data: DataSet) -> Task:
-    """The task that the labels imply. Raises InputError if the study file says another one."""
-    is_multilabel = data.labels.ndim == 2
-    kind: Kind = "multilabel" if is_multilabel else "binary" if len(data.classes) == 2 else "multiclass"
-    if config.task.kind == "multiclass" and kind == "binary":
-        kind = "multiclass"
-    task = Task(kind, len(data.classes))
-    faults = []
-    if config.task.kind not in ("auto", kind):
-        labels = "several labels each" if is_multilabel else f"{len(data.classes)} classes"
-        expected = f"{kind}, as the examples have {labels}"
-        faults.append(Fault("workload.task.kind", expected=expected, got=config.task.kind))
-    if config.task.loss not in ("auto", task.loss):
-        expected = f"{task.loss}, the loss of a {kind} task"
-        faults.append(Fault("workload.task.loss", expected=expected, got=config.task.loss))
-    if faults:
-        raise InputError(faults)
-    return task
-
-
-def _recipe(config: WorkloadConfig, data: DataSet, parts: Splits, task: Task) -> Recipe:
-    """What the settings of every epoch take from the workload. Raises InputError for weights that do not fit the classes."""
-    weights = _class_weights(config, data, parts, task)
-    return Recipe(loss=task.loss, class_weights=weights, augment=_augmentation(config))
-
-
-def _class_weights(config: WorkloadConfig, data: DataSet, parts: Splits, task: Task) -> tuple[float, ...] | None:
-    """One weight per class, 1 for a class that the study file does not mention; None without weights."""
-    weights = config.task.class_weights
-    if weights == "balanced":
-        return balanced_weights(data.labels[parts.train], task.num_classes)
-    if not isinstance(weights, dict):
-        return None
-    unknown_names = [name for name in weights if name not in data.classes]
-    if unknown_names:
-        raise InputError(
-            [unknown("workload.task.class_weights", "class", name, data.classes) for name in unknown_names]
-        )
-    return tuple(float(weights.get(name, 1.0)) for name in data.classes)
-
-
-def _augmentation(config: WorkloadConfig) -> str:
-    """The augmentation as settings name it: a list as canonical JSON, a user's function by its file's name, without folder."""
-    augment = config.augment
-    if isinstance(augment, list):
-        from lrstudy.data.augment import canonical
-
-        return canonical(augment)
-    if user_code.is_reference(augment):
-        return augment.rpartition("/")[2]
-    if augment not in AUGMENTATIONS:
-        raise InputError(
-            unknown("augment", "augmentation", augment, (*AUGMENTATIONS, "a list of transforms", "./mine.py:augment"))
-        )
-    return augment
-
-
-def _check_metrics(study: StudyFile, task: Task, data: DataSet, parts: Splits) -> None:
-    """Raise InputError for a metric that the task does not have, or that cannot be computed on a part that is read."""
-    faults = [
-        Fault(where, expected=f"a metric of a {task.kind} task", got=name, valid=task.metrics, name=name)
-        for where, name in [("metric", study.metric), *(("report_metrics", name) for name in study.report_metrics)]
-        if name not in task.metrics
-    ]
-    if study.metric in ("auroc", "average_precision"):
-        faults += _undefined_metric(study, task, data, parts)
-    if faults:
-        raise InputError(faults)
-
-
-def _undefined_metric(study: StudyFile, task: Task, data: DataSet, parts: Splits) -> list[Fault]:
-    """The parts on which the study's ranking metric is undefined; the test part counts only if trials are confirmed."""
-    read = {"validation": parts.validation} | ({"test": parts.test} if study.confirm.top else {})
-    faults = []
-    for part, index in read.items():
-        counts = class_counts(data.labels[index], task.num_classes)
-        if not ((counts > 0) & (counts < len(index))).any():
-            problem = f"{study.metric} is undefined: no class of the {part} part has positives and negatives"
-            faults.append(Fault("metric", problem))
-    return faults
