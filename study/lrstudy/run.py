@@ -287,7 +287,7 @@ class _Upkeep:
 
     def _describe_anew(self) -> None:
         """Write the lock again once the journal has another freeze or look: it says what is planned, and what deviates."""
-        noted = sum(line["kind"] in ("frozen", "look") for line in self._admission.journal.lines)
+        noted = sum(1 for kind in ("frozen", "look") for _ in self._admission.journal.of_kind(kind))
         if noted != self._described:
             _describe(self._admission, self._options, is_complete=False)
             self._described = noted

@@ -10,7 +10,6 @@ here, in the driver, and cost nothing.
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -21,6 +20,7 @@ from lrstudy.running import calibration
 from lrstudy.running.calibration import UpdateKind
 from lrstudy.running.protocol import StudyProtocol
 from lrstudy.running.trials import Status, Trial
+from lrstudy.running.waiting_line import WaitingLine
 from lrstudy.study_folder.journal import Journal
 
 
@@ -39,11 +39,8 @@ class Admission:
         self.stopped = ""
         self.failure = ""
         self.notes: list[str] = []
-        self._waiting: list[Trial] = []
         self.num_running = 0
-        self._claims: dict[str, str] = {}
-        self._wanted: Counter[str] = Counter()
-        self._counted: dict[str, Sequence[str]] = {}
+        self._line = WaitingLine(memo.known)
         self._noted = {line["trial_id"]: line for line in journal.of_kind("trial") if line["status"] != "interrupted"}
         self._idle_since: float | None = None
         self._is_over = False
@@ -69,13 +66,13 @@ class Admission:
         """A trial to run now, or None: all are running, held back or done (`is_done`)."""
         while not (self.stopped or self.is_done):
             self._queue(self.protocol.suggest())
-            trial = self._next_in_line()
+            trial = self._line.next()
             if trial is not None:
-                self._remove(trial)
+                self._line.remove(trial)
                 if not self._is_recorded(trial):
                     return self._admit(trial)
                 self._finish_recalled(trial)
-            elif self._waiting or self.num_running or not self.protocol.is_tuned:
+            elif len(self._line) or self.num_running or not self.protocol.is_tuned:
                 break
             elif self.protocol.frozen is None:
                 self._queue(self.protocol.freeze())
@@ -91,7 +88,7 @@ class Admission:
         trial = self.trials[trial_id]
         for record in records:
             self.memo.learn(record)
-            self._claims.pop(record.lineage, None)
+            self._line.learned(record.lineage)
             if record.epoch == len(trial.records):
                 trial.records.append(record)
                 self._follow(trial)
@@ -112,7 +109,7 @@ class Admission:
         self.num_running -= 1
         trial.status, trial.error, trial.test = status, error, test
         trial.ended_at = time.time()
-        self._release(trial)
+        self._line.release(trial, trial.chain)
         if status != "interrupted":
             self._note(trial)
             self.protocol.tell(trial)
@@ -121,9 +118,9 @@ class Admission:
         """A running trial has lost its worker: it waits again, first in line, and will recall what it has committed."""
         trial = self.trials[trial_id]
         self.num_running -= 1
-        self._release(trial)
+        self._line.release(trial, trial.chain)
         trial.status = "waiting"
-        self._wait(trial, first=True)
+        self._line.add(trial, first=True)
 
     def stop(self, reason: str) -> None:
         """Hand out nothing more."""
@@ -146,40 +143,13 @@ class Admission:
     def _queue(self, trials: Iterable[Trial]) -> None:
         """Let trials wait. The storage is read once; what is new later comes with the workers' results."""
         for trial in trials:
-            trial.walk(self.memo.find)
+            for record in trial.walk(self.memo.find):
+                self._line.learned(record.lineage)
             if trial.arm in self.plan.retired and not self._is_recorded(trial):
                 trial.records = self._walked(trial)
                 self.protocol.give_up(trial)
             else:
-                self._wait(trial)
-
-    def _wait(self, trial: Trial, first: bool = False) -> None:
-        """Let a trial wait. What it wants is counted by its present chain, which may be replanned later."""
-        self._waiting.insert(0 if first else len(self._waiting), trial)
-        self._counted[trial.trial_id] = trial.chain
-        self._wanted.update(trial.chain)
-
-    def _remove(self, trial: Trial) -> None:
-        self._waiting.remove(trial)
-        self._wanted.subtract(self._counted.pop(trial.trial_id))
-
-    def _next_in_line(self) -> Trial | None:
-        """The waiting trial to be handed out: one that is recorded, else one whose states most others wait for.
-
-        Among equals the one with most epochs to train comes first, because it will end last, and then the one that has
-        waited longest. benchmarks/scheduling.py measures it on simulated slots.
-        """
-        best: tuple[tuple[int, int], Trial] | None = None
-        for trial in self._waiting:
-            missing = self._missing(trial)
-            if not missing:
-                return trial
-            if any(name in self._claims for name in missing):
-                continue
-            importance = (sum(self._wanted[name] for name in missing), len(missing))
-            if best is None or importance > best[0]:
-                best = (importance, trial)
-        return None if best is None else best[1]
+                self._line.add(trial)
 
     def _missing(self, trial: Trial) -> Sequence[str]:
         """The names of a trial's chain from the first one that has no record."""
@@ -205,10 +175,8 @@ class Admission:
 
     def _admit(self, trial: Trial) -> Trial:
         self._close_idle()  # the journal first: if it fails, nothing was handed out
-        for name in self._missing(trial):
-            self._claims[name] = trial.trial_id
-        branches = {_common_depth(trial, other) for other in self._waiting}
-        trial.spec = with_store_points(trial.spec, frozenset(branches - {0, len(trial.chain)}))
+        self._line.claim(trial, self._missing(trial))
+        trial.spec = with_store_points(trial.spec, self._line.branches(trial))
         trial.status, trial.started_at = "running", time.time()
         self.num_running += 1
         return trial
@@ -223,15 +191,8 @@ class Admission:
             return
         trial.replan(trial.records)
         if trial.chain is not before:
-            self._release(trial, before)
-            for name in trial.chain[len(trial.records) :]:
-                self._claims.setdefault(name, trial.trial_id)
-
-    def _release(self, trial: Trial, chain: Sequence[str] | None = None) -> None:
-        """Give up a trial's claims on the states that it has not published."""
-        for name in chain or trial.chain:
-            if self._claims.get(name) == trial.trial_id:
-                del self._claims[name]
+            self._line.release(trial, before)
+            self._line.claim(trial, trial.chain[len(trial.records) :])
 
     def _finish_recalled(self, trial: Trial) -> None:
         """End a trial that is recorded already; its times and test result are the journal's, if it has them."""
@@ -270,7 +231,3 @@ class Admission:
         if self._idle_since is not None:
             self.journal.write("idle", start=self._idle_since, end=time.monotonic())
             self._idle_since = None
-
-
-def _common_depth(one: Trial, other: Trial) -> int:
-    return sum(1 for a, b in zip(one.chain, other.chain, strict=False) if a == b)

@@ -17,6 +17,8 @@ from lrstudy.running.trials import Trial
 
 LINE_EVERY_S = 10.0
 TABLE_EVERY_S = 0.5
+_COST = 20.0
+"""What is shown is computed anew only when this many times what it last took has passed: it counts all epochs."""
 
 
 class Progress:
@@ -25,7 +27,7 @@ class Progress:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._live: Live | None = None
-        self._last = 0.0
+        self._last, self._cost_s = 0.0, 0.0
 
     def start(self, admission: Admission, slots: int) -> None:
         """Start showing a run on `slots` slots."""
@@ -44,13 +46,14 @@ class Progress:
     def refresh(self) -> None:
         """Show the current state, if the last one is old enough."""
         now = time.monotonic()
-        if now - self._last < (TABLE_EVERY_S if self._live else LINE_EVERY_S):
+        if now - self._last < max(TABLE_EVERY_S if self._live else LINE_EVERY_S, _COST * self._cost_s):
             return
-        self._last = now
         if self._live:
             self._live.update(self._table())
         else:
             self._console.print(self._line(), soft_wrap=True)
+        self._last = time.monotonic()
+        self._cost_s = self._last - now
 
     def stop(self) -> None:
         """Stop showing progress, and leave the terminal as it was."""

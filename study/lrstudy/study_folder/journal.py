@@ -31,13 +31,15 @@ class Journal:
         self.folder = folder
         self._wrote = wrote
         self.lines: list[dict[str, Any]] = []
+        self._by_kind: dict[str, list[dict[str, Any]]] = {}  # a large study has a million lines, most of them spans
         self.run = 0
         self.study_id = ""
         self._file: BinaryIO | None = None
         self._is_torn = False
         for path in sorted((path for path in folder.glob("*.jsonl") if path.stem.isdigit()), key=_number):
             self.run = _number(path)
-            self.lines += [{**line, "run": self.run} for line in _read(path)]
+            for line in _read(path):
+                self._keep({**line, "run": self.run})
 
     def open_run(self, **facts: Any) -> int:
         """Begin a run; returns its number. The first run gives the study an identity of its own, `study_id`.
@@ -68,7 +70,7 @@ class Journal:
             self._is_torn = self._is_torn or len(rest) < len(data)
             raise self._refused(error) from error
         self._is_torn = False
-        self.lines.append({**line, "run": self.run})
+        self._keep({**line, "run": self.run})
         self._wrote(kind)
 
     @property
@@ -78,7 +80,7 @@ class Journal:
 
     def of_kind(self, kind: str) -> Iterator[dict[str, Any]]:
         """The lines of one kind over all runs, oldest first."""
-        return (line for line in self.lines if line["kind"] == kind)
+        return iter(self._by_kind.get(kind, ()))
 
     def close(self) -> None:
         """Close the run's file and flush it to the disk."""
@@ -86,6 +88,11 @@ class Journal:
             with suppress(OSError), self._file:  # a full disk has been reported by write
                 os.fsync(self._file.fileno())
             self._file = None
+
+    def _keep(self, line: dict[str, Any]) -> None:
+        """Remember a line that is in a file."""
+        self.lines.append(line)
+        self._by_kind.setdefault(line["kind"], []).append(line)
 
     def _refused(self, error: OSError) -> StorageError:
         return StorageError(
