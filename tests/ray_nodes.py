@@ -113,6 +113,7 @@ class RayNodes:
 
     def _start(self, address: str, options: list[str], more: dict[str, str], within: list[str]) -> subprocess.Popen:
         sizes = ["--num-cpus=1", "--object-store-memory=80000000", f"--node-ip-address={address}"]
+        sizes += ["--dashboard-agent-listen-port=0"]  # the port that is set by default is another Ray's on this machine
         with (self.folder / f"{address}.log").open("wb") as log:
             process = subprocess.Popen(
                 [*within, *RAY, "start", "--block", "--disable-usage-stats", *sizes, *options],

@@ -32,7 +32,7 @@ env -u RAY_ADDRESS ray start --block --head --port=6379 --node-ip-address="$head
   "${ports[@]}" >"$log" 2>&1 &
 ray=$!
 driver=
-# shellcheck disable=SC2317  # the traps call it
+# shellcheck disable=SC2317,SC2329  # the traps call it
 finish() {
   trap - EXIT TERM INT
   # Whatever they end with, the code of this script is the driver's.

@@ -38,7 +38,7 @@ def asked(ray_nodes, tmp_path_factory):
     script.write_text(ASK)
     done = subprocess.run(
         [sys.executable, str(script), ray_nodes.address],
-        env=ray_nodes.environment,
+        env={**ray_nodes.environment, "PYTHONPATH": str(folder)},  # safe paths may be set, by a Ray of this process
         capture_output=True,
         text=True,
         timeout=200,

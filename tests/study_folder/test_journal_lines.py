@@ -8,6 +8,8 @@ import pytest
 
 from lrstudy.study_folder.journal import Journal
 from lrstudy.study_folder.journal_lines import is_line
+from prescribed import Training, run_study
+from report_studies import FULL
 
 SOUND = [
     {"kind": "run", "study_id": "a", "host": "h", "pid": 1, "started_at": 1.0, "overrides": []},
@@ -46,3 +48,18 @@ def test_what_no_driver_writes_is_ignored(tmp_path, line):
     texts = [json.dumps({"kind": "run"}), json.dumps(line), "[" * 100_000, "\x80", json.dumps({"kind": "last"})]
     (tmp_path / "0001.jsonl").write_text("\n".join(texts) + "\n")
     assert [kept["kind"] for kept in Journal(tmp_path).lines] == ["run", "last"]
+
+
+def test_every_line_that_a_run_writes_is_read_again(tmp_path):
+    """Every freeze was ignored: it has lists of configurations, and maps were expected."""
+    deaths = Training(dies=lambda trial: trial.index == 1)
+    folder = run_study(tmp_path, FULL, training=deaths)
+    run_study(tmp_path, FULL, "confirm.seeds=4", training=deaths)
+    written = [
+        json.loads(text)
+        for path in sorted((folder / "journal").glob("*.jsonl"))
+        for text in path.read_text().splitlines()
+    ]
+    read = Journal(folder / "journal").lines
+    assert [line["kind"] for line in read] == [line["kind"] for line in written]
+    assert {"frozen", "died", "told", "trial", "slots", "spans", "idle", "end"} <= {line["kind"] for line in read}

@@ -50,8 +50,9 @@ def _is_map(value: Any) -> bool:
     return isinstance(value, dict)
 
 
-def _is_map_of_maps(value: Any) -> bool:
-    return isinstance(value, dict) and all(isinstance(item, dict) for item in value.values())
+def _is_choice(value: Any) -> bool:
+    """Whether these are the configurations that a freeze chose, by arm."""
+    return isinstance(value, dict) and all(_each(_is_map)(chosen) for chosen in value.values())
 
 
 def _is_map_of_numbers(value: Any) -> bool:
@@ -80,8 +81,8 @@ _CHECKS: Mapping[str, Check] = {
     **dict.fromkeys(("looks", "slots"), _each(_is_count)),
     "spans": _each(_is_span),
     "configuration": _is_map,
-    "arms": _is_map_of_maps,
-    "repeats": _each(_is_map_of_maps),
+    "arms": _is_choice,
+    "repeats": _each(_is_choice),
     "test": _or_none(_is_map_of_numbers),
 }
 _NEEDED: Mapping[str, tuple[str, ...]] = {
