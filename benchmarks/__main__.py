@@ -12,6 +12,7 @@ NAMES = (
     "loop",
     "sharing",
     "scheduling",
+    "scale",
     "memo",
     "tables",
     "report",

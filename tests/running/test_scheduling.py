@@ -5,8 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from benchmarks.many_slots import counted
 from benchmarks.simulation import Outcome, simulate
 
+from lrstudy.memo.memo import Memo
+from lrstudy.running.admission import Admission
 from lrstudy.settings import Settings
 from lrstudy.study_folder.journal import Journal
 from study_files import SMALL, plan_of
@@ -100,3 +103,17 @@ def test_many_slots_are_kept_busy(tmp_path):
     """Wall time against what no schedule could beat: the longest chain, or the work divided by the slots."""
     assert simulated(tmp_path / "2", 2).over_bound < 1.1
     assert simulated(tmp_path / "8", 8).over_bound < 1.7
+
+
+def test_a_large_batch_of_trials_is_looked_up_in_one_list_of_the_records(tmp_path):
+    """At the start on 1,000 slots 8,000 trials wait; two requests for each, one after the other, take minutes on a bucket."""
+    overrides = ("common.lr={log: [1e-3, 1.0], steps: 400}", "search.trials=120", "search.outstanding=30")
+    plan = plan_of(*overrides, slots=2)
+    journal = Journal(tmp_path / "journal")
+    journal.open_run()
+    with counted() as requests:
+        admission = Admission(plan, Memo(tmp_path / "memo"), journal)
+        trial = admission.next()
+    assert trial is not None
+    assert len(admission.trials) > 300
+    assert sum(requests.values()) < 10

@@ -23,6 +23,10 @@ from lrstudy.running.trials import Status, Trial
 from lrstudy.running.waiting_line import WaitingLine
 from lrstudy.study_folder.journal import Journal
 
+_MANY = 100
+"""So many trials at once, as at the start on hundreds of slots, are looked up in a list of all records: two requests for
+each of 8,000 trials, one after the other, take minutes on a bucket."""
+
 
 class Admission:
     """Hands out the trials of a study run.
@@ -140,10 +144,11 @@ class Admission:
 
     # Holding back
 
-    def _queue(self, trials: Iterable[Trial]) -> None:
+    def _queue(self, trials: Sequence[Trial]) -> None:
         """Let trials wait. The storage is read once; what is new later comes with the workers' results."""
+        find = self.memo.find if len(trials) < _MANY else self.memo.finder()
         for trial in trials:
-            for record in trial.walk(self.memo.find):
+            for record in trial.walk(find):
                 self._line.learned(record.lineage)
             if trial.arm in self.plan.retired and not self._is_recorded(trial):
                 trial.records = self._walked(trial)

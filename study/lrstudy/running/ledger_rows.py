@@ -23,7 +23,7 @@ class _Run:
         return [line for line in self.lines if line["kind"] == kind]
 
 
-def ledger_rows(journal: Iterable[_Line], now: float) -> list[dict[str, Any]]:
+def ledger_rows(journal: Iterable[_Line], now: float) -> Iterator[dict[str, Any]]:
     """The rows of the ledger; times count from the start of each run's first slots.
 
     A slot lasts from its run's or its node's start to the end of either. A run that was killed ends at its last
@@ -44,11 +44,9 @@ def ledger_rows(journal: Iterable[_Line], now: float) -> list[dict[str, Any]]:
         elif line["kind"] == "killed":
             ends[line["of"]] = line["at"]
             killed.add(line["of"])
-    return [
-        {"run": run, **row}
-        for run, lines in runs.items()
-        for row in _rows(_Run(lines, ends.get(run, now), run in killed))
-    ]
+    for run, lines in runs.items():
+        for row in _rows(_Run(lines, ends.get(run, now), run in killed)):
+            yield {"run": run, **row}
 
 
 def clock_offsets(lines: Iterable[_Line]) -> dict[str, float]:

@@ -20,19 +20,19 @@ import pyarrow.parquet as pq
 
 from lrstudy import __version__
 from lrstudy.errors import StorageError
-from lrstudy.memo.records import Record
 from lrstudy.running import calibration
 from lrstudy.running.admission import Admission
 from lrstudy.running.calibration import UpdateKind
+from lrstudy.running.epoch_tables import EpochTables
 from lrstudy.running.ledger_rows import ledger_rows
 from lrstudy.running.split_table import split_table
 from lrstudy.running.trials import Trial
-from lrstudy.settings import Settings
 from lrstudy.study_folder.replace_file import replacing
-from lrstudy.study_folder.schemas import CALIBRATION, EPOCHS, LEDGER, PREDICTIONS, SCHEMA_VERSION, SETTINGS, TRIALS
+from lrstudy.study_folder.schemas import CALIBRATION, LEDGER, PREDICTIONS, SCHEMA_VERSION, TRIALS
 
 REFRESH_COST = 20.0
 """Tables are refreshed only when this many times what it last took has passed."""
+_ROWS_AT_ONCE = 20_000
 _TRIAL_COSTS = ("data", "train", "evaluate", "range_test", "features", "state", "recompute", "waiting")
 
 
@@ -46,11 +46,7 @@ class TableWriter:
         self, admission: Admission, folder: Path, bring: Callable[[Iterable[str]], None] = lambda trials: None
     ) -> None:
         self._admission, self._folder, self._bring = admission, folder, bring
-        self._metric = admission.plan.study.metric
-        self._schema = _epochs_schema(admission.plan.workload.task.metrics)
-        self._settings: dict[str, Settings] = {}
-        self._settings_tables: list[pa.Table] = []
-        self._epochs: dict[str, tuple[str, pa.Table]] = {}
+        self._epochs = EpochTables(admission.plan)
         self._predicted: set[str] | None = None
         self._finished, self._cost_s = -math.inf, 0.0
 
@@ -66,12 +62,11 @@ class TableWriter:
         """
         begin = time.monotonic()
         shown = [trial for trial in self._admission.trials.values() if trial.status != "waiting"]
-        lines = ledger_rows(self._admission.journal.lines, now)
-        self._write("trials", _trials_table(shown, self._admission, _spent(lines)))
-        self._write("epochs", pa.concat_tables([self._schema.empty_table(), *map(self._epochs_of, shown)]))
-        met = pa.concat_tables([SETTINGS.empty_table(), *self._settings_tables])
-        self._write("settings", met.sort_by("settings"))  # else in the order met, another one in every run
-        self._write("ledger", pa.Table.from_pylist(lines, schema=LEDGER))
+        ledger, spent = _ledger(ledger_rows(self._admission.journal.lines, now))
+        self._write("trials", _trials_table(shown, self._admission, spent))
+        self._write("epochs", self._epochs.epochs(self._admission.trials.values()))
+        self._write("settings", self._epochs.settings())
+        self._write("ledger", ledger)
         self._write_predictions({trial.trial_id for trial in shown if trial.test})
         if not (self._folder / "split.parquet").exists():
             self._write("split", split_table(self._admission.plan.workload), self._classes)
@@ -85,31 +80,6 @@ class TableWriter:
         costs = calibration.prices(admission.memo, admission.plan.workload, kinds)
         rows = [asdict(cost) | {"update_kind": cost.kind.digest, **_kind_columns(cost.kind)} for cost in costs]
         self._write("calibration", pa.Table.from_pylist(rows, schema=CALIBRATION))
-
-    def _epochs_of(self, trial: Trial) -> pa.Table:
-        """The rows of a trial's epochs, computed anew only if there are more or others of them than the last time."""
-        if not trial.records:
-            return self._schema.empty_table()
-        last = trial.records[-1].lineage
-        known, table = self._epochs.get(trial.trial_id, ("", None))
-        if table is None or known != last:
-            applied = self._applied(trial)
-            table = pa.Table.from_pylist(list(_epoch_rows(trial, applied, self._metric)), schema=self._schema)
-            self._epochs[trial.trial_id] = (last, table)
-        return table
-
-    def _applied(self, trial: Trial) -> list[Settings]:
-        """The settings of a trial's epochs; those that no epoch had before become rows of the table of settings."""
-        applied: list[Settings] = []
-        new: list[dict[str, Any]] = []
-        for settings in _settings_of(trial, self._settings):
-            if settings.digest not in self._settings:
-                self._settings[settings.digest] = settings
-                new.append(_settings_row(settings, self._admission.plan.workload.counts[0]))
-            applied.append(settings)
-        if new:
-            self._settings_tables.append(pa.Table.from_pylist(new, schema=SETTINGS))
-        return applied
 
     def _write_predictions(self, ended: set[str]) -> None:
         if ended != self._predicted:
@@ -154,13 +124,18 @@ def _predictions(path: Path) -> pa.Table:
         ) from error
 
 
-def _spent(lines: Iterable[Mapping[str, Any]]) -> dict[str, float]:
-    """What the study paid for each trial, in device-seconds."""
-    spent: dict[str, float] = {}
-    for line in lines:
-        if line["category"] in _TRIAL_COSTS and line["trial_id"]:
-            spent[line["trial_id"]] = spent.get(line["trial_id"], 0.0) + line["duration_s"] * line["share"]
-    return spent
+def _ledger(rows: Iterator[dict[str, Any]]) -> tuple[pa.Table, dict[str, float]]:
+    """The table of the ledger, and what the study paid for each trial, in device-seconds.
+
+    A study of 100,000 trials has millions of rows, which as Python objects would take as much memory as all else.
+    """
+    tables, spent = [LEDGER.empty_table()], dict[str, float]()
+    while some := list(itertools.islice(rows, _ROWS_AT_ONCE)):
+        tables.append(pa.Table.from_pylist(some, schema=LEDGER))
+        for row in some:
+            if row["category"] in _TRIAL_COSTS and row["trial_id"]:
+                spent[row["trial_id"]] = spent.get(row["trial_id"], 0.0) + row["duration_s"] * row["share"]
+    return pa.concat_tables(tables).combine_chunks(), spent
 
 
 def _trials_table(trials: list[Trial], admission: Admission, spent: Mapping[str, float]) -> pa.Table:
@@ -240,75 +215,6 @@ def _by_norm(test: Mapping[str, Any], used: str, metric: str) -> dict[str, Any]:
 def _parameters(trial: Trial) -> dict[str, Any]:
     """Its configuration as columns; an inactive parameter has none, one that is null is the text `null`."""
     return {f"p_{name}": value for name, value in trial.configuration.items()}
-
-
-def _settings_of(trial: Trial, known: Mapping[str, Settings]) -> Iterator[Settings]:
-    """The settings of a trial's epochs: those `known` by digest (looked up as they are asked for), else its policy's.
-
-    Raises RuntimeError if its policy gives others than the record names.
-    """
-    policy = trial.spec.build_policy()
-    history = [record.metrics for record in trial.records]
-    for epoch, record in enumerate(trial.records):
-        applied = known.get(record.settings) or policy.settings(epoch, history[:epoch], trial.spec.run)
-        if applied.digest != record.settings:
-            raise RuntimeError(
-                f"epoch {record.epoch} of {trial.trial_id} was trained with other settings than its policy gives"
-            )
-        yield applied
-
-
-def _epoch_rows(trial: Trial, settings: Iterable[Settings], metric: str) -> Iterator[dict[str, Any]]:
-    """The rows of a trial's epochs, each of which was trained with its `settings`."""
-    totals = itertools.accumulate(record.device_s for record in trial.records)
-    epochs = zip(trial.records, trial.recalled, settings, totals, strict=True)
-    for record, recalled, applied, total in epochs:
-        yield _epoch_row(record, applied, metric) | {
-            "trial_id": trial.trial_id,
-            "arm": trial.arm,
-            "recalled": recalled,
-            "cumulative_device_s": total,
-        }
-
-
-def _epoch_row(record: Record, applied: Settings, metric: str) -> dict[str, Any]:
-    """What the row of an epoch says of it, whichever trial it belongs to."""
-    head = applied.lr[:, -1]
-    row = {name: getattr(record, name) for name in _FROM_RECORD}
-    return row | {
-        "lr_first": float(head[0]),
-        "lr_min": float(head.min()),
-        "lr_max": float(head.max()),
-        "lr_last": float(head[-1]),
-        "momentum": float(applied.momentum.mean()),
-        "train_loss": record.metrics.get("train_loss"),
-        "val_loss": record.metrics.get("val_loss"),
-        "val_metric": record.metrics.get(f"val_{metric}"),
-        **{name: value for name, value in record.metrics.items() if name not in ("train_loss", "val_loss")},
-    }
-
-
-def _epochs_schema(metrics: Iterable[str]) -> pa.Schema:
-    """The columns of epochs.parquet: one more for each metric of the task; null where a metric is undefined."""
-    return pa.schema([*EPOCHS, *((f"val_{name}", pa.float64()) for name in metrics)])
-
-
-_FROM_RECORD = [name for name in EPOCHS.names if name in Record.__dataclass_fields__]
-
-
-def _settings_row(settings: Settings, num_examples: int) -> dict[str, Any]:
-    tail = UpdateKind.of_tail(settings, num_examples)
-    return {
-        "settings": settings.digest,
-        "batch_size": settings.batch_size,
-        "updates": settings.num_updates,
-        "sections": settings.num_sections,
-        "lr": settings.lr.reshape(-1),
-        "momentum": settings.momentum.reshape(-1),
-        "recipe": json.dumps(asdict(settings.recipe), sort_keys=True),
-        "update_kind": UpdateKind.of(settings).digest,
-        "tail_kind": None if tail is None else tail.digest,
-    }
 
 
 def _kind_columns(kind: UpdateKind) -> dict[str, Any]:
