@@ -7,7 +7,6 @@ import pickle
 import shutil
 import subprocess
 import sys
-import threading
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
 
@@ -25,59 +24,12 @@ def store(tmp_path) -> ObjectStore:
     return ObjectStore(tmp_path)
 
 
-def test_an_object_reads_as_it_was_created_and_one_that_is_not_there_as_none(store, tmp_path):
-    assert store.create("a/b/c", b"content")
-    assert ObjectStore(tmp_path).get("a/b/c") == (tmp_path / "a/b/c").read_bytes() == b"content"
-    assert store.get("a/b") is store.get("a/b/d") is store.get("elsewhere") is None
-
-
 def test_an_object_is_created_once_and_never_rewritten(store, tmp_path):
     assert store.create("a", b"first")
     assert not store.create("a", b"second")
     assert not ObjectStore(tmp_path).create("a", b"third")
     assert store.get("a") == b"first"
     assert [path.name for path in files(tmp_path, "")] == ["a"]
-
-
-CREATE = """
-import sys
-from lrstudy.memo.objects import ObjectStore
-store, me = ObjectStore(sys.argv[1]), sys.argv[2].encode()
-store.get("nothing")  # opens it
-print("ready", flush=True)
-sys.stdin.readline()
-print(*(int(store.create(f"objects/{number}", me * 1000)) for number in range(300)))
-"""
-
-
-@pytest.mark.slow
-def test_of_two_writers_of_one_name_exactly_one_creates_it(store, tmp_path):
-    arguments = [sys.executable, "-c", CREATE, str(tmp_path)]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    writers = [subprocess.Popen([*arguments, me], **pipes) for me in "ab"]
-    assert [writer.stdout.readline() for writer in writers] == ["ready\n"] * 2
-    for writer in writers:
-        writer.stdin.write("\n")
-        writer.stdin.flush()
-    said = [writer.communicate(timeout=60)[0].split() for writer in writers]
-    for number, by_a, by_b in zip(range(300), *said, strict=True):
-        assert sorted((by_a, by_b)) == ["0", "1"]
-        assert store.get(f"objects/{number}") == (b"a" if by_a == "1" else b"b") * 1000
-
-
-def test_threads_that_share_a_store_create_each_object_once(store):
-    created: list[tuple[int, bytes]] = []
-
-    def create(me: bytes) -> None:
-        created.extend((number, me) for number in range(50) if store.create(f"objects/{number}", me))
-
-    threads = [threading.Thread(target=create, args=(me,)) for me in (b"a", b"b", b"c")]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sorted(number for number, _ in created) == list(range(50))
-    assert all(store.get(f"objects/{number}") == me for number, me in created)
 
 
 # Named by their content
@@ -117,15 +69,6 @@ def test_content_is_created_over_a_damaged_object_of_its_name(store, tmp_path):
 # Set aside
 
 
-def test_an_object_that_is_set_aside_frees_its_name(store):
-    store.create("a/b", b"torn")
-    store.set_aside("a/b", b"torn")
-    assert store.get("damaged/a/b") == b"torn"
-    assert store.create("a/b", b"whole")
-    store.set_aside("a/c", b"never there")
-    assert store.get("damaged/a/c") is None
-
-
 def test_what_a_faster_process_has_put_in_the_place_of_the_damaged_object_is_put_back(store):
     store.create("a", b"good")
     store.set_aside("a", b"torn")
@@ -159,13 +102,6 @@ def test_a_listing_shows_complete_objects_below_a_folder_with_size_and_time(stor
         ("a/b/two", "two", 2), ("a/one", "one", 1),
     ]  # fmt: skip
     assert all(abs(datetime.now(UTC) - listed.modified_at) < timedelta(minutes=1) for listed in shown)
-
-
-def test_a_deleted_object_is_gone_and_deleting_it_again_is_no_fault(store):
-    store.create("a", b"1")
-    store.delete("a")
-    store.delete("a")
-    assert store.get("a") is None
 
 
 def test_a_sync_flushes_the_object_and_its_folder(store, tmp_path, monkeypatch):

@@ -72,17 +72,18 @@ def test_of_two_writers_of_one_name_exactly_one_creates_it(store, location):
 
 
 def test_threads_that_share_a_store_create_each_object_once(store):
-    created: list[int] = []
+    created: list[tuple[int, bytes]] = []
 
     def create(me: bytes) -> None:
-        created.extend(number for number in range(20) if store.create(f"objects/{number}", me))
+        created.extend((number, me) for number in range(20) if store.create(f"objects/{number}", me))
 
     threads = [threading.Thread(target=create, args=(me,)) for me in (b"a", b"b", b"c")]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(created) == list(range(20))
+    assert sorted(number for number, _ in created) == list(range(20))
+    assert all(store.get(f"objects/{number}") == me for number, me in created)
 
 
 @pytest.mark.parametrize("size", [7, 17 * 2**20])
