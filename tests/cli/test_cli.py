@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 from rich.console import Console
 
 import lrstudy_reports
 from lrstudy import __version__
-from lrstudy.cli import _LATER, _main
+from lrstudy.cli import _LATER, _main, interrupted
 from lrstudy.cli.options import console_for_tables
 from lrstudy.cli.studies import _print_verdicts
 from prescribed import Training, run_study
@@ -120,3 +123,24 @@ def test_the_terminal_shows_p_notes_and_the_answer(tmp_path):
     assert "step: 2 pairs of seeds give no interval" in said
     assert lrstudy_reports.answer(folder) in said
     assert "-0.000" not in said
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_within_the_import_machinery_is_raised_after_it(number):
+    """In a callback of importlib the exception was printed and dropped, and the lock that it held stayed held."""
+    within = compile("os.kill(os.getpid(), number)\nis_whole = True", "<frozen importlib._bootstrap>", "exec")
+    names = {"os": os, "number": number}
+
+    def import_and_wait() -> None:
+        exec(within, names)
+        time.sleep(60)
+
+    before = signal.signal(number, interrupted)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            import_and_wait()
+        assert names["is_whole"]
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), number)
+    finally:
+        signal.signal(number, before)
