@@ -77,9 +77,9 @@ class Serial:
             test = None
             if trial.spec.read_test:
                 holder, _, _ = walk.bring_to_selected()
-                evaluation, _ = holder.test()  # type: ignore[attr-defined]
+                evaluation, _ = holder.test(walk.selected_recipe)  # type: ignore[attr-defined]
                 test = {"loss": evaluation.loss, **evaluation.metrics}
-                if (other := holder.test_otherwise()) is not None:  # type: ignore[attr-defined]
+                if (other := holder.test_otherwise(walk.selected_recipe)) is not None:  # type: ignore[attr-defined]
                     test |= {other[0]: other[1].metrics["accuracy"]}
             self.admission.ended(trial.trial_id, "completed", test=test)
 

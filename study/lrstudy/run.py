@@ -222,8 +222,9 @@ def _keep_sources(plan: Plan, folder: Path) -> None:
     """Copy the source of users' policies into the study's folder."""
     try:
         for arm in plan.arms.values():
-            if user_code.is_reference(arm.policy) and arm.name not in plan.retired:
-                user_code.keep(arm.policy, folder / study_lock.SOURCES)
+            for policy in arm.policies if arm.name not in plan.retired else ():
+                if user_code.is_reference(policy):
+                    user_code.keep(policy, folder / study_lock.SOURCES)
     except OSError as error:
         raise StorageError(f"storage.path: cannot write in {folder}: {error.strerror}.") from error
 

@@ -260,9 +260,6 @@ def test_all_faults_of_a_file_are_told_at_once_and_each_once():
 def test_a_fault_does_not_cause_another():
     """trials: 0 was replaced by the default 16, which a cohort of 20 exceeds: nobody wrote that."""
     assert one("search: {trials: 0, cohort: 20}") == "search.trials: expected a whole number of at least 1; got 0."
-    assert one("arms: {two_stage: , constant: }\ncompare: {control: two_stage}").startswith(
-        "arms.two_stage: the policy 'two_stage'"
-    )
     assert one("arms: {clr: 3, constant: }\ncompare: {control: clr}").startswith("arms.clr: expected a map")
 
 

@@ -102,7 +102,7 @@ class Plan:
         recipe = arm.recipe(configuration, self.workload.recipe)
         if recipe.norm_batch is not None and not self.has_batchnorm:
             recipe = replace(recipe, norm_batch=None)
-        return Run(self.workload.counts[0], self.study.budget.epochs, NUM_SECTIONS, recipe)
+        return Run(self.workload.counts[0], self.study.budget.epochs, NUM_SECTIONS, recipe, has_features=False)
 
     def spec(
         self,

@@ -20,6 +20,7 @@ from lrstudy.memo.memo import Memo
 from lrstudy.running import calibration
 from lrstudy.running.calibration import UpdateKind
 from lrstudy.running.shipping import Shipment, at_place, with_policy_at
+from lrstudy.settings import Recipe
 from lrstudy.study_folder import clock, predictions
 from lrstudy.study_folder.ledger import Category, Span, joined
 from lrstudy.trial.spec import TrialSpec
@@ -176,7 +177,8 @@ class TuneTrial(Trainable):
         assert self._walk is not None
         trainer, _, spans = self._walk.bring_to_selected()
         begin = time.monotonic()
-        evaluation, part = trainer.test()  # type: ignore[attr-defined]
+        recipe = self._walk.selected_recipe
+        evaluation, part = trainer.test(recipe)  # type: ignore[attr-defined]
         predictions.write(
             assignment.folder,
             assignment.spec.trial_id,
@@ -188,14 +190,14 @@ class TuneTrial(Trainable):
             assignment.workload.classes,
             trainer.test_sources(),  # type: ignore[attr-defined]
         )
-        test = [("loss", evaluation.loss), *evaluation.metrics.items(), *self._test_otherwise(trainer)]
+        test = [("loss", evaluation.loss), *evaluation.metrics.items(), *self._test_otherwise(trainer, recipe)]
         self._spans += [*spans, Span(begin, time.monotonic() - begin, "evaluate", assignment.spec.trial_id)]
         return {"test": test}  # Tune would flatten a map
 
-    def _test_otherwise(self, trainer: Any) -> list[tuple[str, float]]:
+    def _test_otherwise(self, trainer: Any, recipe: Recipe) -> list[tuple[str, float]]:
         """The study's metric with the other statistics of BatchNorm, under the name of these; empty without BatchNorm."""
         assert isinstance(self._assignment, Assignment)
-        tested, metric = trainer.test_otherwise(), self._assignment.spec.selection.metric
+        tested, metric = trainer.test_otherwise(recipe), self._assignment.spec.selection.metric
         return [(tested[0], tested[1].metrics[metric])] if tested and metric in tested[1].metrics else []
 
     @property

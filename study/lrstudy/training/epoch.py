@@ -19,6 +19,7 @@ from lrstudy.settings import Recipe, Settings
 from lrstudy.tasks import metrics as task_metrics
 from lrstudy.tasks.kinds import Kind
 from lrstudy.training.ghost_norm import chunks, ghost_norm
+from lrstudy.training.modes import training
 from lrstudy.training.randomness import generator, seed_for
 from lrstudy.training.state import State, set_rates
 
@@ -80,12 +81,12 @@ def train_epoch(
     order = torch.randperm(len(part), generator=generator(seed, "order", epoch))
     augmentation = _augmentation(recipe, part, seed, epoch, user_functions)
     rates, momenta = settings.lr.tolist(), settings.momentum.tolist()
-    state.network.train()
     optimizer = state.optimizer_for(recipe)
     total = torch.zeros((), device=device)
     with (
         torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
         ghost_norm(state.model, recipe.norm_batch),
+        training(state, recipe),
     ):
         torch.manual_seed(seed_for(seed, "dropout", epoch))
         for update, (chosen, images, labels) in enumerate(part.batches(order, bounds)):
@@ -115,6 +116,8 @@ def _augmentation(
     recipe: Recipe, part: Part, seed: int, epoch: int, user_functions: UserFunctions
 ) -> Augmentation | PerExample | None:
     draws = generator(seed, "augment", epoch)
+    if recipe.augment == "none":
+        return None
     if user_functions.augment is not None:
         return PerExample.draw(user_functions.augment, len(part), draws, recipe.augment)
     if recipe.augment.startswith("["):

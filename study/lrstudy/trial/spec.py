@@ -9,9 +9,9 @@ from typing import Any
 
 from lrstudy.lineage import Root, chain, extend
 from lrstudy.memo.records import Record
-from lrstudy.policies import build, resolve
 from lrstudy.policies.base import Policy
 from lrstudy.policies.run import History, Run
+from lrstudy.policies.stages import build_policy
 from lrstudy.settings import Settings
 from lrstudy.trial.selection import FINAL, Selection
 
@@ -38,17 +38,22 @@ class TrialSpec:
 
     def build_policy(self) -> Policy:
         """The policy with its parameters."""
-        return build(self.policy, self.parameters)
+        return build_policy(self.policy, self.parameters)
 
     @cached_property
     def is_reactive(self) -> bool:
         """Whether the policy looks at the metrics of earlier epochs."""
-        return resolve(self.policy).reactive
+        return self.build_policy().reactive
 
     @cached_property
     def cycle_ends(self) -> tuple[int, ...]:
         """After how many epochs each cycle of the policy ends within the budget."""
         return tuple(self.build_policy().cycle_ends(self.run))
+
+    @cached_property
+    def stage_starts(self) -> frozenset[int]:
+        """The first epoch of every stage: the state before it is worth storing, as other second stages may follow."""
+        return frozenset(self.build_policy().stage_starts(self.run))
 
     def selected(self, records: Sequence[Record]) -> int:
         """The epoch, from 0, that is selected of those with these records, at least one: so far, if there will be more."""

@@ -20,7 +20,7 @@ from lrstudy.memo.memo import Memo
 from lrstudy.memo.records import Record
 from lrstudy.memo.state_writer import StateWriter
 from lrstudy.policies.run import Run
-from lrstudy.settings import Settings
+from lrstudy.settings import Recipe, Settings
 from lrstudy.study_folder.ledger import Category, Span
 from lrstudy.trial.spec import TrialSpec
 from lrstudy.trial.trainer import TrainedLike, TrainerLike
@@ -95,6 +95,11 @@ class Walk:
         if self._selected is not None and self._selected[0] == epoch + 1:
             self._restore_copy(*self._selected)
         return self._trainer_at(epoch + 1), self._records[epoch], self.take_spans()
+
+    @property
+    def selected_recipe(self) -> Recipe:
+        """What the selected epoch was trained with, beside rates and batch size."""
+        return self._settings[self.spec.selected(self._records)].recipe
 
     def _advance(self) -> Iterator[TrialEpoch]:
         with self._measured("between"):
@@ -249,8 +254,8 @@ class Walk:
         return self._is_awaited(depth) or self._writer.is_due
 
     def _is_awaited(self, depth: int) -> bool:
-        """Whether other trials go on from here: they must find the state as soon as they find the record."""
-        return depth == self.spec.run.num_epochs or depth in self.spec.store_at
+        """Whether other trials go on from here, now or later: they must find the state as soon as they find the record."""
+        return depth == self.spec.run.num_epochs or depth in self.spec.store_at or depth in self.spec.stage_starts
 
     def _record(self, epoch: int, trained: TrainedLike, kept: _Kept, state_s: float) -> Record:
         spec, settings = self.spec, self._settings[epoch]
