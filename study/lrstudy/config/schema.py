@@ -85,12 +85,13 @@ def _arm() -> dict[str, Any]:
         "type": ["object", "null"],
         "properties": {
             "policy": {"type": "string", "anyOf": [{"enum": list(registry())}, *others["anyOf"]]},
+            "until": {"$ref": "#/$defs/BudgetConfig/properties/until"},
             **dict.fromkeys(built_in, value),
             **common,
         },
         "if": {"type": "object", "required": ["policy"], "properties": {"policy": others}},
         "then": {"additionalProperties": value},
-        "else": {"propertyNames": {"enum": ["policy", *dict.fromkeys([*built_in, *common])]}},
+        "else": {"propertyNames": {"enum": ["policy", "until", *dict.fromkeys([*built_in, *common])]}},
     }
 
 

@@ -47,6 +47,7 @@ def notes(plan: Plan) -> list[str]:
 
 def _faults(plan: Plan, arm: Arm) -> Iterator[Fault]:
     """The faults of an arm, each with its place in the study file."""
+    yield from _of_until(plan, arm)
     num_train, batch = plan.workload.counts[0], arm.space["batch_size"]
     sizes = batch.values or (batch.low, batch.high)
     if max(sizes) > num_train:
@@ -67,6 +68,14 @@ def _faults(plan: Plan, arm: Arm) -> Iterator[Fault]:
     if not refused:
         yield from _cap_below_the_batch(plan, arm)
         yield from _without_effect(plan, arm, configurations)
+
+
+def _of_until(plan: Plan, arm: Arm) -> Iterator[Fault]:
+    """A metric to be reached that the task does not have."""
+    task, is_own = plan.workload.task, "until" in plan.study.arms.get(arm.name, {})
+    if arm.until is not None and arm.until.metric not in task.metrics:
+        where, name = f"arms.{arm.name}.until" if is_own else "budget.until", arm.until.metric
+        yield Fault(where, expected=f"a metric of a {task.kind} task", got=name, valid=task.metrics, name=name)
 
 
 def _notes(plan: Plan, arm: Arm) -> Iterator[str]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from lrstudy import policies, user_code
 from lrstudy.config import StudyFile
+from lrstudy.config import until as until_config
 from lrstudy.config.common import COMMON, INITIAL, OF_POLICIES, default_momentum, is_left_out, recipe_faults
 from lrstudy.config.sections import shown
 from lrstudy.errors import Fault, InputError, faults_of, unknown
@@ -25,9 +26,11 @@ from lrstudy.search.halton import spread
 from lrstudy.search.parameter import Configuration, Parameter, Value, parse_parameter
 from lrstudy.search.space import Space
 from lrstudy.settings import Recipe
+from lrstudy.trial.until import Until
 
 _HERE = Path()
-_NO_PARAMETER = ("policy", "source")
+UNTIL = "until"
+_NO_PARAMETER = ("policy", "source", UNTIL)
 _ANY_POLICY: type[Policy] = Policy  # type: ignore[type-abstract]  # never constructed: its fields have the rules
 
 
@@ -40,13 +43,16 @@ class Arm:
         policy: The name of a built-in policy, ``torch:NAME``, or a reference to a user's policy with an absolute path.
         space: The parameters that are fixed or searched.
         definition: The policy and all parameters as the study file gives them, after merging; a later run is compared
-            with it. For a user's policy it holds the reference as it is written, and the digest of the source.
+            with it. For a user's policy it holds the reference as it is written, and the digest of the source; `until`
+            only if there is one.
+        until: What ends a trial before its budget does: the arm's own, else the budget's.
     """
 
     name: str
     policy: str
     space: Space
     definition: Mapping[str, Any]
+    until: Until | None = None
 
     @property
     def optimizer(self) -> str:
@@ -82,7 +88,9 @@ def resolve(study: StudyFile, base: Path = _HERE) -> dict[str, Arm]:
     arms: dict[str, Arm] = {}
     for name, body in study.arms.items():
         try:
-            arms[name] = _arm(name, body, sound, base, study.workload.model, is_momentum_given)
+            until, rest = _until(name, body, study)
+            arm = _arm(name, rest, sound, base, study.workload.model, is_momentum_given)
+            arms[name] = replace(arm, until=until, definition={**arm.definition, **_defined(until)})
         except InputError as error:
             faults += error.faults
     if faults:
@@ -117,7 +125,7 @@ def from_definition(name: str, definition: Mapping[str, Any], sources: Path = _H
     policy = str(definition["policy"])
     if user_code.is_reference(policy):
         policy = _kept(name, policy, str(definition.get("source")), sources)
-    return Arm(name, policy, Space(tuple(parameters)), definition)
+    return Arm(name, policy, Space(tuple(parameters)), definition, _read_until(definition.get(UNTIL, "none")))
 
 
 def _kept(name: str, written: str, source: str, sources: Path) -> str:
@@ -206,7 +214,8 @@ def _arm(
     written = _policy(where, name, body)
     policy, source = _with_source(where, written, base)
     valid = list(dict.fromkeys([*COMMON, *parameter_names(policies.resolve(policy)), "policy"]))
-    faults = [Fault(f"{where}.{key}", "unknown key", valid=tuple(valid), name=key) for key in body if key not in valid]
+    keys = (*valid, UNTIL)
+    faults = [Fault(f"{where}.{key}", "unknown key", valid=keys, name=key) for key in body if key not in valid]
     merged = {**_defaults(policy, body, model), **common, **body}
     if "optimizer" in body and "momentum" not in body:
         try:
@@ -222,6 +231,24 @@ def _arm(
     if faults:
         raise InputError(faults)
     return arm
+
+
+def _until(name: str, body: Mapping[str, Any], study: StudyFile) -> tuple[Until | None, dict[str, Any]]:
+    """What ends the trials of an arm early, and the rest of its `body`. Raises InputError."""
+    if UNTIL not in body:
+        return _read_until(study.budget.until), dict(body)
+    own = until_config.checked(body[UNTIL], f"arms.{name}.{UNTIL}", shown(body[UNTIL]))
+    return _read_until(own), {key: value for key, value in body.items() if key != UNTIL}
+
+
+def _read_until(value: Any) -> Until | None:
+    """What a study file's `until` means, once it is checked."""
+    return None if value == "none" else Until(*next(iter(value.items())))
+
+
+def _defined(until: Until | None) -> dict[str, Any]:
+    """What an arm's definition says of `until`."""
+    return {} if until is None else {UNTIL: {until.metric: until.value}}
 
 
 def _defaults(policy: str, body: Mapping[str, Any], model: str) -> dict[str, object]:

@@ -8,6 +8,7 @@ from lrstudy.planning.plan import Plan
 from lrstudy.policies import build
 from lrstudy.policies.base import Policy
 from lrstudy.policies.run import Run
+from lrstudy.trial.until import Until
 
 DIFFERENTIAL = (
     "differential rates are meant for pre-trained weights; with random ones, as here, the layers near the input hardly leave "
@@ -19,10 +20,12 @@ _NO_CYCLE = "where the budget ends within the first cycle there is no completed 
 def caveats(plan: Plan, arm: Arm) -> tuple[str, ...]:
     """The caveats of an arm over all values that its parameters may take, a sentence each and each once.
 
-    They are those of its policy, that of differential rates where the weights are random, and that of a budget without a
-    completed cycle where the end of the last one is selected.
+    They are those of its policy, that of differential rates where the weights are random, that of a budget without a
+    completed cycle where the end of the last one is selected, and that of trials which end at a target.
     """
     found: dict[str, None] = {}
+    if arm.until is not None:
+        found[_until(arm.until)] = None
     is_random = plan.study.workload.weights == "random"
     for configuration in one_at_a_time(arm.space):
         policy = build(arm.policy, arm.parameters(configuration))
@@ -32,6 +35,13 @@ def caveats(plan: Plan, arm: Arm) -> tuple[str, ...]:
         if plan.study.select == "last_cycle" and not policy.cycle_ends(plan.run(arm, configuration)):
             found[_NO_CYCLE] = None
     return tuple(found)
+
+
+def _until(until: Until) -> str:
+    return (
+        f"its trials end after the first epoch with a validation {until.metric.replace('_', ' ')} of {until.value:g} or more: "
+        "test values and costs are those of getting there, and what the whole budget would have given is not measured."
+    )
 
 
 def _is_differential(policy: Policy, run: Run) -> bool:
