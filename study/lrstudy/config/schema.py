@@ -82,7 +82,10 @@ def _arm() -> dict[str, Any]:
     return _with_policy(
         "A policy with its parameters; a key left out has the policy's default space. Or `stages`.",
         ["object", "null"],
-        {"stages": {"description": "Stages of the training, one after the other; `two` with sgdr_dlr.", **stages}},
+        {
+            "stages": {"description": "Stages of the training, one after the other; `two` with sgdr_dlr.", **stages},
+            "until": {"$ref": "#/$defs/BudgetConfig/properties/until"},
+        },
     )
 
 

@@ -50,6 +50,7 @@ def notes(plan: Plan) -> list[str]:
 
 def _faults(plan: Plan, arm: Arm) -> Iterator[Fault]:
     """The faults of an arm, each with its place in the study file."""
+    yield from _of_until(plan, arm)
     num_train = plan.workload.counts[0]
     too_large = [(p.name, size) for p in _called(arm, "batch_size") if (size := _largest(p)) > num_train]
     for name, size in too_large:
@@ -94,6 +95,14 @@ def _of_users_policies(plan: Plan, arm: Arm, configuration: Configuration) -> It
             where = f"arms.{arm.name}.{stage}" if stage else f"arms.{arm.name}"
             values = {field.name: getattr(policy, field.name) for field in fields(policy) if field.init}
             yield from (fault.within(where, ": ") for fault in contract.check(resolve(name), values, (run,)))
+
+
+def _of_until(plan: Plan, arm: Arm) -> Iterator[Fault]:
+    """A metric to be reached that the task does not have."""
+    task, is_own = plan.workload.task, "until" in plan.study.arms.get(arm.name, {})
+    if arm.until is not None and arm.until.metric not in task.metrics:
+        where, name = f"arms.{arm.name}.until" if is_own else "budget.until", arm.until.metric
+        yield Fault(where, expected=f"a metric of a {task.kind} task", got=name, valid=task.metrics, name=name)
 
 
 def _notes(plan: Plan, arm: Arm) -> Iterator[str]:

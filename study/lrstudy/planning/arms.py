@@ -13,7 +13,9 @@ from typing import Any
 
 from lrstudy import policies, user_code
 from lrstudy.config import StudyFile
+from lrstudy.config import until as until_config
 from lrstudy.config.common import COMMON, INITIAL, OF_POLICIES, default_momentum, is_left_out, recipe_faults
+from lrstudy.config.sections import shown
 from lrstudy.errors import Fault, InputError, faults_of
 from lrstudy.planning.specs import Shared, is_momentum_given, merged, named, optimizer_of, own_momenta, own_momentum
 from lrstudy.planning.staged import base_name, given_names, in_stage, of_stage, place, unfolded
@@ -24,9 +26,11 @@ from lrstudy.search.halton import spread
 from lrstudy.search.parameter import Configuration, Parameter, Value, parse_parameter
 from lrstudy.search.space import Space
 from lrstudy.settings import Recipe
+from lrstudy.trial.until import Until
 
 _HERE = Path()
-_NO_PARAMETER = ("policy", "source", "stages")
+UNTIL = "until"
+_NO_PARAMETER = ("policy", "source", "stages", UNTIL)
 _ANY_POLICY: type[Policy] = Policy  # type: ignore[type-abstract]  # never constructed: its fields have the rules
 
 
@@ -40,8 +44,10 @@ class Arm:
             ``stages``.
         space: The parameters that are fixed or searched.
         definition: The policy and all parameters as the study file gives them, after merging; a later run is compared
-            with it. For a user's policy it holds the reference as it is written, and the digest of the source.
+            with it. For a user's policy it holds the reference as it is written, and the digest of the source; `until`
+            only if there is one.
         stages: The policies of its stages, in the form of `policy`; that is then ``stages``.
+        until: What ends a trial before its budget does: the arm's own, else the budget's.
     """
 
     name: str
@@ -49,6 +55,7 @@ class Arm:
     space: Space
     definition: Mapping[str, Any]
     stages: tuple[str, ...] = ()
+    until: Until | None = None
 
     @property
     def policies(self) -> tuple[str, ...]:
@@ -126,7 +133,9 @@ def resolve(study: StudyFile, base: Path = _HERE) -> dict[str, Arm]:
     arms: dict[str, Arm] = {}
     for name, body in study.arms.items():
         try:
-            arms[name] = _arm(name, body, shared)
+            until, rest = _until(name, body, study)
+            arm = _arm(name, rest, shared)
+            arms[name] = replace(arm, until=until, definition={**arm.definition, **_defined(until)})
         except InputError as error:
             faults += error.faults
     if faults:
@@ -158,12 +167,11 @@ def from_definition(name: str, definition: Mapping[str, Any], sources: Path = _H
     parameters = [
         parse_parameter(key, spec, f"arms.{name}.{key}") for key, spec in definition.items() if key not in _NO_PARAMETER
     ]
-    space = Space(tuple(parameters))
+    space, until = Space(tuple(parameters)), _read_until(definition.get(UNTIL, "none"))
     if definition["policy"] == STAGES:
-        return Arm(
-            name, STAGES, space, definition, tuple(_kept(name, stage, sources) for stage in definition["stages"])
-        )
-    return Arm(name, _kept(name, definition, sources), space, definition)
+        stages = tuple(_kept(name, stage, sources) for stage in definition["stages"])
+        return Arm(name, STAGES, space, definition, stages, until)
+    return Arm(name, _kept(name, definition, sources), space, definition, until=until)
 
 
 def _kept(name: str, of: Mapping[str, Any], sources: Path) -> str:
@@ -249,7 +257,7 @@ def _arm(name: str, body: Mapping[str, Any], shared: Shared) -> Arm:
         given = given_names(body)
     else:
         of = named(where, name, body, shared.base)
-        specs, faults = merged(where, of.policy, body, shared)
+        specs, faults = merged(where, of.policy, body, shared, (UNTIL,))
         specs = {key: spec for key, spec in specs.items() if not is_left_out(key, spec)}
         space = _space(where, specs, faults)
         arm, given = Arm(name, of.policy, space, {**of.definition, **specs}), set(body)
@@ -257,6 +265,24 @@ def _arm(name: str, body: Mapping[str, Any], shared: Shared) -> Arm:
     if faults:
         raise InputError([in_stage(fault).within(where) for fault in faults])
     return arm
+
+
+def _until(name: str, body: Mapping[str, Any], study: StudyFile) -> tuple[Until | None, dict[str, Any]]:
+    """What ends the trials of an arm early, and the rest of its `body`. Raises InputError."""
+    if UNTIL not in body:
+        return _read_until(study.budget.until), dict(body)
+    own = until_config.checked(body[UNTIL], f"arms.{name}.{UNTIL}", shown(body[UNTIL]))
+    return _read_until(own), {key: value for key, value in body.items() if key != UNTIL}
+
+
+def _read_until(value: Any) -> Until | None:
+    """What a study file's `until` means, once it is checked."""
+    return None if value == "none" else Until(*next(iter(value.items())))
+
+
+def _defined(until: Until | None) -> dict[str, Any]:
+    """What an arm's definition says of `until`."""
+    return {} if until is None else {UNTIL: {until.metric: until.value}}
 
 
 def _space(where: str, specs: Mapping[str, Any], faults: Sequence[Fault]) -> Space:

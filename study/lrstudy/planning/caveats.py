@@ -8,6 +8,7 @@ from lrstudy.planning.plan import Plan
 from lrstudy.policies.base import Policy
 from lrstudy.policies.run import Run
 from lrstudy.policies.stages import parts
+from lrstudy.trial.until import Until
 
 DIFFERENTIAL = (
     "differential rates are meant for pre-trained weights; with random ones, as here, the layers near the input hardly leave "
@@ -23,10 +24,12 @@ _NO_CYCLE = "where the budget ends within the first cycle there is no completed 
 def caveats(plan: Plan, arm: Arm) -> tuple[str, ...]:
     """The caveats of an arm over all values that its parameters may take, a sentence each and each once.
 
-    They are those of its policy, that of differential rates where the weights are random, and that of a budget without a
-    completed cycle where the end of the last one is selected.
+    They are those of its policy, that of differential rates where the weights are random, that of a budget without a
+    completed cycle where the end of the last one is selected, and that of trials which end at a target.
     """
     found: dict[str, None] = {}
+    if arm.until is not None:
+        found[_until(arm.until)] = None
     is_random = plan.study.workload.weights == "random"
     for configuration in one_at_a_time(arm.space):
         policy, run = arm.build(configuration), plan.run(arm, configuration)
@@ -47,6 +50,13 @@ def _parts(policy: Policy, run: Run) -> list[tuple[str, Policy, Run]]:
         return parts(policy, run)
     except InputError:
         return []
+
+
+def _until(until: Until) -> str:
+    return (
+        f"its trials end after the first epoch with a validation {until.metric.replace('_', ' ')} of {until.value:g} or more: "
+        "test values and costs are those of getting there, and what the whole budget would have given is not measured."
+    )
 
 
 def _is_differential(policy: Policy, run: Run) -> bool:

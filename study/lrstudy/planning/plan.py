@@ -133,6 +133,7 @@ class Plan:
             read_test=confirm,
             origin=origin,
             selection=Selection(self.study.select, self.study.metric),
+            until=arm.until,
         )
 
     def root(self, seed: int) -> Root:

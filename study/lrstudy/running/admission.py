@@ -187,9 +187,10 @@ class Admission:
         return trial
 
     def _follow(self, trial: Trial) -> None:
-        """A reactive policy that was triggered leaves its chain: it claims what nobody else has claimed of the new one.
+        """A trial leaves its chain: its policy was triggered, or it has reached its target and trains no further.
 
-        It trains the rest all the same: a running trial never waits, so nothing can deadlock.
+        It claims what nobody else has claimed of the new one, and trains the rest all the same: a running trial never waits, so
+        nothing can deadlock.
         """
         before = trial.chain
         if trial.records[-1].diverged:

@@ -116,7 +116,7 @@ class Walk:
             self._copy_selected(epoch)
             history.append(record.metrics)
             yield TrialEpoch(settings, record, recalled is not None, self.take_spans())
-            if record.diverged:
+            if record.diverged or self.spec.ends_with(record.metrics):
                 return
 
     # A state to train from: the deepest one that is stored, and the recorded epochs after it once more
@@ -218,7 +218,7 @@ class Walk:
         trained = self._timed(trainer, epoch)
         self._writer.trained(trained.train_s)
         begin = time.monotonic()
-        kept = _Kept() if _is_diverged(trained) else self._keep_state(trainer, epoch + 1)
+        kept = _Kept() if _is_diverged(trained) else self._keep_state(trainer, epoch + 1, _metrics(trained))
         record = self._record(epoch, trained, kept, state_s=time.monotonic() - begin)
         winner = self.memo.commit(record)
         self._go_on_from(winner, record, kept)
@@ -241,11 +241,15 @@ class Walk:
         self._span(begin + trained.train_s, "evaluate")
         return trained
 
-    def _keep_state(self, trainer: TrainerLike, depth: int) -> _Kept:
-        """Store the state after `depth` epochs, or copy it to be written during the next one, if it is due at all."""
-        if not self._wants_state(depth):
+    def _keep_state(self, trainer: TrainerLike, depth: int, metrics: Mapping[str, float]) -> _Kept:
+        """Store the state after `depth` epochs, or copy it to be written during the next one, if it is due at all.
+
+        The last of them gave these `metrics`, with which the trial may end.
+        """
+        is_awaited = self._is_awaited(depth) or self.spec.ends_with(metrics)
+        if not (is_awaited or self._writer.is_due):
             return _Kept()
-        if self._writer.writes_behind and not self._is_awaited(depth):
+        if self._writer.writes_behind and not is_awaited:
             self._writer.finish()  # of two copies in memory one is enough
             return _Kept(snapshot=trainer.snapshot())
         return _Kept(digest=self._writer.put(trainer.capture()))
