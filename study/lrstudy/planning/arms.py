@@ -14,9 +14,11 @@ from typing import Any
 from lrstudy import policies, user_code
 from lrstudy.config import StudyFile
 from lrstudy.config.common import COMMON, INITIAL, OF_POLICIES, default_momentum, is_left_out, recipe_faults
+from lrstudy.config.range_question import RangeQuestion
 from lrstudy.config.sections import shown
 from lrstudy.errors import Fault, InputError, faults_of, unknown
 from lrstudy.models.catalogue import has_batchnorm
+from lrstudy.planning.rate_questions import RATE, parameter_of, question_in
 from lrstudy.policies import build, registry
 from lrstudy.policies.base import Policy, parameter_names
 from lrstudy.policies.parameters import checked
@@ -41,12 +43,14 @@ class Arm:
         space: The parameters that are fixed or searched.
         definition: The policy and all parameters as the study file gives them, after merging; a later run is compared
             with it. For a user's policy it holds the reference as it is written, and the digest of the source.
+        question: How the rate is found, if a range test finds it. Until it has, the space holds a provisional rate.
     """
 
     name: str
     policy: str
     space: Space
     definition: Mapping[str, Any]
+    question: RangeQuestion | None = None
 
     @property
     def optimizer(self) -> str:
@@ -92,7 +96,7 @@ def resolve(study: StudyFile, base: Path = _HERE) -> dict[str, Arm]:
 
 def cohort(study: StudyFile, count: int) -> list[dict[str, Value]]:
     """`count` points over the common parameters, the same for all arms: the defaults, then points over the ranges."""
-    common = [parse_parameter(name, spec, f"common.{name}") for name, spec in common_definition(study).items()]
+    common = [parameter_of(name, spec, f"common.{name}") for name, spec in common_definition(study).items()]
     return spread(common, count)
 
 
@@ -112,12 +116,12 @@ def at_cohort_points(arm: Arm, points: Sequence[Mapping[str, Value]], common: Ma
 def from_definition(name: str, definition: Mapping[str, Any], sources: Path = _HERE) -> Arm:
     """An arm of an earlier run, from its definition in the lock; `sources` is the folder that keeps users' policies."""
     parameters = [
-        parse_parameter(key, spec, f"arms.{name}.{key}") for key, spec in definition.items() if key not in _NO_PARAMETER
+        parameter_of(key, spec, f"arms.{name}.{key}") for key, spec in definition.items() if key not in _NO_PARAMETER
     ]
     policy = str(definition["policy"])
     if user_code.is_reference(policy):
         policy = _kept(name, policy, str(definition.get("source")), sources)
-    return Arm(name, policy, Space(tuple(parameters)), definition)
+    return Arm(name, policy, Space(tuple(parameters)), definition, question_in(definition.get(RATE), f"arms.{name}"))
 
 
 def _kept(name: str, written: str, source: str, sources: Path) -> str:
@@ -173,7 +177,7 @@ def _common_faults(common: Mapping[str, Any]) -> list[Fault]:
     parameters = []
     for name, spec in common.items():
         try:
-            parameters.append(parse_parameter(name, spec, f"common.{name}"))
+            parameters.append(parameter_of(name, spec, f"common.{name}"))
         except InputError as error:
             faults += error.faults
             parameters.append(parse_parameter(name, COMMON[name].default, name))
@@ -216,7 +220,9 @@ def _arm(
     # The order of `valid`, so that it does not matter in which order a study file lists parameters.
     specs = {key: merged[key] for key in valid[:-1] if key in merged and not is_left_out(key, merged[key])}
     space = _space(where, specs, faults)
-    arm = Arm(name, policy, space, {"policy": written, **source, **specs})
+    question = question_in(specs.get(RATE), where)
+    asked = {} if question is None else {RATE: question.model_dump()}  # written out: a default may change
+    arm = Arm(name, policy, space, {"policy": written, **source, **specs, **asked}, question)
     of_values = _value_faults(space, lambda c: faults_of(lambda: build(arm.policy, arm.parameters(c))))
     faults = [*_never_existing(where, space, body), *(fault.within(where) for fault in of_values)]
     if faults:
@@ -281,7 +287,7 @@ def _space(where: str, specs: Mapping[str, Any], faults: Sequence[Fault]) -> Spa
     unreadable: list[Fault] = []
     for name, spec in specs.items():
         try:
-            parameters.append(parse_parameter(name, spec, f"{where}.{name}"))
+            parameters.append(parameter_of(name, spec, f"{where}.{name}"))
         except InputError as error:
             unreadable += error.faults
     if faults or unreadable:

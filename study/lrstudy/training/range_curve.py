@@ -6,16 +6,15 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 
+from lrstudy.config.range_question import Suggestion
 from lrstudy.errors import Fault, InputError
 from lrstudy.settings import FloatArray
 from lrstudy.training.lr_suggestions import BY_LOSS, Bounds, bounds, smoothed
 
-Form = Literal["exponential", "linear"]
-Suggestion = Literal["valley", "steep", "steepest", "minimum", "slide", "smith"]
 SUGGESTIONS: tuple[Suggestion, ...] = get_args(Suggestion)
 _SMITH = "smith"
 _TRIMMED = 10
@@ -102,9 +101,9 @@ class Curve:
         found = self._by_accuracy(where) if suggestion == _SMITH else self._by_loss(suggestion, where)
         return float(f"{found:.{_DIGITS - 1}e}")
 
-    def suggestions(self) -> dict[str, float]:
+    def suggestions(self) -> dict[Suggestion, float]:
         """All rates that it suggests, by name; those that it cannot give are left out."""
-        found = {}
+        found: dict[Suggestion, float] = {}
         for name in SUGGESTIONS:
             try:
                 found[name] = self.rate(name, "")

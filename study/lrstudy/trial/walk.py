@@ -96,6 +96,10 @@ class Walk:
             self._restore_copy(*self._selected)
         return self._trainer_at(epoch + 1), self._records[epoch], self.take_spans()
 
+    def bring_to(self, depth: int) -> TrainerLike:
+        """The trainer, holding the state after the first `depth` epochs; so many must have been iterated over."""
+        return self._trainer_at(depth)
+
     def _advance(self) -> Iterator[TrialEpoch]:
         with self._measured("between"):
             policy, run = self.spec.build_policy(), self.spec.run
