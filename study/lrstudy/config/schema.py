@@ -9,6 +9,7 @@ from typing import Any
 
 from lrstudy.annotations import json_schema as schema_of
 from lrstudy.config.common import COMMON, CommonParameter
+from lrstudy.config.range_question import FOUND, RangeQuestion
 from lrstudy.config.sections import StudyFile
 from lrstudy.policies import TORCH, registry
 from lrstudy.policies.base import parameter_names
@@ -31,6 +32,9 @@ def json_schema() -> dict[str, Any]:
     parts |= {_value_name(parameter): schema_of(parameter.annotation) for parameter in COMMON.values()}
     parts["CommonConfig"]["properties"] = {name: _common(parameter) for name, parameter in COMMON.items()}
     parts |= {"Arm": _arm(), "Stage": _stage()}
+    parts["RangeQuestion"] = RangeQuestion.model_json_schema() | {"required": [FOUND]}
+    to_find = [{"const": FOUND}, {"$ref": "#/$defs/RangeQuestion"}]
+    parts["CommonConfig"]["properties"]["lr"]["anyOf"] += to_find
     fields["arms"] = {
         "description": "A list of policies, or a map from arms to their parameters.",
         "anyOf": [

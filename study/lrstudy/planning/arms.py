@@ -15,8 +15,10 @@ from lrstudy import policies, user_code
 from lrstudy.config import StudyFile
 from lrstudy.config import until as until_config
 from lrstudy.config.common import COMMON, INITIAL, OF_POLICIES, default_momentum, is_left_out, recipe_faults
+from lrstudy.config.range_question import RangeQuestion
 from lrstudy.config.sections import shown
 from lrstudy.errors import Fault, InputError, faults_of
+from lrstudy.planning.rate_questions import RATE, parameter_of, question_in
 from lrstudy.planning.specs import Shared, is_momentum_given, merged, named, optimizer_of, own_momenta, own_momentum
 from lrstudy.planning.staged import base_name, given_names, in_stage, of_stage, place, unfolded
 from lrstudy.policies.base import Policy, parameter_names
@@ -48,6 +50,7 @@ class Arm:
             only if there is one.
         stages: The policies of its stages, in the form of `policy`; that is then ``stages``.
         until: What ends a trial before its budget does: the arm's own, else the budget's.
+        question: How the rate is found, if a range test finds it. Until it has, the space holds a provisional rate.
     """
 
     name: str
@@ -56,6 +59,7 @@ class Arm:
     definition: Mapping[str, Any]
     stages: tuple[str, ...] = ()
     until: Until | None = None
+    question: RangeQuestion | None = None
 
     @property
     def policies(self) -> tuple[str, ...]:
@@ -145,7 +149,7 @@ def resolve(study: StudyFile, base: Path = _HERE) -> dict[str, Arm]:
 
 def cohort(study: StudyFile, count: int) -> list[dict[str, Value]]:
     """`count` points over the common parameters, the same for all arms: the defaults, then points over the ranges."""
-    common = [parse_parameter(name, spec, f"common.{name}") for name, spec in common_definition(study).items()]
+    common = [parameter_of(name, spec, f"common.{name}") for name, spec in common_definition(study).items()]
     return spread(common, count)
 
 
@@ -165,13 +169,14 @@ def at_cohort_points(arm: Arm, points: Sequence[Mapping[str, Value]], common: Ma
 def from_definition(name: str, definition: Mapping[str, Any], sources: Path = _HERE) -> Arm:
     """An arm of an earlier run, from its definition in the lock; `sources` is the folder that keeps users' policies."""
     parameters = [
-        parse_parameter(key, spec, f"arms.{name}.{key}") for key, spec in definition.items() if key not in _NO_PARAMETER
+        parameter_of(key, spec, f"arms.{name}.{key}") for key, spec in definition.items() if key not in _NO_PARAMETER
     ]
     space, until = Space(tuple(parameters)), _read_until(definition.get(UNTIL, "none"))
+    question = question_in(definition.get(RATE), f"arms.{name}")
     if definition["policy"] == STAGES:
         stages = tuple(_kept(name, stage, sources) for stage in definition["stages"])
-        return Arm(name, STAGES, space, definition, stages, until)
-    return Arm(name, _kept(name, definition, sources), space, definition, until=until)
+        return Arm(name, STAGES, space, definition, stages, until, question)
+    return Arm(name, _kept(name, definition, sources), space, definition, until=until, question=question)
 
 
 def _kept(name: str, of: Mapping[str, Any], sources: Path) -> str:
@@ -230,7 +235,7 @@ def _common_faults(common: Mapping[str, Any]) -> list[Fault]:
     parameters = []
     for name, spec in common.items():
         try:
-            parameters.append(parse_parameter(name, spec, f"common.{name}"))
+            parameters.append(parameter_of(name, spec, f"common.{name}"))
         except InputError as error:
             faults += error.faults
             parameters.append(parse_parameter(name, COMMON[name].default, name))
@@ -252,15 +257,16 @@ def _arm(name: str, body: Mapping[str, Any], shared: Shared) -> Arm:
     where = f"arms.{name}"
     if "stages" in body:
         staged = unfolded(where, name, body, shared)
-        space = _space(where, staged.specs, ())
-        arm = Arm(name, STAGES, space, {**staged.definition, **staged.specs}, staged.policies)
-        given = given_names(body)
+        policy, stages, of, specs = STAGES, staged.policies, dict(staged.definition), dict(staged.specs)
+        faults, given = list[Fault](), given_names(body)
     else:
-        of = named(where, name, body, shared.base)
-        specs, faults = merged(where, of.policy, body, shared, (UNTIL,))
+        one = named(where, name, body, shared.base)
+        specs, faults = merged(where, one.policy, body, shared, (UNTIL,))
         specs = {key: spec for key, spec in specs.items() if not is_left_out(key, spec)}
-        space = _space(where, specs, faults)
-        arm, given = Arm(name, of.policy, space, {**of.definition, **specs}), set(body)
+        policy, stages, of, given = one.policy, (), dict(one.definition), set(body)
+    space, question = _space(where, specs, faults), question_in(specs.get(RATE), where)
+    asked = {} if question is None else {RATE: question.model_dump()}  # written out: a default may change
+    arm = Arm(name, policy, space, {**of, **specs, **asked}, stages, question=question)
     faults = [*_never_existing(space, given), *_value_faults(space, arm.faults)]
     if faults:
         raise InputError([in_stage(fault).within(where) for fault in faults])
@@ -291,7 +297,7 @@ def _space(where: str, specs: Mapping[str, Any], faults: Sequence[Fault]) -> Spa
     unreadable: list[Fault] = []
     for name, spec in specs.items():
         try:
-            parameters.append(parse_parameter(name, spec, f"{where}.{place(name)}"))
+            parameters.append(parameter_of(name, spec, f"{where}.{place(name)}"))
         except InputError as error:
             unreadable += error.faults
     if faults or unreadable:

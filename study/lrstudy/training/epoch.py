@@ -53,8 +53,9 @@ def batch_bounds(num_examples: int, batch_size: int, num_updates: int, tail: str
 
 
 def train_epoch(
-    state: State, settings: Settings, part: Part, seed: int, epoch: int, user_functions: UserFunctions | None = None
-) -> float:
+    state: State, settings: Settings, part: Part, seed: int, epoch: int, user_functions: UserFunctions | None = None,
+    watch: Callable[[Tensor], bool] | None = None,
+) -> float:  # fmt: skip
     """Train one epoch.
 
     The order of the examples, their augmentation and dropout are drawn from (seed, purpose, epoch). With micro
@@ -67,6 +68,8 @@ def train_epoch(
         seed: The trial's seed, >= 0.
         epoch: Number of epochs trained before, >= 0.
         user_functions: The user's own augmentation and train step, if the study has any.
+        watch: Is told the mean loss of every batch, once its update is made; if it says True, the epoch ends there, and
+            its mean loss means nothing.
 
     Returns:
         The mean training loss per example; NaN or inf if training diverged.
@@ -95,10 +98,15 @@ def train_epoch(
             optimizer.zero_grad(set_to_none=True)
             if augmentation is not None:
                 images = augmentation.apply(images, chosen)
+            of_batch = torch.zeros((), device=device)
             for loss, num_examples in losses(state, part, images, labels, recipe, user_functions):
                 state.backward(loss)
                 total += loss.detach() * num_examples
+                if watch is not None:
+                    of_batch += loss.detach()
             state.update(recipe.clip_norm)
+            if watch is not None and watch(of_batch):
+                break
     return float(total) / bounds[-1][1]
 
 

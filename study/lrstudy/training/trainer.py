@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from lrstudy.training.epoch import Evaluation, UserFunctions, evaluate, train_ep
 from lrstudy.training.modes import ALL
 from lrstudy.training.precise_norm import gathering_layers, precise_norm
 from lrstudy.training.randomness import seed_for
+from lrstudy.training.range_test import Ramp, ramp
 from lrstudy.training.state import State
 from lrstudy.workload import numerics
 from lrstudy.workload.numerics import BatchNorm
@@ -121,6 +123,24 @@ class Trainer:
         middle = self._now()
         evaluation = self._evaluated(self.validation_part, self.workload.numerics_spec.batchnorm, settings.recipe)
         return Trained(loss, evaluation, middle - begin, self._now() - middle)
+
+    def range_test(
+        self, passes: Sequence[Settings], seed: int, epoch: int, measures_accuracy: bool
+    ) -> tuple[Ramp, float]:
+        """Run a range test from the state held, which stays as it is; returns what it met, and its wall seconds.
+
+        Raises InputError if the user's code has read a file that the study does not name.
+        """
+        begin = self._now()
+        with self.workload.only_named_files():
+            accuracy = partial(self._accuracy, passes[0].recipe) if measures_accuracy else None
+            met = ramp(self.state, passes, self.train_part, seed, epoch, self._user_functions, accuracy)
+        return met, self._now() - begin
+
+    def _accuracy(self, recipe: Recipe) -> float:
+        """The accuracy on the validation part of the state held, trained with this recipe; 0 if a logit is not finite."""
+        evaluation = self._evaluated(self.validation_part, self.workload.numerics_spec.batchnorm, recipe)
+        return evaluation.metrics.get("accuracy", 0.0)
 
     def capture(self) -> bytes:
         """The state held, as bytes."""

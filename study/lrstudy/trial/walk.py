@@ -101,6 +101,10 @@ class Walk:
         """What the selected epoch was trained with, beside rates and batch size."""
         return self._settings[self.spec.selected(self._records)].recipe
 
+    def bring_to(self, depth: int) -> TrainerLike:
+        """The trainer, holding the state after the first `depth` epochs; so many must have been iterated over."""
+        return self._trainer_at(depth)
+
     def _advance(self) -> Iterator[TrialEpoch]:
         with self._measured("between"):
             policy, run = self.spec.build_policy(), self.spec.run
