@@ -116,6 +116,10 @@ _TRIALS = TableDescription(
         Column("test_metric_precise", _FLOAT, "",
                "`test_metric` with BatchNorm's statistics recomputed over the training part; likewise. One of the two is "
                "`test_metric`, as `batchnorm` in the study file says"),
+        Column("train_loss", _FLOAT, "",
+               "mean loss per example on the training part, of the same state as `test_loss` and evaluated alike: without "
+               "augmentation, dropout and class weights; null where an earlier version tested the trial"),
+        Column("train_metric", _FLOAT, "", "the study's metric on the training part, likewise"),
     ),
     (
         Column("p_<name>", _FLOAT, "the parameter's",
@@ -123,6 +127,7 @@ _TRIALS = TableDescription(
                "what is none); null where it is inactive or the arm has no such parameter"),
         Column("test_<metric>", _FLOAT, "",
                "each metric of the task on the test part, as `test_metric`; there once a test part has been read"),
+        Column("train_<metric>", _FLOAT, "", "each metric of the task on the training part, as `train_metric`; likewise"),
     ),
 )  # fmt: skip
 
@@ -164,6 +169,10 @@ _EPOCHS = TableDescription(
     (
         Column("val_<metric>", _FLOAT, "",
                "each metric of the task on the validation part, as `val_metric`; null where it is undefined"),
+        Column("train_<metric>", _FLOAT, "",
+               "`accuracy`, and `exact_match` where an example may have several labels, of the training examples as the "
+               "epoch went: augmented, with dropout, and by weights that changed with every update; null with a train step "
+               "of yours, and of epochs that an earlier version trained"),
     ),
 )  # fmt: skip
 
