@@ -153,7 +153,7 @@ class Admission:
             trial_id: The trial, which `next` handed out.
             status: How it ended.
             error: Why it failed or diverged, for people to read.
-            test: Loss and metrics on the test part, if the trial has read it.
+            test: Loss and metrics on the test part, if the trial has read it; as `train_<name>`, those on the training part.
 
         Raises:
             StorageError: The journal cannot be written.

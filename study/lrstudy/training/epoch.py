@@ -22,6 +22,7 @@ from lrstudy.training.ghost_norm import chunks, ghost_norm
 from lrstudy.training.modes import training
 from lrstudy.training.randomness import generator, seed_for
 from lrstudy.training.state import State, set_rates
+from lrstudy.training.tally import Tally
 
 TrainStep = Callable[[nn.Module, Tensor, Tensor, Callable[[Tensor, Tensor], Tensor]], Tensor]
 """A user's train step: maps the model, normalised images, labels and the task's mean loss to the loss to minimise."""
@@ -53,9 +54,15 @@ def batch_bounds(num_examples: int, batch_size: int, num_updates: int, tail: str
 
 
 def train_epoch(
-    state: State, settings: Settings, part: Part, seed: int, epoch: int, user_functions: UserFunctions | None = None,
+    state: State,
+    settings: Settings,
+    part: Part,
+    seed: int,
+    epoch: int,
+    user_functions: UserFunctions | None = None,
+    tally: Tally | None = None,
     watch: Callable[[Tensor], bool] | None = None,
-) -> float:  # fmt: skip
+) -> float:
     """Train one epoch.
 
     The order of the examples, their augmentation and dropout are drawn from (seed, purpose, epoch). With micro
@@ -68,6 +75,7 @@ def train_epoch(
         seed: The trial's seed, >= 0.
         epoch: Number of epochs trained before, >= 0.
         user_functions: The user's own augmentation and train step, if the study has any.
+        tally: Counts what is predicted right; a user's train step keeps its logits for itself, and nothing is counted.
         watch: Is told the mean loss of every batch, once its update is made; if it says True, the epoch ends there, and
             its mean loss means nothing.
 
@@ -99,7 +107,7 @@ def train_epoch(
             if augmentation is not None:
                 images = augmentation.apply(images, chosen)
             of_batch = torch.zeros((), device=device)
-            for loss, num_examples in losses(state, part, images, labels, recipe, user_functions):
+            for loss, num_examples in losses(state, part, images, labels, recipe, user_functions, tally):
                 state.backward(loss)
                 total += loss.detach() * num_examples
                 if watch is not None:
@@ -134,7 +142,13 @@ def _augmentation(
 
 
 def losses(
-    state: State, part: Part, images: Tensor, labels: Tensor, recipe: Recipe, user_functions: UserFunctions
+    state: State,
+    part: Part,
+    images: Tensor,
+    labels: Tensor,
+    recipe: Recipe,
+    user_functions: UserFunctions,
+    tally: Tally | None = None,
 ) -> Iterator[tuple[Tensor, int]]:
     """The mean loss of a batch, in one piece or micro batch by micro batch; each is to be followed by `backward`.
 
@@ -149,6 +163,7 @@ def losses(
         labels: int64 (batch,), or 0 and 1 of shape (batch, classes).
         recipe: What the settings say of loss, micro batches and BatchNorm.
         user_functions: The user's train step, if the study has one.
+        tally: Counts what is predicted right, as in `train_epoch`.
 
     Yields:
         A loss with its gradient, and the number of examples in the batch.
@@ -160,7 +175,10 @@ def losses(
         with state.autocast():
             if user_functions.train_step is not None:
                 return _loss_of_step(user_functions.train_step, model, part.normalised(images), labels, recipe)
-            return task_metrics.loss(model(part.normalised(images)), labels, recipe.class_weights)
+            logits = model(part.normalised(images))
+            if tally is not None:
+                tally.add(logits, labels)
+            return task_metrics.loss(logits, labels, recipe.class_weights)
 
     if recipe.micro_batch is None or len(labels) <= recipe.micro_batch:
         yield mean_loss(images, labels), len(labels)

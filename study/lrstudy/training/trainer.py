@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
@@ -23,6 +24,7 @@ from lrstudy.training.precise_norm import gathering_layers, precise_norm
 from lrstudy.training.randomness import seed_for
 from lrstudy.training.range_test import Ramp, ramp
 from lrstudy.training.state import State
+from lrstudy.training.tally import Tally
 from lrstudy.workload import numerics
 from lrstudy.workload.numerics import BatchNorm
 from lrstudy.workload.workload import Workload, opened_data
@@ -30,12 +32,17 @@ from lrstudy.workload.workload import Workload, opened_data
 
 @dataclass(frozen=True)
 class Trained:
-    """The result of one epoch: mean training loss, evaluation on the validation part, and the seconds that each took."""
+    """The result of one epoch: mean training loss, evaluation on the validation part, and the seconds that each took.
+
+    `train_metrics` are those that training itself counts, `accuracy` and for several labels `exact_match`; none if the
+    epoch diverged or a user's train step trained it.
+    """
 
     train_loss: float
     validation: Evaluation
     train_s: float
     eval_s: float
+    train_metrics: Mapping[str, float] = field(default_factory=dict)
 
 
 class Trainer:
@@ -117,12 +124,13 @@ class Trainer:
 
         Raises InputError if the user's code has read a file that the study does not name.
         """
-        begin = self._now()
+        begin, tally = self._now(), Tally(self.device)
         with self.workload.only_named_files():
-            loss = train_epoch(self.state, settings, self.train_part, seed, epoch, self._user_functions)
+            loss = train_epoch(self.state, settings, self.train_part, seed, epoch, self._user_functions, tally)
+        counted = tally.metrics() if math.isfinite(loss) else {}
         middle = self._now()
         evaluation = self._evaluated(self.validation_part, self.workload.numerics_spec.batchnorm, settings.recipe)
-        return Trained(loss, evaluation, middle - begin, self._now() - middle)
+        return Trained(loss, evaluation, middle - begin, self._now() - middle, counted)
 
     def range_test(
         self, passes: Sequence[Settings], seed: int, epoch: int, measures_accuracy: bool
@@ -161,6 +169,10 @@ class Trainer:
         """
         batchnorm = self.workload.numerics_spec.batchnorm
         return self._evaluated(self._test_part, batchnorm, recipe, keep_logits=True), self._test_part
+
+    def evaluate_training(self, recipe: Recipe = ALL) -> Evaluation:
+        """Evaluate the state held, whose last epoch had this recipe, on the training part, as on the test part."""
+        return self._evaluated(self.train_part, self.workload.numerics_spec.batchnorm, recipe)
 
     def test_otherwise(self, recipe: Recipe = ALL) -> tuple[BatchNorm, Evaluation] | None:
         """Evaluate on the test part with the statistics of BatchNorm that the study does not use.

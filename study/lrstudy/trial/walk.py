@@ -320,6 +320,7 @@ def _is_diverged(trained: TrainedLike) -> bool:
 def _metrics(trained: TrainedLike) -> dict[str, float]:
     """The metrics of a record: those that are finite."""
     metrics = {"train_loss": trained.train_loss, "val_loss": trained.validation.loss}
+    metrics |= {f"train_{name}": value for name, value in trained.train_metrics.items()}
     metrics |= {f"val_{name}": value for name, value in trained.validation.metrics.items()}
     return {name: value for name, value in metrics.items() if math.isfinite(value)}
 
