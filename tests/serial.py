@@ -80,7 +80,7 @@ class Serial:
                 evaluation, _ = holder.test()  # type: ignore[attr-defined]
                 test = {"loss": evaluation.loss, **evaluation.metrics}
                 if (other := holder.test_otherwise()) is not None:  # type: ignore[attr-defined]
-                    test |= {other[0]: other[1].metrics["accuracy"]}
+                    test |= {other[0]: other[1].metrics[self.plan.study.metric]}
             self.admission.ended(trial.trial_id, "completed", test=test)
 
 
