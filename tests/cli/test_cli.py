@@ -29,7 +29,7 @@ def test_a_command_of_a_later_version_is_refused_with_not_yet(capsys, command):
     assert _main([command]) == 2
     said = capsys.readouterr().err
     assert (
-        f"the command '{command}' is not available yet. Available: doctor, init, launch, plan, prepare, report, run, status, trace, validate."
+        f"the command '{command}' is not available yet. Available: doctor, export, init, launch, plan, prepare, report, run, status, trace, train, validate."
         in said
     )
 

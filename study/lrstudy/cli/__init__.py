@@ -13,11 +13,11 @@ import typer
 from typer.exceptions import TyperException
 
 from lrstudy import __version__
-from lrstudy.cli import environment, forecasts, launching, new_study, studies, traces  # noqa: F401  # they add their commands to the application
+from lrstudy.cli import environment, exports, forecasts, launching, new_study, studies, traces  # noqa: F401  # they add their commands to the application
 from lrstudy.cli.options import app
 from lrstudy.errors import ClusterError, InputError, StorageError
 
-_LATER = ("lr-find", "score", "replay", "merge", "check", "export")
+_LATER = ("lr-find", "score", "replay", "merge", "check")
 _INTERRUPTED = 130
 _debug = False
 
