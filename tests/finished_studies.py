@@ -52,7 +52,7 @@ def _predict(trainer: Trainer, memo: Memo, folder: Path, trial) -> None:
     state = memo.state_of(trial.records[trial.selected])
     assert state is not None
     trainer.restore(state)
-    evaluation, part = trainer.test()
+    evaluation, part = trainer.test(trial.spec.untriggered()[trial.selected].recipe)
     assert evaluation.logits is not None
     predictions.write(
         folder,

@@ -99,7 +99,7 @@ def test_the_loaded_model_gives_the_predictions_of_the_study(digits):
     model = load(exported(digits))
     assert not model.training
     winner = find(f"{digits}/constant")
-    rows = winner.predictions().to_pylist()
+    rows = winner.predictions()
     images = dict(enumerate(pixels for _, pixels in open_source(winner.study.workload.data_spec(digits)).images()))
     for row in rows:
         rgb = np.repeat(np.asarray(images[row["example"]])[..., None], 3, axis=2)

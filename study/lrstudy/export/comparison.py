@@ -61,7 +61,7 @@ def compare(winner: Winner, run: Run) -> Comparison:
 
     Raises InputError if the data of the study is no longer there, or has changed.
     """
-    rows = winner.predictions().to_pylist()
+    rows = winner.predictions()
     chosen = {
         rows[k]["example"]: rows[k] for k in np.unique(np.linspace(0, len(rows) - 1, min(MOST, len(rows))).astype(int))
     }

@@ -16,7 +16,7 @@ from lrstudy.errors import Fault, InputError
 from lrstudy.export.preprocessing import ImageForm, Preprocessing
 from lrstudy.export.winner import Winner
 from lrstudy.models.build import Builder, Model, build_model
-from lrstudy.settings import canonical_json
+from lrstudy.settings import Recipe, canonical_json
 from lrstudy.training.precise_norm import precise_norm
 from lrstudy.training.state import State
 from lrstudy.workload.numerics import NumericsSpec
@@ -126,6 +126,8 @@ def _recompute_statistics(model: Model, winner: Winner) -> None:
         (tuple(constants[0]), tuple(constants[1])),
         memory_format=spec.memory_format,
     )
-    with precise_norm(state, part):
+    recipe = winner.recipe()
+    modes = Recipe(trainable=tuple(recipe["trainable"]), batchnorm=recipe["batchnorm"])
+    with precise_norm(state, part, modes):
         kept = {name: tensor.clone() for name, tensor in model.module.state_dict().items()}
     model.module.load_state_dict(kept)

@@ -59,11 +59,23 @@ class Winner:
             )
         return state
 
-    def predictions(self) -> pa.Table:
+    def predictions(self) -> list[Row]:
         """The rows of the trial in predictions.parquet: what it said of every test image. Raises InputError."""
-        path = self.tables.folder / "predictions.parquet"
+        return self._rows("predictions", ("trial_id", "=", self.trial["trial_id"]))
+
+    def recipe(self) -> dict[str, Any]:
+        """What the selected epoch was trained with beside rates and batch size, by the names of `Recipe`. Raises InputError."""
+        of_trial, of_epoch = ("trial_id", "=", self.trial["trial_id"]), ("epoch", "=", self.trial["selected_epoch"])
+        (epoch,) = self._rows("epochs", of_trial, of_epoch)
+        (settings,) = self._rows("settings", ("settings", "=", epoch["settings"]))
+        recipe: dict[str, Any] = json.loads(settings["recipe"])
+        return recipe
+
+    def _rows(self, name: str, *filters: tuple[str, str, object]) -> list[Row]:
+        """The rows of a table of the study that pass all filters. Raises InputError if it cannot be read."""
+        path = self.tables.folder / f"{name}.parquet"
         try:
-            return pq.read_table(path, filters=[("trial_id", "=", self.trial["trial_id"])])
+            return list(pq.read_table(path, filters=list(filters)).to_pylist())
         except (OSError, pa.ArrowException) as error:
             raise InputError(Fault(str(path), f"cannot be read as a table ({error})")) from None
 
