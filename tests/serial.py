@@ -84,8 +84,8 @@ class Serial:
                 evaluation, _ = holder.test(walk.selected_recipe)  # type: ignore[attr-defined]
                 test = {"loss": evaluation.loss, **evaluation.metrics}
                 if (other := holder.test_otherwise(walk.selected_recipe)) is not None:  # type: ignore[attr-defined]
-                    test |= {other[0]: other[1].metrics["accuracy"]}
-                fitted = holder.evaluate_training()  # type: ignore[attr-defined]
+                    test |= {other[0]: other[1].metrics[self.plan.study.metric]}
+                fitted = holder.evaluate_training(walk.selected_recipe)  # type: ignore[attr-defined]
                 test |= {"train_loss": fitted.loss, **{f"train_{k}": v for k, v in fitted.metrics.items()}}
             self.admission.ended(trial.trial_id, "completed", test=test)
 

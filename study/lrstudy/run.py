@@ -87,6 +87,7 @@ class RunOptions:
         ray: The Ray to run on.
         is_decided: Whether the tables in the study's folder decide all comparisons, asked between two planned looks;
             without it there are all looks.
+        base: The folder that relative paths of the study file start from.
     """
 
     text: str
@@ -96,6 +97,7 @@ class RunOptions:
     begun: float
     ray: RayConnection
     is_decided: Callable[[Path], bool] | None = None
+    base: Path | None = None
 
     @cached_property
     def mirror(self) -> Mirror:
@@ -253,6 +255,7 @@ def _describe(admission: Admission, options: RunOptions, is_complete: bool) -> N
             versions,
             history.deviations(admission.journal),
             {"num_seeds": protocol.num_seeds, "planned_trials": protocol.num_planned},
+            options.base,
         )
         for name, text in (("study.yaml", options.text), ("study.lock.json", lock)):
             with replacing(options.folder / name) as fresh:

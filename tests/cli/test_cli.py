@@ -33,7 +33,7 @@ def test_a_command_of_a_later_version_is_refused_with_not_yet(capsys, command):
     assert _main([command]) == 2
     said = capsys.readouterr().err
     assert (
-        f"the command '{command}' is not available yet. Available: doctor, init, launch, lr-find, plan, prepare, report, run, score, status, trace, validate."
+        f"the command '{command}' is not available yet. Available: doctor, export, init, launch, lr-find, plan, prepare, report, run, score, status, trace, train, validate."
         in said
     )
 

@@ -15,11 +15,11 @@ import typer
 from typer.exceptions import TyperException
 
 from lrstudy import __version__
-from lrstudy.cli import environment, forecasts, launching, lr_find, new_study, scoring, studies, traces  # noqa: F401  # they add their commands to the application
+from lrstudy.cli import environment, exports, forecasts, launching, lr_find, new_study, scoring, studies, traces  # noqa: F401  # they add their commands to the application
 from lrstudy.cli.options import app
 from lrstudy.errors import ClusterError, InputError, StorageError
 
-_LATER = ("replay", "merge", "check", "export")
+_LATER = ("replay", "merge", "check")
 _INTERRUPTED = 130
 _AGAIN_S = 0.02
 _debug = False
