@@ -71,7 +71,7 @@ class ImageConfig(ConfigSection):
     size: Annotated[int, Field(ge=4, le=4096, description="a whole number of pixels from 4 to 4096")] | None = None
     resize: Literal["squash", "crop", "pad"] = "squash"
     channels: Literal["rgb", "grey", "stored"] = "stored"
-    normalize: Literal["imagenet", "data", "none"] = "data"
+    normalize: Literal["imagenet", "data", "weights", "none"] | None = None  # None: see `WorkloadConfig.normalize`
 
 
 class TaskConfig(ConfigSection):
@@ -110,10 +110,16 @@ class WorkloadConfig(ConfigSection):
         default_factory=list
     )
     model: Text = "small_cnn"
-    weights: Literal["random"] = "random"
+    weights: Text = "random"
+    download: bool = False
     task: TaskConfig = TaskConfig()
     batchnorm: Literal["running", "precise"] = "running"
     numerics: NumericsConfig = NumericsConfig()
+
+    @property
+    def normalize(self) -> Literal["imagenet", "data", "weights", "none"]:
+        """How images are normalised: by default as the weights were trained, with random ones by the data."""
+        return self.image.normalize or ("data" if self.weights == "random" else "weights")
 
     @property
     def source(self) -> SourceConfig:
@@ -141,7 +147,7 @@ class WorkloadConfig(ConfigSection):
             download=data.download,
             multilabel={"auto": None, "multilabel": True, "binary": None}.get(task.kind, False),
             label=task.label,
-            image=ImageSpec(**self.image.model_dump()),
+            image=ImageSpec(**{**self.image.model_dump(), "normalize": self.normalize}),
             split=SplitSpec(_fraction(test), _fraction(self.split.validation), self.split.by, self.split.seed),
             subset=self.subset,
         )
