@@ -30,6 +30,7 @@ class Analysis:
     ranked: pd.DataFrame
     looks: Mapping[str, Look]
     drawings: Mapping[str, Drawing]
+    until: pd.DataFrame
     last: LastAnswer | None = None
 
     def drawn(self, *names: str) -> tuple[Drawing, ...]:

@@ -27,6 +27,7 @@ from lrstudy_reports.sections import compose
 from lrstudy_reports.style import Look, looks, settings, svg
 from lrstudy_reports.tables import StudyTables, load
 from lrstudy_reports.tuning import all_configurations, best_after, searcher_table
+from lrstudy_reports.until import until_table
 from lrstudy_reports.wording import FIGURES
 
 
@@ -44,8 +45,8 @@ def build_report(folder: Path) -> Path:
     shared, closing = sharing(study), close_ledger(study)
     look = looks(study.arms, study.lock.control)
     drawings = _draw(study, comparison, curves, after, shared, closing, look)
-    last = last_answer.read(folder)
-    page = compose(Analysis(study, comparison, shared, closing, searchers, ranked, look, drawings, last))
+    last, targets = last_answer.read(folder), until_table(study, comparison.curves)
+    page = compose(Analysis(study, comparison, shared, closing, searchers, ranked, look, drawings, targets, last))
     report = folder / "report"
     frames = {
         "arms": comparison.arms,
@@ -59,6 +60,7 @@ def build_report(folder: Path) -> Path:
         "searches": shared.searches,
         "sharing": shared.arms.reset_index(),
         "trouble": troubled(study),
+        "until": targets,
     }
     written = {f"tables/{name}.csv": _csv(frame) for name, frame in frames.items() if len(frame.columns) > 1}
     written |= {f"figures/{name}.svg": drawing.svg.encode() for name, drawing in drawings.items()}

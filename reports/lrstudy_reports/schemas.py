@@ -365,8 +365,34 @@ TROUBLE = TableDescription(
     ),
 )  # fmt: skip
 
+UNTIL = TableDescription(
+    "until",
+    "arm whose trainings end at a target, of its confirm trials",
+    (
+        Column("arm", _TEXT, "", "the arm"),
+        Column("metric", _TEXT, "", "the metric to be reached on the validation part"),
+        Column("value", _FLOAT, "", "the value to be reached"),
+        Column("trials", _INT32, "", "confirm trials that completed or diverged"),
+        Column("reached", _INT32, "", "those of them that reached it; the others are censored at the end of their budget"),
+        Column("share_low", _FLOAT, "", "lower end of the 95% interval of `reached` over `trials` (Clopper and Pearson)"),
+        Column("share_high", _FLOAT, "", "its upper end"),
+        Column("statistic", _TEXT, "",
+               "what the following are over trials: `mean` if all reached it, else `median`, censored ones being longer "
+               "than all others"),
+        Column("epochs", _FLOAT, "epochs", "epochs to the target; empty where half of the trials or more are censored"),
+        Column("epochs_low", _FLOAT, "epochs", "lower end of the mean's 95% t interval; empty for a median"),
+        Column("epochs_high", _FLOAT, "epochs", "its upper end"),
+        Column("device_s", _FLOAT, _DEVICE_S, "calibrated cost to the target, likewise"),
+        Column("device_s_low", _FLOAT, _DEVICE_S, "lower end of its interval"),
+        Column("device_s_high", _FLOAT, _DEVICE_S, "its upper end"),
+        Column("wall_s", _FLOAT, "s", "wall time to the target as recorded, `reached_s` in trials.parquet, likewise"),
+        Column("wall_s_low", _FLOAT, "s", "lower end of its interval"),
+        Column("wall_s_high", _FLOAT, "s", "its upper end"),
+    ),
+)  # fmt: skip
+
 CSV_TABLES = (
-    ARMS, BEST_AFTER, CALIBRATION, CLASSES, CONFIRMED, CURVES, LEDGER, SEARCHERS, SEARCHES, SHARING, TROUBLE,
+    ARMS, BEST_AFTER, CALIBRATION, CLASSES, CONFIRMED, CURVES, LEDGER, SEARCHERS, SEARCHES, SHARING, TROUBLE, UNTIL,
 )  # fmt: skip
 """Those in report/tables, by the names of their files."""
 PARQUET_TABLES = (ARMS, ACCURACY, CURVES)

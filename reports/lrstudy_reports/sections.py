@@ -18,6 +18,7 @@ from lrstudy_reports.page import Cell, Page, PageSection, Table
 from lrstudy_reports.statistics import FEWEST
 from lrstudy_reports.tables import StudyTables
 from lrstudy_reports.transfer import transfer
+from lrstudy_reports.until import until
 from lrstudy_reports.verdicts import not_once_corrected
 from lrstudy_reports.wording import caveats, limits, protocol
 
@@ -28,6 +29,7 @@ def compose(analysis: Analysis) -> Page:
     sections = [
         _verdicts(analysis),
         _curves(analysis),
+        until(analysis),
         transfer(analysis),
         policies(analysis),
         _tuning(analysis),

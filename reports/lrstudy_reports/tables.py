@@ -52,6 +52,10 @@ _TRIALS = {
     "selected_val_metric": _NUMBER,
     "test_metric_running": _NUMBER,
     "test_metric_precise": _NUMBER,
+    "until_metric": _TEXT,
+    "until_value": _NUMBER,
+    "reached_epoch": _NUMBER,
+    "reached_s": _NUMBER,
 }
 _EPOCHS = {
     "trial_id": _TEXT,

@@ -6,19 +6,22 @@ import logging
 import os
 import signal
 import sys
+import threading
 import traceback
+from types import FrameType
 from typing import Annotated
 
 import typer
 from typer.exceptions import TyperException
 
 from lrstudy import __version__
-from lrstudy.cli import environment, forecasts, launching, new_study, studies, traces  # noqa: F401  # they add their commands to the application
+from lrstudy.cli import environment, forecasts, launching, new_study, scoring, studies, traces  # noqa: F401  # they add their commands to the application
 from lrstudy.cli.options import app
 from lrstudy.errors import ClusterError, InputError, StorageError
 
-_LATER = ("lr-find", "score", "replay", "merge", "check", "export")
+_LATER = ("lr-find", "replay", "merge", "check", "export")
 _INTERRUPTED = 130
+_AGAIN_S = 0.02
 _debug = False
 
 
@@ -37,7 +40,8 @@ def _options(
 def main() -> None:
     """Entry point: runs a command, and reports an error as one paragraph and an exit code."""
     _log_to_stderr()
-    signal.signal(signal.SIGTERM, _terminated)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupted)
     try:
         sys.exit(_main(sys.argv[1:]))
     except ClusterError as error:
@@ -91,6 +95,14 @@ def _complain(text: str, code: int) -> int:
     return code
 
 
-def _terminated(signum: int, frame: object) -> None:
+def interrupted(number: int, frame: FrameType | None) -> None:
+    """Raise KeyboardInterrupt for a signal; within Python's own import code, as soon as that has been left.
+
+    There the exception can be lost, with the lock still held that every other thread needs for its next import: a run that
+    was interrupted in its first second hung.
+    """
     signal.alarm(0)  # once Ray is up, its own handler has the process aborted 3 s after a SIGTERM
+    if frame is not None and frame.f_code.co_filename.startswith("<frozen importlib"):
+        threading.Timer(_AGAIN_S, os.kill, (os.getpid(), number)).start()
+        return
     raise KeyboardInterrupt

@@ -19,6 +19,7 @@ from lrstudy.errors import Fault, InputError
 from lrstudy.planning.arms import Arm, from_definition
 from lrstudy.planning.caveats import caveats
 from lrstudy.planning.plan import Plan
+from lrstudy.policies.stages import STAGES
 from lrstudy.settings import canonical_json
 from lrstudy.workload.workload import Workload
 
@@ -34,14 +35,22 @@ def _is_count(value: Any) -> bool:
 
 
 def _are_arms(value: Any) -> bool:
-    """Whether these are arms with their definitions. A user's policy has the digest of its source, which names a folder."""
+    """Whether these are arms with their definitions."""
     return isinstance(value, dict) and all(
         isinstance(arm, dict)
-        and isinstance(definition := arm.get("definition"), dict)
-        and isinstance(policy := definition.get("policy"), str)
-        and (bool(_SOURCE.fullmatch(str(definition.get("source")))) == user_code.is_reference(policy))
+        and _names_policy(definition := arm.get("definition", {}))
+        and isinstance(stages := definition.get("stages", []), list)
+        and (bool(stages) == (definition["policy"] == STAGES))
+        and all(map(_names_policy, stages))
         for arm in value.values()
     )
+
+
+def _names_policy(value: Any) -> bool:
+    """Whether an arm or a stage names its policy. A user's has the digest of its source, which names a folder."""
+    if not (isinstance(value, dict) and isinstance(policy := value.get("policy"), str)):
+        return False
+    return bool(_SOURCE.fullmatch(str(value.get("source")))) == user_code.is_reference(policy)
 
 
 def _are_texts(value: Any) -> bool:
@@ -356,7 +365,10 @@ def _comparable(definition: Mapping[str, Any]) -> Any:
     The folder of a user's policy is left out, because the definition has the digest of its source.
     """
     policy = str(definition["policy"])
-    return _by_value({**definition, "policy": policy.rpartition("/")[2] if "source" in definition else policy})
+    plain = {**definition, "policy": policy.rpartition("/")[2] if "source" in definition else policy}
+    if "stages" in definition:
+        plain["stages"] = [_comparable(stage) for stage in definition["stages"]]
+    return _by_value(plain)
 
 
 def _by_value(definition: Any) -> Any:

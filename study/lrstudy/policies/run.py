@@ -41,12 +41,14 @@ class Run:
         num_epochs: E, the budget.
         num_sections: How many parameter groups the model has, ordered from input to head.
         recipe: The part of the settings that most policies leave unchanged.
+        has_features: Whether the model's head can be trained alone, on what enters it.
     """
 
     num_examples: int
     num_epochs: int
     num_sections: int = 1
     recipe: Recipe = field(default_factory=Recipe)
+    has_features: bool = True
 
     def num_updates(self, batch_size: int) -> int:
         """Number of updates in an epoch with this batch size."""

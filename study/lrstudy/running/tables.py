@@ -203,7 +203,20 @@ def _trial_row(trial: Trial, admission: Admission, spent: Mapping[str, float]) -
         "selected_val_metric": trial.value,
         **_by_norm(test, plan.workload.numerics_spec.batchnorm, metric),
     }
+    row |= _of_target(trial, row["standalone_device_s"])
     return row | {f"test_{name}": test.get(name) for name in plan.workload.task.metrics} | _parameters(trial)
+
+
+def _of_target(trial: Trial, device_s: float) -> dict[str, Any]:
+    """The columns on the target that ends the training; what its epochs cost by now is `device_s`."""
+    until = trial.spec.until
+    if until is None:
+        return {}
+    target = {"until_metric": until.metric, "until_value": until.value}
+    if not trial.records or not until.is_reached(trial.records[-1].metrics):
+        return target
+    seconds = sum(record.train_s + record.eval_s + record.state_s for record in trial.records)
+    return target | {"reached_epoch": len(trial.records) - 1, "reached_s": seconds, "reached_device_s": device_s}
 
 
 def _by_norm(test: Mapping[str, Any], used: str, metric: str) -> dict[str, Any]:

@@ -116,6 +116,14 @@ _TRIALS = TableDescription(
         Column("test_metric_precise", _FLOAT, "",
                "`test_metric` with BatchNorm's statistics recomputed over the training part; likewise. One of the two is "
                "`test_metric`, as `batchnorm` in the study file says"),
+        Column("until_metric", _TEXT, "",
+               "the metric that ends the training once it is reached, as `until` in the study file says; null without"),
+        Column("until_value", _FLOAT, "", "the value on the validation part that has to be reached; likewise"),
+        Column("reached_epoch", _INT32, "",
+               "the epoch, from 0, that reached it, which is the trial's last; null if none has: of a trial that has ended, "
+               "its time to the target is then censored at its end"),
+        Column("reached_s", _FLOAT, "s", "wall time to it: `train_s`, `eval_s` and `state_s` of all epochs; likewise"),
+        Column("reached_device_s", _FLOAT, _DEVICE_S, "what it cost to get there, stand-alone; likewise"),
     ),
     (
         Column("p_<name>", _FLOAT, "the parameter's",

@@ -19,6 +19,7 @@ from lrstudy.settings import Recipe, Settings
 from lrstudy.tasks import metrics as task_metrics
 from lrstudy.tasks.kinds import Kind
 from lrstudy.training.ghost_norm import chunks, ghost_norm
+from lrstudy.training.modes import training
 from lrstudy.training.randomness import generator, seed_for
 from lrstudy.training.state import State, set_rates
 
@@ -52,8 +53,9 @@ def batch_bounds(num_examples: int, batch_size: int, num_updates: int, tail: str
 
 
 def train_epoch(
-    state: State, settings: Settings, part: Part, seed: int, epoch: int, user_functions: UserFunctions | None = None
-) -> float:
+    state: State, settings: Settings, part: Part, seed: int, epoch: int, user_functions: UserFunctions | None = None,
+    watch: Callable[[Tensor], bool] | None = None,
+) -> float:  # fmt: skip
     """Train one epoch.
 
     The order of the examples, their augmentation and dropout are drawn from (seed, purpose, epoch). With micro
@@ -66,6 +68,8 @@ def train_epoch(
         seed: The trial's seed, >= 0.
         epoch: Number of epochs trained before, >= 0.
         user_functions: The user's own augmentation and train step, if the study has any.
+        watch: Is told the mean loss of every batch, once its update is made; if it says True, the epoch ends there, and
+            its mean loss means nothing.
 
     Returns:
         The mean training loss per example; NaN or inf if training diverged.
@@ -80,12 +84,12 @@ def train_epoch(
     order = torch.randperm(len(part), generator=generator(seed, "order", epoch))
     augmentation = _augmentation(recipe, part, seed, epoch, user_functions)
     rates, momenta = settings.lr.tolist(), settings.momentum.tolist()
-    state.network.train()
     optimizer = state.optimizer_for(recipe)
     total = torch.zeros((), device=device)
     with (
         torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
         ghost_norm(state.model, recipe.norm_batch),
+        training(state, recipe),
     ):
         torch.manual_seed(seed_for(seed, "dropout", epoch))
         for update, (chosen, images, labels) in enumerate(part.batches(order, bounds)):
@@ -94,10 +98,15 @@ def train_epoch(
             optimizer.zero_grad(set_to_none=True)
             if augmentation is not None:
                 images = augmentation.apply(images, chosen)
+            of_batch = torch.zeros((), device=device)
             for loss, num_examples in losses(state, part, images, labels, recipe, user_functions):
                 state.backward(loss)
                 total += loss.detach() * num_examples
+                if watch is not None:
+                    of_batch += loss.detach()
             state.update(recipe.clip_norm)
+            if watch is not None and watch(of_batch):
+                break
     return float(total) / bounds[-1][1]
 
 
@@ -115,6 +124,8 @@ def _augmentation(
     recipe: Recipe, part: Part, seed: int, epoch: int, user_functions: UserFunctions
 ) -> Augmentation | PerExample | None:
     draws = generator(seed, "augment", epoch)
+    if recipe.augment == "none":
+        return None
     if user_functions.augment is not None:
         return PerExample.draw(user_functions.augment, len(part), draws, recipe.augment)
     if recipe.augment.startswith("["):
