@@ -23,6 +23,7 @@ from lrstudy.search.base import START_UP
 from lrstudy.search.parameter import Configuration, parse_parameter
 from lrstudy.search.space import Space
 from lrstudy.settings import canonical_json
+from lrstudy.training.head_inputs import head_inputs
 from lrstudy.trial.selection import Selection
 from lrstudy.trial.spec import TrialSpec
 from lrstudy.workload.workload import Workload, check_without_data
@@ -99,12 +100,18 @@ class Plan:
 
         return rehearsal.has_batchnorm(self.workload)
 
+    @cached_property
+    def head_inputs(self) -> int | None:
+        """How many numbers enter the model's head for an image; None if it cannot be trained on them alone."""
+        return head_inputs(self.workload)
+
     def run(self, arm: Arm, configuration: Configuration) -> Run:
         """What the policy of a trial knows about its run. The default `norm_batch` means nothing to a model without BatchNorm."""
         recipe = arm.recipe(configuration, self.workload.recipe)
         if recipe.norm_batch is not None and not self.has_batchnorm:
             recipe = replace(recipe, norm_batch=None)
-        return Run(self.workload.counts[0], self.study.budget.epochs, NUM_SECTIONS, recipe, has_features=False)
+        has_features = bool(arm.stages) and self.head_inputs is not None
+        return Run(self.workload.counts[0], self.study.budget.epochs, NUM_SECTIONS, recipe, has_features)
 
     def spec(
         self,

@@ -48,7 +48,7 @@ class TableWriter:
         self, admission: Admission, folder: Path, bring: Callable[[Iterable[str]], None] = lambda trials: None
     ) -> None:
         self._admission, self._folder, self._bring = admission, folder, bring
-        self._epochs = EpochTables(admission.plan)
+        self._epochs = EpochTables(admission.plan, admission.memo.known)
         self._predicted: set[str] | None = None
         self._finished, self._cost_s = -math.inf, 0.0
 
@@ -166,7 +166,7 @@ def _trial_row(trial: Trial, admission: Admission, spent: Mapping[str, float]) -
     best = max(known, key=lambda item: (item[0], -item[1]), default=(None, None))
     last = trial.records[-1] if trial.records else None
     selected = None if trial.selected is None else trial.records[trial.selected]
-    test, recipe = trial.test or {}, trial.spec.run.recipe
+    test, recipe, features = trial.test or {}, trial.spec.run.recipe, trial.features(admission.memo.known).values()
     row = {
         "trial_id": trial.trial_id,
         "arm": trial.arm,
@@ -191,7 +191,7 @@ def _trial_row(trial: Trial, admission: Admission, spent: Mapping[str, float]) -
         "train_metric": test.get(f"train_{metric}"),
         "updates": sum(record.updates for record in trial.records),
         "examples": sum(record.examples for record in trial.records),
-        "standalone_device_s": sum(record.device_s for record in trial.records),
+        "standalone_device_s": sum(record.device_s for record in (*trial.records, *features)),
         "spent_device_s": spent.get(trial.trial_id, 0.0),
         "recalled_epochs": sum(trial.recalled),
         "started_at": trial.started_at,
