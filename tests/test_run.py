@@ -9,8 +9,9 @@ import pytest
 
 from lrstudy.errors import StorageError
 from lrstudy.memo.memo import Memo
-from lrstudy.run import _Limits, _within_limits
+from lrstudy.run import _within_limits
 from lrstudy.running.admission import Admission
+from lrstudy.running.limits import Limits, Taken
 from lrstudy.study_folder.journal import Journal
 from prescribed import run_study
 from report_studies import SMALL
@@ -48,21 +49,21 @@ def limited(tmp_path):
 def test_limits_hold_for_all_runs_together(limited, limit, reason):
     """Each run had the whole limits.wall: a study that was killed at night and run again every morning never stopped."""
     admission = limited(limit)
-    _Limits(admission.plan.study, admission.journal).enforce(admission)
+    Limits(admission.plan.study, admission.journal, Taken()).enforce(admission)
     assert admission.stopped == reason
 
 
 def test_a_run_after_the_limit_hands_out_nothing(limited):
     admission = limited("limits.wall=10s")
     first = admission.next()
-    assert _within_limits(admission, first) is None
+    assert _within_limits(admission, first, Taken()) is None
     assert first.status == "waiting"
     assert admission.stopped
     assert admission.is_over
     assert admission.next() is None
     free = limited("limits.wall=10h")
     first = free.next()
-    assert _within_limits(free, first) is first
+    assert _within_limits(free, first, Taken()) is first
 
 
 def test_a_driver_that_was_taken_over_leaves_tables_and_lock_to_the_other(tmp_path: Path):

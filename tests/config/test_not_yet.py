@@ -81,7 +81,6 @@ ACCEPTED = (
     "storage: {path: 'gs://my-bucket/runs'}",
 )
 REFUSED = (
-    ("workloads", "workloads: {a: {}}", "Write one study per workload"),
     ("workload.model", "workload: {model: 'timm:vit_tiny'}", "Use a torchvision name, or a model of your own."),
     ("workload.weights", "workload: {weights: imagenet}", "Use random."),
     ("workload.weights", "workload: {weights: a.safetensors}", "Use random."),

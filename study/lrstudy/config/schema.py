@@ -36,6 +36,12 @@ def json_schema() -> dict[str, Any]:
             {"type": "object", "additionalProperties": {"$ref": "#/$defs/Arm"}, "minProperties": 1},
         ],
     }
+    fields["workloads"] = {
+        "description": "As many studies, each with what it changes of `workload`.",
+        "type": "object",
+        "additionalProperties": {"anyOf": [{"$ref": "#/$defs/WorkloadConfig"}, {"type": "null"}]},
+        "minProperties": 1,
+    }
     one, several = {"enum": list(METHODS)}, {"type": "array", "minItems": 1, "uniqueItems": True}
     parts["SearchConfig"]["properties"]["method"] = {"anyOf": [one, {**several, "items": one}]}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "lrstudy study file"}
