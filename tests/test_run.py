@@ -11,7 +11,7 @@ from lrstudy.errors import StorageError
 from lrstudy.memo.memo import Memo
 from lrstudy.run import _within_limits
 from lrstudy.running.admission import Admission
-from lrstudy.running.limits import Limits, Taken
+from lrstudy.running.limits import Limits, Taken, taken
 from lrstudy.study_folder.journal import Journal
 from prescribed import run_study
 from report_studies import SMALL
@@ -51,6 +51,27 @@ def test_limits_hold_for_all_runs_together(limited, limit, reason):
     admission = limited(limit)
     Limits(admission.plan.study, admission.journal, Taken()).enforce(admission)
     assert admission.stopped == reason
+
+
+def test_limits_hold_for_all_workloads_of_a_file_together(limited):
+    for elsewhere, reason in ((Taken(29.0, 0.0), ""), (Taken(30.0, 0.0), "limits.wall (100s) is reached")):
+        admission = limited("limits.wall=100s")
+        Limits(admission.plan.study, admission.journal, elsewhere).enforce(admission)
+        assert admission.stopped.startswith(reason)
+        assert bool(admission.stopped) == bool(reason)
+    admission = limited("limits.gpu_hours=1")
+    Limits(admission.plan.study, admission.journal, Taken(0.0, 3530.0)).enforce(admission)
+    assert admission.stopped == "limits.gpu_hours (1) is reached"
+
+
+def test_what_another_workload_took_ends_with_the_last_sign_of_life_of_a_run_that_was_killed(limited, tmp_path):
+    """Its journal says nothing of its end, and its clock may be that of another boot."""
+    journal = Journal(tmp_path / "other")
+    journal.open_run()
+    journal.write("slots", start=9e9, count=2, share=0.5, device="cuda", host="h")
+    journal.write("spans", worker="w", host="h", slot=0, at=9e9 + 12, spans=[[9e9 + 2, 10.0, "train", "t"]])
+    journal.close()
+    assert taken(Journal(tmp_path / "other")) == Taken(12.0, 12.0)
 
 
 def test_a_run_after_the_limit_hands_out_nothing(limited):

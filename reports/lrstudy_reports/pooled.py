@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lrstudy_reports.lock import Lock, read_lock
-from lrstudy_reports.schemas import POOLED
+from lrstudy_reports.pooled_schema import POOLED
 from lrstudy_reports.statistics import (
     FloatArray,
     equivalence_p,

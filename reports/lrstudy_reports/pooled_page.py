@@ -14,7 +14,7 @@ from lrstudy_reports.building import as_parquet, csv, replace, without_nan
 from lrstudy_reports.headline import ratio
 from lrstudy_reports.page import Cell, Page, PageSection, Table, render
 from lrstudy_reports.pooled import Workloads, load_workloads, pool
-from lrstudy_reports.schemas import POOLED
+from lrstudy_reports.pooled_schema import POOLED
 from lrstudy_reports.statistics import FEWEST, FEWEST_RANKS
 from lrstudy_reports.style import Look, looks
 

@@ -391,36 +391,6 @@ UNTIL = TableDescription(
     ),
 )  # fmt: skip
 
-POOLED = TableDescription(
-    "pooled",
-    "arm over all workloads of a study file, best mean first",
-    (
-        Column("arm", _TEXT, "", "the arm's name"),
-        Column("workloads", _INT32, "", "workloads that have a difference to the control; of the control a test value"),
-        Column("test_metric", _FLOAT, "", "mean over workloads of the test metric, itself the mean over seeds"),
-        Column("wins", _INT32, "", "workloads on which its mean is better than the control's"),
-        Column("ties", _INT32, "", "on which it is equal"),
-        Column("losses", _INT32, "", "on which it is worse"),
-        Column("difference", _FLOAT, "",
-               "mean over workloads of the difference to the control, of each the mean over paired seeds"),
-        Column("difference_low", _FLOAT, "", "lower end of its 95% t interval over workloads; null for fewer than three"),
-        Column("difference_high", _FLOAT, "", "its upper end"),
-        Column("difference_sd", _FLOAT, "", "standard deviation of the difference over workloads"),
-        Column("p", _FLOAT, "", "p-value of the paired t-test over workloads, two-sided"),
-        Column("p_holm", _FLOAT, "", "`p` adjusted by Holm over the arms; null before all workloads are complete"),
-        Column("p_equivalence", _FLOAT, "", "p-value of equivalence within the study's margin, as in arms.parquet"),
-        Column("p_wilcoxon", _FLOAT, "",
-               "p-value of Wilcoxon's signed-rank test over workloads, exact and two-sided; null for fewer than six "
-               "differences that are not 0"),
-        Column("p_wilcoxon_holm", _FLOAT, "", "`p_wilcoxon` adjusted by Holm"),
-        Column("verdict", _TEXT, "",
-               "`control`, `better`, `worse`, `equivalent` or `undecided` by the t-test; null before all are complete"),
-        Column("cost_ratio", _FLOAT, "", "geometric mean over workloads of `cost_ratio` in arms.parquet"),
-        Column("cost_ratio_low", _FLOAT, "", "lower end of its interval, the t interval of the logarithms"),
-        Column("cost_ratio_high", _FLOAT, "", "its upper end"),
-    ),
-)  # fmt: skip
-
 CSV_TABLES = (
     ARMS, BEST_AFTER, CALIBRATION, CLASSES, CONFIRMED, CURVES, LEDGER, SEARCHERS, SEARCHES, SHARING, TROUBLE, UNTIL,
 )  # fmt: skip

@@ -29,9 +29,9 @@ def run(
     as_json: bool,
 ) -> None:
     """Run the studies of all workloads; after each its report is built, and that of all."""
-    from lrstudy.cli.studies import concluded, is_decided, published
+    from lrstudy.cli.concluding import concluded, is_decided, published
     from lrstudy.running.display import Progress, duration
-    from lrstudy.studies import Studies
+    from lrstudy.study.several import Studies
 
     ours, facts, begun = Studies(tuple(each)), dict[str, dict[str, Any]](), BEGUN
 

@@ -84,7 +84,7 @@ class Study:
 
         Raises:
             InputError: The file cannot be read, or is at fault; every fault is reported. Or it has a map of workloads, which
-                `each` and `lrstudy.studies` take.
+                `each` and `lrstudy.study.several` take.
         """
         studies = Study.each(path, overrides, name, begun)
         if studies[0].workload:
