@@ -36,12 +36,7 @@ def examine(text: str, overrides: Sequence[str] = ()) -> tuple[StudyFile | None,
     """
     (name, (study, faults)), *others = examine_each(text, overrides).items()
     if name or others:
-        advice = (
-            "Name one workload with `workload`, or use a command that takes all: run, plan, validate, prepare, doctor."
-        )
-        raise InputError(
-            Fault(workloads.KEY, "this takes a study of one workload, and the file has a map", advice=advice)
-        )
+        raise InputError(workloads.ONE_ONLY)
     return study, faults
 
 

@@ -11,6 +11,11 @@ from lrstudy.config.sections import shown
 from lrstudy.errors import Fault, InputError
 
 KEY = "workloads"
+ONE_ONLY = Fault(
+    KEY,
+    "this takes a study of one workload, and the file has a map",
+    advice="Name one workload with `workload`, or use a command that takes all: run, plan, validate, prepare, doctor.",
+)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,59}")
 _RESERVED = ("report",)
 """Folders beside those of the workloads."""

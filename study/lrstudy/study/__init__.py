@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from lrstudy import run
 from lrstudy.config import StudyFile
+from lrstudy.config.workloads import ONE_ONLY
 from lrstudy.errors import Fault, InputError
 from lrstudy.memo.memo import Memo
 from lrstudy.planning import plan, study_lock
@@ -88,7 +89,7 @@ class Study:
         """
         studies = Study.each(path, overrides, name, begun)
         if studies[0].workload:
-            raise InputError(Fault("workloads", "this takes a study of one workload, and the file has a map"))
+            raise InputError(ONE_ONLY)
         return studies[0]
 
     @staticmethod
