@@ -170,7 +170,7 @@ def _trial_row(trial: Trial, admission: Admission, spent: Mapping[str, float]) -
     row = {
         "trial_id": trial.trial_id,
         "arm": trial.arm,
-        "workload": plan.study.workload.model,
+        "workload": plan.study.name.partition("/")[2] or plan.study.workload.model,
         "policy": plan.arms[trial.arm].definition["policy"],
         "searcher": trial.method,
         "phase": trial.phase,

@@ -56,7 +56,7 @@ _TRIALS = TableDescription(
                "`<arm>-<searcher>-<index>-<seed>`; of a confirm trial `<arm>-confirm-<rank>-<seed>`, ranks from 1; of an "
                "arm's later searches `<searcher>.<repeat>` and `confirm.<repeat>`"),
         Column("arm", _TEXT, "", "the arm's name; one that has changed since an earlier run is `<name>@2`, `@3`, ..."),
-        Column("workload", _TEXT, "", "the study's workload, by its model as the study file names it"),
+        Column("workload", _TEXT, "", "the study's workload: its name in `workloads`; of a file without such a map its model, as the file names it"),
         Column("policy", _TEXT, "", "the arm's policy: a name, or a reference such as `./mine.py:knee`"),
         Column("searcher", _TEXT, "",
                "the searcher that the trial counts for; of a confirm trial the study's first, which chose it"),
