@@ -21,7 +21,7 @@ A study's folder, `<storage.path>/<name>/`, holds
 | file | what it is |
 |---|---|
 | `study.yaml`, `study.lock.json` | the last run's study file, and what it came to: arms, classes, splits, numerics, versions |
-| `trials`, `epochs`, `settings`, `ledger`, `calibration` and `predictions.parquet` | tables that a run writes |
+| `trials`, `epochs`, `settings`, `ledger`, `calibration`, `range_tests` and `predictions.parquet` | tables that a run writes |
 | `accuracy_per_gpu_hour.parquet` | what a report makes of them: test value and cost of each arm and confirm trial, to be put together with those of other studies |
 | `arms.parquet`, `curves.parquet`, `report/` | likewise: verdicts; learning curves over calibrated cost; the page, its figures, its tables as CSV |
 | `journal/`, `predictions/`, `source/` | what a run needs to go on: decisions, predictions by trial, source of own policies |

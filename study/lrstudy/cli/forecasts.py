@@ -52,6 +52,7 @@ def plan(
     from lrstudy.memo.memo import Memo
     from lrstudy.planning import arm_checks, study_lock
     from lrstudy.running import forecast, forecast_cost, history, probe_cost
+    from lrstudy.running.found_rates import FoundRates
     from lrstudy.study import Study
     from lrstudy.study_folder.journal import Journal
 
@@ -76,7 +77,7 @@ def plan(
         "cost": _cost(made, expected, timing, study_lock.price(made), num_slots),
         "states": _states(made, expected, timing, memo),
         "detectable": _detectable(made, forecast_cost.noise(made, tables), history.num_seeds_read(journal)),
-        "notes": [*notes, *kept, *arm_checks.notes(made)],
+        "notes": [*notes, *kept, *arm_checks.notes(made), *FoundRates(made, memo, journal).notes()],
     }
     if as_json:
         print(json.dumps(facts, allow_nan=False))

@@ -83,8 +83,11 @@ def validate(
     as_json: Json = False,
 ) -> None:
     """Check a study file and its data, or a policy of your own, without training anything."""
+    from lrstudy.memo.memo import Memo
     from lrstudy.planning import arm_checks
+    from lrstudy.running.found_rates import FoundRates
     from lrstudy.study import Study
+    from lrstudy.study_folder.journal import Journal
     from lrstudy.workload.workload import with_copies
 
     if what and is_policy(what[0]):
@@ -94,7 +97,8 @@ def validate(
     with ours.machine(address, without_token=without_token) as machine:
         plan, notes = ours.plan(machine=machine)
     plan = replace(plan, workload=with_copies(plan.workload))
-    notes, statistics = (*notes, *arm_checks.notes(plan)), plan.workload.statistics
+    found = FoundRates(plan, Memo(ours.storage.memo), Journal(ours.folder / "journal"))
+    notes, statistics = (*notes, *arm_checks.notes(plan), *found.notes()), plan.workload.statistics
     if as_json:
         print(json.dumps({**_facts(plan), "statistics": statistics.to_json(), "notes": notes}))
     else:
