@@ -231,3 +231,26 @@ def test_a_test_begins_at_any_state_of_a_trial(tmp_path):
     first, later = (range_tests.recalled(memo, replace(at_start, depth=depth)).curve for depth in (0, 2))
     assert later.losses[0] < first.losses[0] - 0.1
     assert memo.find(at_start.spec.chain()[1]) is not None
+
+
+@pytest.mark.slow
+def test_a_worker_runs_the_test_before_the_first_trial_and_another_one_if_it_dies(tmp_path):
+    from lrstudy.ray_tune.adapter import AdmissionSearcher
+    from lrstudy.ray_tune.slots import Node, Slots
+    from lrstudy.ray_tune.trainable import RangeTestAssignment, TuneTrial
+
+    few = ("search.trials=1", "search.cohort=1", "common.lr={found: valley, updates: 40}")
+    plan, noted = study(tmp_path, SMALL, *few).plan()[0], journal(tmp_path)
+    admission, slots = Admission(plan, Memo(tmp_path / "memo"), noted), Slots(noted, "cpu", 1.0)
+    slots.sync([Node("", "h", 2)], 0.0)
+    searcher = AdmissionSearcher(admission, plan.workload, str(tmp_path), None, slots)
+    assert isinstance(searcher.suggest("one")["assignment"], RangeTestAssignment)
+    assert searcher.suggest("two") is None, "there is nothing else to do yet"
+    searcher.on_trial_complete("one", error=True)
+    config = searcher.suggest("again")
+    report = TuneTrial(config).step()
+    assert report["spans"][-1][2:] == ["range_test", ""]
+    searcher.on_trial_complete("again", report)
+    trial = searcher.suggest("three")["assignment"]
+    assert trial.spec.parameters["lr"] == next(noted.of_kind("found"))["rate"]
+    assert admission.num_running == 1

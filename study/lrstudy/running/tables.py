@@ -49,7 +49,7 @@ class TableWriter:
         self._admission, self._folder, self._bring = admission, folder, bring
         self._epochs = EpochTables(admission.plan)
         self._predicted: set[str] | None = None
-        self._num_found = 0
+        self._num_found: int | None = None
         self._finished, self._cost_s = -math.inf, 0.0
 
     def refresh(self, now: float) -> None:
@@ -85,7 +85,7 @@ class TableWriter:
         self._write("calibration", pa.Table.from_pylist(rows, schema=CALIBRATION))
 
     def _write_range_tests(self) -> None:
-        """Write the table of range tests again if there are more of them."""
+        """Write the table of range tests, again only if there are more of them."""
         admission = self._admission
         num_found = sum(1 for _ in admission.journal.of_kind("found"))
         if num_found != self._num_found:

@@ -228,7 +228,7 @@ _LEDGER = TableDescription(
 
 _RANGE_TESTS = TableDescription(
     "range_tests",
-    "arm whose rate a range test found; there only if an arm has `lr: found`",
+    "arm whose rate a range test found",
     (
         Column("arm", _TEXT, "", "the arm"),
         Column("lr", _FLOAT, "", "the rate that was found: the arm's `lr` from then on"),
