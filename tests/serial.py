@@ -68,7 +68,7 @@ class Serial:
                 self.steps.append(step)
                 if not step.recalled:
                     self.trained.append(step.record.lineage)
-                self.admission.stepped(trial.trial_id, [step.record])
+                self.admission.stepped(trial.trial_id, step.records)
                 if stop_after is not None and len(self.trained) >= stop_after:
                     self.admission.stop("test")
                     return self.admission
@@ -84,7 +84,9 @@ class Serial:
                 evaluation, _ = holder.test(walk.selected_recipe)  # type: ignore[attr-defined]
                 test = {"loss": evaluation.loss, **evaluation.metrics}
                 if (other := holder.test_otherwise(walk.selected_recipe)) is not None:  # type: ignore[attr-defined]
-                    test |= {other[0]: other[1].metrics["accuracy"]}
+                    test |= {other[0]: other[1].metrics[self.plan.study.metric]}
+                fitted = holder.evaluate_training(walk.selected_recipe)  # type: ignore[attr-defined]
+                test |= {"train_loss": fitted.loss, **{f"train_{k}": v for k, v in fitted.metrics.items()}}
             self.admission.ended(trial.trial_id, "completed", test=test)
 
 

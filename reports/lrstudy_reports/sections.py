@@ -12,6 +12,7 @@ from lrstudy_reports.batchnorm import batchnorm_notes
 from lrstudy_reports.classes import classes
 from lrstudy_reports.comparison import configuration_of, verdicts_by_look
 from lrstudy_reports.configurations import policies
+from lrstudy_reports.confusion_section import confusion
 from lrstudy_reports.curves import FRACTIONS
 from lrstudy_reports.headline import answer, metric_name, ratio, status
 from lrstudy_reports.page import Cell, Page, PageSection, Table
@@ -34,6 +35,7 @@ def compose(analysis: Analysis) -> Page:
         policies(analysis),
         _tuning(analysis),
         classes(analysis),
+        confusion(analysis),
         trouble(analysis),
         what_was_shared(analysis),
         ledger(analysis),

@@ -17,8 +17,8 @@ from rich.console import Console
 import lrstudy_reports
 from lrstudy import __version__
 from lrstudy.cli import _LATER, _main, interrupted
+from lrstudy.cli.concluding import _print_verdicts
 from lrstudy.cli.options import console_for_tables
-from lrstudy.cli.studies import _print_verdicts
 from prescribed import Training, run_study
 from report_studies import SMALL as SMALL_STUDY
 
@@ -33,7 +33,7 @@ def test_a_command_of_a_later_version_is_refused_with_not_yet(capsys, command):
     assert _main([command]) == 2
     said = capsys.readouterr().err
     assert (
-        f"the command '{command}' is not available yet. Available: doctor, init, launch, plan, prepare, report, run, score, status, trace, validate."
+        f"the command '{command}' is not available yet. Available: doctor, export, init, launch, lr-find, plan, prepare, report, run, score, status, trace, train, validate."
         in said
     )
 

@@ -93,6 +93,8 @@ def test_a_test_that_diverges_at_its_first_rate_says_why():
     assert "normalisation" in data
     low = refusal(Curve(100, (1e3, 1.2e3), (2.3,)), "smith")
     assert "diverged at its first rate, 1e+03: after its first update" in low
+    risen = refusal(Curve(100, (1e3, 1.2e3), (2.3, 1e5)))
+    assert "diverged at its first rate, 1e+03: its first update raised the loss from 2.3 to 1e+05" in risen
     assert "Begin lower (low)." in low
 
 

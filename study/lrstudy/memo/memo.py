@@ -2,11 +2,12 @@
 
     records/<xx>/<lineage>     one record (JSON); <xx> are the first two digits of the lineage
     segments/<digest>.parquet  many records compacted into one file
-    states/<digest>            one state, named by the digest of its bytes
+    states/<digest>            one state, or the features that a head is trained on, named by the digest of its bytes
     anchors/<lineage>          the digest of a state that was stored after its record
     calibrations/...           what kinds of updates cost, as measured alone on a device
     range_tests/<digest>       the curve of a range test, with its cost
     copies/...                 how many test examples are copies of others
+    heads/...                  what enters the head of a model
     files/<digest>             a file of the user's code, on its way to nodes that do not have it
     weights/<digest>           weights that training began with, fitted to a model
     fitted/<digest>            which weights a file or a name gives a model, and what had to be changed

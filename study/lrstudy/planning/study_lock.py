@@ -140,6 +140,7 @@ def render(
     versions: Mapping[str, str],
     deviations: Sequence[str] = (),
     progress: Mapping[str, int] | None = None,
+    base: Path | None = None,
 ) -> str:
     """The text of study.lock.json.
 
@@ -151,6 +152,7 @@ def render(
         deviations: Departures from the protocol that a report must show, a sentence each.
         progress: `num_seeds`, with how many fresh seeds every arm is confirmed up to the present look, and
             `planned_trials`, how many trials that makes; by default those of the whole study.
+        base: The folder that relative paths of the study file start from, if it is known.
     """
     study, workload = plan.study, plan.workload
     progress = progress or {"num_seeds": study.confirm.looks[-1], "planned_trials": plan.num_trials}
@@ -185,6 +187,7 @@ def render(
         "weights": workload.weights.to_json(),
         "numerics": workload.numerics,
         "overrides": list(overrides),
+        "base": None if base is None else str(base),
         "deviations": list(deviations),
         "complete": is_complete,
         "versions": dict(versions),

@@ -13,7 +13,10 @@ from lrstudy.policies.parameters import require
 from lrstudy.settings import FloatArray, Recipe, Settings, Tail
 
 History = Sequence[Mapping[str, float]]
-"""Metrics of the finished epochs, oldest first: ``train_loss``, ``val_loss``, ``val_<metric>``."""
+"""Metrics of the finished epochs, oldest first: ``train_loss``, ``val_loss``, ``val_<metric>``.
+
+``train_accuracy`` is there as well, but not in the records of earlier versions and not with a train step of the user's.
+"""
 
 
 @lru_cache(maxsize=1024)

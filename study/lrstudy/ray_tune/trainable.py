@@ -201,7 +201,7 @@ class TuneTrial(Trainable):
         return self._trainer
 
     def _test(self) -> dict[str, Any]:
-        """Evaluate the selected state on the test part and write its predictions, if the trial is one that reads it."""
+        """Evaluate the selected state on test and training part and write its predictions, if the trial is one that reads it."""
         assignment = self._assignment
         assert isinstance(assignment, Assignment)
         if not assignment.spec.read_test:
@@ -223,6 +223,8 @@ class TuneTrial(Trainable):
             trainer.test_sources(),  # type: ignore[attr-defined]
         )
         test = [("loss", evaluation.loss), *evaluation.metrics.items(), *self._test_otherwise(trainer, recipe)]
+        fitted = trainer.evaluate_training(recipe)  # type: ignore[attr-defined]
+        test += [("train_loss", fitted.loss), *((f"train_{name}", value) for name, value in fitted.metrics.items())]
         self._spans += [*spans, Span(begin, time.monotonic() - begin, "evaluate", assignment.spec.trial_id)]
         return {"test": test}  # Tune would flatten a map
 
@@ -253,7 +255,7 @@ class TuneTrial(Trainable):
             "trial": self._assignment.name if isinstance(self._assignment, RangeTestAssignment) else self._trial_id,
             **self._self,
             "at": self._last,
-            "records": [asdict(step.record) for step in steps],
+            "records": [asdict(record) for step in steps for record in step.records],
             "spans": [[span.start, span.duration_s, span.category, span.trial_id] for span in spans],
             "done": bool(end),
             **end,

@@ -149,9 +149,13 @@ class Curve:
 
     def _require_begun(self, where: str) -> None:
         """Raise InputError if the test diverged at its first rate."""
-        if not self.diverged or len(self.losses) > 1:
+        if not self.ended_early or len(self.losses) + self.diverged > 2:
             return
-        cause, advice = "after its first update the loss is not finite", "Begin lower (low)."
+        advice = "Begin lower (low)."
+        if self.diverged:
+            cause = "after its first update the loss is not finite"
+        else:
+            cause = f"its first update raised the loss from {self.losses[0]:.3g} to {self.losses[1]:.3g}"
         if not self.losses:
             cause = "the loss of the first batch is not finite, before any update"
             advice = (

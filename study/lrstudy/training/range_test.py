@@ -60,7 +60,7 @@ def ramp(
     watch, accuracies = _Watch(), list[tuple[int, float]]()
     with _kept(state):
         for number, settings in enumerate(passes):
-            train_epoch(state, settings, part, seed, epoch + number, user_functions, watch)
+            train_epoch(state, settings, part, seed, epoch + number, user_functions, watch=watch)
             if accuracy is not None and math.isfinite(watch.losses[-1]):
                 accuracies.append((len(watch.losses), accuracy()))
             if watch.has_ended:
