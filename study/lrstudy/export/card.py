@@ -11,7 +11,7 @@ from typing import Any
 from lrstudy import __version__, user_code
 from lrstudy.errors import Fault, InputError
 from lrstudy.export.preprocessing import ImageForm
-from lrstudy.export.winner import Winner, configuration, test_interval
+from lrstudy.export.winner import Winner, configuration, tested_interval
 
 FORMAT = 1
 FILE = "card.json"
@@ -130,5 +130,5 @@ def _metrics(winner: Winner) -> dict[str, Any]:
         "validation": trial["selected_val_metric"],
         "test": trial["test_metric"],
         "all_test": {**tested, metric: trial["test_metric"]},
-        "arm": {**test_interval(winner), "seeds": winner.lock["confirm"]["seeds"]},
+        "arm": {**tested_interval(winner), "seeds": winner.lock["confirm"]["seeds"]},
     }
