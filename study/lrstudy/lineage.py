@@ -25,7 +25,7 @@ class Root:
     Attributes:
         data, split: Digests (hexadecimal) of the examples and of their division into parts.
         preprocessing, model: Plain descriptions (JSON values).
-        weights: ``random`` for weights drawn from the seed.
+        weights: ``random`` for weights drawn from the seed, else the digest of the tensors that training begins with.
         seed: The seed of the trial.
         numerics: Whatever changes the order of floating-point operations: device kind and model, CPU capability,
             threads per trial, mkldnn, precision, TF32, compile, memory format, torch version, evaluation batch.

@@ -35,7 +35,8 @@ from lrstudy.training.rehearsal import rehearse
 from lrstudy.training.sharing import MOST_PER_GPU, trials_per_gpu
 from lrstudy.workload.devices import Resources
 from lrstudy.workload.machine import Machine, ThisMachine
-from lrstudy.workload.workload import resolve
+from lrstudy.workload.weights import Weights
+from lrstudy.workload.workload import initial_weights, load, resolve, weights_source
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,16 @@ class Study:
     def folder(self) -> Path:
         """The study's own folder; of a study in a bucket, this node's copy to be looked at."""
         return self.mirror.folder
+
+    def fetch_weights(self) -> Weights:
+        """Bring the weights that training begins with into the storage, downloading them if need be; the data is decoded.
+
+        Raises InputError if they cannot be had or do not fit, StorageError if the storage fails.
+        """
+        config = self.file.workload
+        source = weights_source(config, self.base, self.storage, may_download=True)
+        data, parts = load(config.data_spec(self.base), self.storage)
+        return initial_weights(source, config, self.base, self.storage, data, parts)
 
     def plan(
         self,

@@ -1,4 +1,4 @@
-"""The commands that look after what a study runs on: `lrstudy doctor` examines it, `lrstudy prepare` brings the data there."""
+"""The commands that look after what a study runs on: `lrstudy doctor` examines it, `lrstudy prepare` brings data and weights."""
 
 from __future__ import annotations
 
@@ -39,19 +39,20 @@ def doctor(
 
 @app.command()
 def prepare(study: StudyAndOverrides = None, as_json: Json = False) -> None:
-    """Fetch and decode a study's data, for machines that have no network, such as the nodes of a cluster."""
+    """Fetch a study's data and weights, and decode the data, for machines without a network, such as a cluster's nodes."""
     from lrstudy.data.fetch import fetch
     from lrstudy.study import Study
 
     ours = Study.from_yaml(*split(study))
     fetched = fetch(ours.file.workload.data_spec(ours.base), ours.storage)
+    weights = ours.fetch_weights()
     if as_json:
         facts = {
             name: str(value) if name in ("reads", "entry") and value else value for name, value in vars(fetched).items()
         }
-        print(json.dumps(facts))
+        print(json.dumps({**facts, "weights": weights.to_json()}))
     else:
-        print("\n".join(_described(ours, fetched)))
+        print("\n".join([*_described(ours, fetched), *weights.told]))
 
 
 def _study(arguments: list[str] | None) -> Study | None:

@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import Field, ValidationError, model_validator
 
 from lrstudy.config.explain import explain
-from lrstudy.config.sections import ConfigSection, Count, Positive
+from lrstudy.config.section import ConfigSection, Count, Positive
 from lrstudy.errors import Fault, InputError
 from lrstudy.settings import FloatArray
 

@@ -15,6 +15,7 @@ import torch
 from lrstudy.data.batches import Part, part_of
 from lrstudy.data.reading import fits
 from lrstudy.models.build import build_model
+from lrstudy.models.fitting import begin_with
 from lrstudy.settings import Recipe, Settings
 from lrstudy.training import device_memory, host_memory
 from lrstudy.training.compiling import compile_for
@@ -27,6 +28,7 @@ from lrstudy.training.state import State
 from lrstudy.training.tally import Tally
 from lrstudy.workload import numerics
 from lrstudy.workload.numerics import BatchNorm
+from lrstudy.workload.weights import stored
 from lrstudy.workload.workload import Workload, opened_data
 
 
@@ -74,6 +76,7 @@ class Trainer:
         num_bytes = sum(w.counts) * self._data.images[0].nbytes
         self._is_resident = fits(num_bytes, self.device, w.device_share)
         self._user_functions = UserFunctions(w.user_function("augment"), w.user_function("train_step"))
+        self._weights = stored(w.weights, w.storage)
         self.train_part = self._part(self._splits.train)
         self.validation_part = self._part(self._splits.validation)
 
@@ -91,11 +94,13 @@ class Trainer:
         return self._state
 
     def start(self, seed: int) -> None:
-        """Hold the state before the first epoch: weights drawn from `seed`."""
+        """Hold the state before the first epoch: the study's weights, and drawn from `seed` what these leave open."""
         w = self.workload
         builder = w.user_function("model")
         with w.only_named_files():
             model = build_model(w.model, len(w.classes), w.channels, w.size, seed_for(seed, "init"), builder)
+        if self._weights is not None:
+            begin_with(model.module, self._weights, w.weights.anew)
         if self._state is not None and w.numerics_spec.compile:
             self._state.begin_again(model.module)  # compiled code belongs to a module, which is kept
         else:
