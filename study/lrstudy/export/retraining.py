@@ -15,6 +15,7 @@ from lrstudy.config.sections import WorkloadConfig
 from lrstudy.config.text import apply_overrides, parse_yaml
 from lrstudy.errors import Fault, InputError
 from lrstudy.export.winner import Winner, configuration
+from lrstudy.planning.arms import UNTIL
 from lrstudy.planning.plan import CONFIRM_SEED
 from lrstudy.planning.staged import base_name
 from lrstudy.planning.study_lock import SOURCES
@@ -81,25 +82,21 @@ def _study(winner: Winner, arm: str) -> dict[str, Any]:
 
 
 def _fixed(winner: Winner) -> dict[str, Any]:
-    """The arm with the values of the winning trial; what is inactive beside these stays as it was, and inactive."""
+    """The arm with the values of the winning trial; what is inactive beside these has none, and is left out."""
     definition, values = winner.lock["arms"][winner.arm]["definition"], configuration(winner)
-    flat = {key: values.get(key, spec) for key, spec in definition.items() if key not in ("policy", "source", "stages")}
+    given = {key: definition[key] for key in (UNTIL,) if key in definition}
     if definition["policy"] != STAGES:
-        return {"policy": _policy(winner, definition), **flat}
+        return {"policy": _policy(winner, definition), **values, **given}
     stages = [
-        {"policy": _policy(winner, stage), **_in_stage(flat, f"stage{number}_")}
+        {"policy": _policy(winner, stage), **_in_stage(values, f"stage{number}_")}
         for number, stage in enumerate(definition["stages"], 1)
     ]
-    return {key: value for key, value in flat.items() if base_name(key) == key} | {"stages": stages}
+    return {key: value for key, value in values.items() if base_name(key) == key} | given | {"stages": stages}
 
 
-def _in_stage(flat: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    """The parameters of a stage under the names that they have in it, those in a `when` too."""
-    inside = {key.removeprefix(prefix): value for key, value in flat.items() if key.startswith(prefix)}
-    for key, value in inside.items():
-        if isinstance(value, dict) and isinstance(when := value.get("when"), dict):
-            inside[key] = {**value, "when": {base_name(name): active for name, active in when.items()}}
-    return inside
+def _in_stage(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """The parameters of a stage under the names that they have in it."""
+    return {key.removeprefix(prefix): value for key, value in values.items() if key.startswith(prefix)}
 
 
 def _policy(winner: Winner, definition: Mapping[str, Any]) -> str:
