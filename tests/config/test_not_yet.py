@@ -82,7 +82,6 @@ ACCEPTED = (
 )
 REFUSED = (
     ("workloads", "workloads: {a: {}}", "Write one study per workload"),
-    ("workload.model", "workload: {model: 'timm:vit_tiny'}", "Use a torchvision name, or a model of your own."),
     ("workload.weights", "workload: {weights: imagenet}", "Use random."),
     ("workload.weights", "workload: {weights: a.safetensors}", "Use random."),
     ("workload.weights", "workload: {weights: 'run:a/clr'}", "Use random."),
@@ -146,7 +145,7 @@ def test_a_misspelt_value_is_no_later_one():
 
 
 def test_refusing_leaves_the_raw_study_as_it_was_and_returns_one_without_those_parts():
-    raw = {"limits": {"money": 50}, "arms": ["two_stage", "clr"], "workload": {"model": "timm:x", "subset": 3}}
+    raw = {"limits": {"money": 50}, "arms": ["two_stage", "clr"], "workload": {"weights": "imagenet", "subset": 3}}
     before = deepcopy(raw)
     found, rest = refuse_later(raw)
     assert len(found) == 3

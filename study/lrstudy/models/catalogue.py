@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from lrstudy.errors import Fault, InputError, not_yet, unknown
+from lrstudy.errors import Fault, InputError, unknown
+from lrstudy.models import timm_names
+from lrstudy.models.timm_names import PREFIX, is_timm
 from lrstudy.user_code import is_reference
 
 BUILDER = 1
@@ -77,6 +79,15 @@ FAMILIES = (
 )
 """Our own models and torchvision's. A model that only a newer torchvision has is built unchanged."""
 
+_TIMM_STEMS: dict[str, Stem] = {
+    **dict.fromkeys(("resnet", "densenet", "res2net", "resnest", "sknet"), "3x3"),
+    **dict.fromkeys(("efficientnet", "mobilenetv3", "regnet", "ghostnet", "hardcorenas", "rexnet"), "stride1"),
+}
+"""The stems of timm's models for small images, by the file of timm that they stand in; the others' are not changed.
+
+MobileNetV1 and V2, MnasNet and EfficientNet V2 stand in `efficientnet`, V4 in `mobilenetv3`.
+"""
+
 
 def describe(name: str, num_classes: int, channels: int, size: int) -> dict[str, object]:
     """The model's part of a lineage's root: JSON values that determine the network and its sections.
@@ -92,8 +103,8 @@ def describe(name: str, num_classes: int, channels: int, size: int) -> dict[str,
         The description, which two lineages share only if their networks are the same.
 
     Raises:
-        InputError: For an unknown name, or a size that the model cannot take.
-        NotYetError: For models that are designed but not available yet.
+        InputError: For an unknown name, or a size that the model cannot take. What sizes a model of timm's takes is not
+            known here: models/facts.py tries it.
     """
     family = family_of(name)
     if size < family.min_size or size % family.multiple:
@@ -108,35 +119,39 @@ def describe(name: str, num_classes: int, channels: int, size: int) -> dict[str,
     assert num_classes >= 1, num_classes
     assert channels in (1, 3), channels
     return {
-        "name": name.rpartition("/")[2],
+        "name": timm_names.without_tag(name) if is_timm(name) else name.rpartition("/")[2],
         "num_classes": num_classes,
         "channels": channels,
         "size": size,
         "stem": family.stem if size <= SMALL_IMAGE else "original",
         "version": BUILDER + family.revision,
+        **({"timm": timm_names.installed()} if is_timm(name) else {}),
     }
 
 
 def family_of(name: str) -> Family:
-    """The family that a model belongs to; imports torchvision only for a name that is not listed here. Raises InputError."""
+    """The family that a model belongs to; imports torchvision only for a name that is known nowhere else. Raises InputError."""
     for family in FAMILIES:
         if name in family.names:
             return family
     if is_reference(name):
         return Family((name,), min_size=1)
-    if name.startswith("timm:"):
-        raise not_yet("model", f"the model {name!r}", "Use a torchvision name, or a model of your own.")
+    if is_timm(name):
+        return Family((name,), _TIMM_STEMS.get(timm_names.file_of(name), "original"), min_size=1)
     import torchvision
 
     if name in torchvision.models.list_models(module=torchvision.models):
         return Family((name,))
     names = [listed for family in FAMILIES for listed in family.names]
-    raise InputError(unknown("model", "model", name, names))
+    fault = unknown("model", "model", name, names)
+    if timm_names.without_tag(name) in timm_names.architectures():
+        fault = replace(fault, valid=(), advice=f"timm has one of this name: model: {PREFIX}{name}.")
+    raise InputError(fault)
 
 
 def has_batchnorm(name: str) -> bool | None:
-    """Whether a model has BatchNorm; None for a user's model, which would have to be built to find out."""
-    if is_reference(name):
+    """Whether a model has BatchNorm; None for a user's or timm's, which would have to be built to find out."""
+    if is_reference(name) or is_timm(name):
         return None
     if name.startswith("vgg"):
         return name.endswith("_bn")
