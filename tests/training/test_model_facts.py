@@ -5,11 +5,11 @@ from __future__ import annotations
 from unittest import mock
 
 import pytest
-from study_files import plan_of
 
 from lrstudy.errors import InputError
 from lrstudy.training.model_facts import facts_of
 from lrstudy.training.rehearsal import rehearse
+from study_files import plan_of
 
 pytestmark = pytest.mark.slow
 

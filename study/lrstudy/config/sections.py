@@ -110,6 +110,7 @@ class WorkloadConfig(ConfigSection):
         default_factory=list
     )
     model: Text = "small_cnn"
+    stem: Literal["auto", "original", "small"] = "auto"
     weights: Literal["random"] = "random"
     task: TaskConfig = TaskConfig()
     batchnorm: Literal["running", "precise"] = "running"

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from lrstudy.errors import Fault, InputError
-from lrstudy.models.catalogue import NUM_SECTIONS, Stem, describe
+from lrstudy.models.catalogue import NUM_SECTIONS, Stem, describe, stem_of
 from lrstudy.models.networks import LeNet, SmallCNN
 from lrstudy.models.stems import change_stem, take_grey
 from lrstudy.models.timm_names import is_timm
@@ -48,6 +48,7 @@ def build_model(
     size: int,
     generator_seed: int,
     builder: Builder | None = None,
+    stem: Stem | None = None,
     device: str = "cpu",
 ) -> Model:
     """Build a model, in training mode, with weights that depend on the arguments alone.
@@ -61,6 +62,7 @@ def build_model(
         size: The width of the square images in pixels.
         generator_seed: The seed that the weights are drawn from.
         builder: The function that the reference names, for a model of the user's own.
+        stem: How the first layers are; None for what `catalogue.stem_of` says of random weights.
         device: ``cpu``, or ``meta`` for a model without values.
 
     Returns:
@@ -69,8 +71,8 @@ def build_model(
     Raises:
         InputError: As `describe` raises it, and if the user's model cannot be built or does not return such logits.
     """
-    description = describe(name, num_classes, channels, size)
-    stem: Stem = description["stem"]  # type: ignore[assignment]
+    stem = stem or stem_of(name, size)
+    description = describe(name, num_classes, channels, size, stem)
     entropy = blake2b(f"weights/{description['name']}/{generator_seed}".encode(), digest_size=7).digest()
     with torch.random.fork_rng(devices=[]), torch.device(device):
         # Not torch.manual_seed, which would also seed every GPU's generator.

@@ -23,6 +23,7 @@ SMALL_IMAGE = 64
 """Up to this size (pixels) the stems designed for 224 pixels are changed, as they would discard most of the image."""
 
 Stem = Literal["original", "3x3", "stride1"]
+StemChoice = Literal["auto", "original", "small"]
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,31 @@ MobileNetV1 and V2, MnasNet and EfficientNet V2 stand in `efficientnet`, V4 in `
 """
 
 
-def describe(name: str, num_classes: int, channels: int, size: int) -> dict[str, object]:
+def stem_of(name: str, size: int, choice: StemChoice = "auto", is_random: bool = True) -> Stem:
+    """How the first layers of a model are for images of a size.
+
+    Args:
+        name: The name of a model, or a reference to the user's own.
+        size: The image size in pixels.
+        choice: ``auto`` changes them up to SMALL_IMAGE pixels, but leaves a convolution that has been trained; ``original``
+            never does, ``small`` always.
+        is_random: Whether the weights are drawn at random. Others belong to the first convolution, which ``3x3`` would
+            replace; a stride may change.
+
+    Raises:
+        InputError: For an unknown name, and for ``small`` if the model has no such stem.
+    """
+    small = family_of(name).stem
+    if choice == "small" and small == "original":
+        expected = f"auto or original, as the first layers of {name} are not changed for small images"
+        raise InputError(Fault("stem", expected=expected, got="small"))
+    if choice == "auto":
+        is_kept = size > SMALL_IMAGE or (small == "3x3" and not is_random)
+        return "original" if is_kept else small
+    return small if choice == "small" else "original"
+
+
+def describe(name: str, num_classes: int, channels: int, size: int, stem: Stem | None = None) -> dict[str, object]:
     """The model's part of a lineage's root: JSON values that determine the network and its sections.
 
     Args:
@@ -98,6 +123,7 @@ def describe(name: str, num_classes: int, channels: int, size: int) -> dict[str,
         num_classes: The number of logits.
         channels: The number of image channels, 1 or 3.
         size: The width of the square images in pixels.
+        stem: How the first layers are; None for what `stem_of` says of random weights.
 
     Returns:
         The description, which two lineages share only if their networks are the same.
@@ -123,7 +149,7 @@ def describe(name: str, num_classes: int, channels: int, size: int) -> dict[str,
         "num_classes": num_classes,
         "channels": channels,
         "size": size,
-        "stem": family.stem if size <= SMALL_IMAGE else "original",
+        "stem": stem or stem_of(name, size),
         "version": BUILDER + family.revision,
         **({"timm": timm_names.installed()} if is_timm(name) else {}),
     }

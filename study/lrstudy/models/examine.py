@@ -14,16 +14,19 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from lrstudy.errors import Fault, InputError
 from lrstudy.models.build import Builder, build_model
+from lrstudy.models.catalogue import Stem
 from lrstudy.models.facts import Facts, Section
 from lrstudy.models.timm_names import is_timm
 
 
-def examine(name: str, num_classes: int, channels: int, size: int, builder: Builder | None = None) -> Facts:
+def examine(
+    name: str, num_classes: int, channels: int, size: int, builder: Builder | None = None, stem: Stem | None = None
+) -> Facts:
     """Build a model, and look at it; arguments as of `build_model`.
 
     Raises InputError as that does, and if a model of timm's cannot take the images or does not classify them.
     """
-    model = build_model(name, num_classes, channels, size, 0, builder, device="cpu" if builder else "meta")
+    model = build_model(name, num_classes, channels, size, 0, builder, stem, "cpu" if builder else "meta")
     if is_timm(name):
         _require_whole_patches(name, model.module, size)
         _require_logits(name, model.module, (2, channels, size, size), num_classes)

@@ -32,7 +32,7 @@ def _found(workload: Workload) -> Facts:
     from lrstudy.models.examine import examine
 
     builder = workload.user_function("model")
-    return examine(workload.model, len(workload.classes), workload.channels, workload.size, builder)
+    return examine(workload.model, len(workload.classes), workload.channels, workload.size, builder, workload.stem)
 
 
 def _path(workload: Workload) -> str:

@@ -61,8 +61,8 @@ def _build(workload: Workload) -> Model:
     """The workload's model, on the CPU."""
     from lrstudy.models.build import build_model
 
-    builder = workload.user_function("model")
-    return build_model(workload.model, len(workload.classes), workload.channels, workload.size, 0, builder)
+    builder, num_classes = workload.user_function("model"), len(workload.classes)
+    return build_model(workload.model, num_classes, workload.channels, workload.size, 0, builder, workload.stem)
 
 
 def _train_one_update(workload: Workload, part: Part) -> None:

@@ -24,7 +24,7 @@ from lrstudy.data.splits import Splits, split
 from lrstudy.data.statistics import Statistics
 from lrstudy.errors import Fault, InputError, faults_of
 from lrstudy.lineage import Root
-from lrstudy.models.catalogue import describe, family_of
+from lrstudy.models.catalogue import SMALL_IMAGE, Stem, describe, stem_of
 from lrstudy.settings import Recipe, canonical_json
 from lrstudy.storage.place import Storage
 from lrstudy.tasks.kinds import Task
@@ -58,6 +58,7 @@ class Workload:
         source_digests: Digests of the source behind these references, by role; `files` is that of `user_files`.
         channels: Number of image channels, 1 or 3.
         size: Width and height of the images in pixels.
+        stem: How the first layers of the model are.
         device: ``cuda`` or ``cpu``.
         threads: Number of CPU cores that compute for a trial.
         device_share: Number of devices that a trial occupies: GPUs, or CPU cores where there is none.
@@ -82,6 +83,7 @@ class Workload:
     source_digests: Mapping[str, str]
     channels: int
     size: int
+    stem: Stem
     device: str
     threads: int
     device_share: float
@@ -101,7 +103,7 @@ class Workload:
             data=self.data_digest,
             split=self.split_digest,
             preprocessing={"normalize": image.normalize, "constants": [list(c) for c in self.constants]},
-            model=describe(self.model, len(self.classes), self.channels, self.size),
+            model=describe(self.model, len(self.classes), self.channels, self.size, self.stem),
             weights="random",
             seed=seed,
             numerics=self.numerics,
@@ -180,6 +182,7 @@ def resolve(
         source_digests=_digests(references, files),
         channels=data.channels,
         size=data.size,
+        stem=stem_of(config.model, data.size, config.stem, is_random=config.weights == "random"),
         device=resources.device,
         threads=resources.threads,
         device_share=resources.device_share,
@@ -227,7 +230,7 @@ def check_without_data(study: StudyFile, base: Path) -> None:
     checks = (
         lambda: open_source(config.data_spec(base)),
         lambda: _files(config, base),
-        lambda: family_of(config.model),
+        lambda: stem_of(config.model, SMALL_IMAGE, config.stem),
         lambda: augmentation(config),
     )
     faults = [fault for check in checks for fault in faults_of(check)]
