@@ -258,9 +258,9 @@ def test_the_sections_of_a_studys_model_are_shown(tmp_path: Path, capsys: pytest
     assert _main(["trace", str(study), "--sections"]) == 0
     assert capsys.readouterr().out.splitlines() == [
         "Model: small_cnn, 24,058 parameters, BatchNorm:",
-        "  section 1                 4,848 parameters  20.2%  stage1.0.weight to stage2.2.bias",
-        "  section 2                18,560 parameters  77.1%  stage3.0.weight to stage3.2.bias",
-        "  section 3 (head)            650 parameters   2.7%  head.weight to head.bias",
+        "  section 1               4,848 parameters  20.2%  stage1.0.weight to stage2.2.bias",
+        "  section 2              18,560 parameters  77.1%  stage3.0.weight to stage3.2.bias",
+        "  section 3 (head)          650 parameters   2.7%  head.weight to head.bias",
     ]
     values = told(capsys, str(study), "--sections", "workload.model=resnet18", "name=t")
     assert values["model"]["stem"] == "3x3"

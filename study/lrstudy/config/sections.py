@@ -15,6 +15,7 @@ from lrstudy.config.common import COMMON
 from lrstudy.data import spec as data_spec
 from lrstudy.data.spec import DataSpec, ImageSpec, SplitSpec
 from lrstudy.errors import Fault, InputError, unknown, user_path
+from lrstudy.models.image_size import size_of
 from lrstudy.search import METHODS
 from lrstudy.storage.place import checked_url, is_url
 
@@ -65,13 +66,25 @@ class SplitConfig(ConfigSection):
     seed: Natural = 0
 
 
+_Pixels = Annotated[int, Field(ge=4, le=4096, description="a whole number of pixels from 4 to 4096")]
+
+
 class ImageConfig(ConfigSection):
     """How images become arrays."""
 
-    size: Annotated[int, Field(ge=4, le=4096, description="a whole number of pixels from 4 to 4096")] | None = None
+    size: Annotated[
+        _Pixels | Annotated[list[_Pixels], Field(min_length=2, max_length=2)] | None,
+        Field(description="a whole number of pixels from 4 to 4096, or [height, width] of such"),
+    ] = None
     resize: Literal["squash", "crop", "pad"] = "squash"
     channels: Literal["rgb", "grey", "stored"] = "stored"
     normalize: Literal["imagenet", "data", "none"] = "data"
+
+    @property
+    def spec(self) -> ImageSpec:
+        """The same for the data package."""
+        size = size_of(*self.size) if isinstance(self.size, list) else self.size
+        return ImageSpec(size, self.resize, self.channels, self.normalize)
 
 
 class TaskConfig(ConfigSection):
@@ -142,7 +155,7 @@ class WorkloadConfig(ConfigSection):
             download=data.download,
             multilabel={"auto": None, "multilabel": True, "binary": None}.get(task.kind, False),
             label=task.label,
-            image=ImageSpec(**self.image.model_dump()),
+            image=self.image.spec,
             split=SplitSpec(_fraction(test), _fraction(self.split.validation), self.split.by, self.split.seed),
             subset=self.subset,
         )

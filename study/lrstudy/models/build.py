@@ -17,6 +17,7 @@ from torch import nn
 
 from lrstudy.errors import Fault, InputError
 from lrstudy.models.catalogue import NUM_SECTIONS, Stem, describe, stem_of
+from lrstudy.models.image_size import Size, shown, sides
 from lrstudy.models.networks import LeNet, SmallCNN
 from lrstudy.models.stems import change_stem, take_grey
 from lrstudy.models.timm_names import is_timm
@@ -37,15 +38,18 @@ class Model:
     description: dict[str, object]
 
 
-Builder = Callable[[int, int, int], nn.Module]
-"""A user's function that builds a model: maps the numbers of logits and channels and the image size in pixels to a module."""
+Builder = Callable[[int, int, Size], nn.Module]
+"""A user's function that builds a model: maps the numbers of logits and channels and the image size in pixels to a module.
+
+The size is one number of square images, else (height, width).
+"""
 
 
 def build_model(
     name: str,
     num_classes: int,
     channels: int,
-    size: int,
+    size: Size,
     generator_seed: int,
     builder: Builder | None = None,
     stem: Stem | None = None,
@@ -59,14 +63,14 @@ def build_model(
         name: The name of a model, or a reference to the user's own.
         num_classes: The number of logits.
         channels: The number of image channels, 1 or 3.
-        size: The width of the square images in pixels.
+        size: The image size in pixels.
         generator_seed: The seed that the weights are drawn from.
         builder: The function that the reference names, for a model of the user's own.
         stem: How the first layers are; None for what `catalogue.stem_of` says of random weights.
         device: ``cpu``, or ``meta`` for a model without values.
 
     Returns:
-        A model that maps images of shape (B, channels, size, size) to logits of shape (B, num_classes).
+        A model that maps images of shape (B, channels, height, width) to logits of shape (B, num_classes).
 
     Raises:
         InputError: As `describe` raises it, and if the user's model cannot be built or does not return such logits.
@@ -117,21 +121,22 @@ def sections(module: nn.Module, head: Sequence[str] = ()) -> tuple[Names, Names,
     )
 
 
-def _user_model(builder: Builder, name: str, description: dict[str, object], arguments: tuple[int, int, int]) -> Model:
+def _user_model(builder: Builder, name: str, description: dict[str, object], arguments: tuple[int, int, Size]) -> Model:
     """A user's model, checked: a module that returns logits of the right shape. Raises InputError.
 
     `arguments` are those of `builder`: the numbers of logits and channels, and the image size.
     """
     module = _built_by_user(builder, name, arguments)
     num_classes, channels, size = arguments
+    of_images = (2, channels, *sides(size))
     try:
         with torch.no_grad():
-            shape = tuple(module.eval()(torch.zeros(2, channels, size, size)).shape)
+            shape = tuple(module.eval()(torch.zeros(of_images)).shape)
     except Exception as error:
         raise InputError(
             Fault(
                 "model",
-                f"{name} cannot take images of shape (2, {channels}, {size}, {size}): {type(error).__name__}: {error}",
+                f"{name} cannot take images of shape {of_images}: {type(error).__name__}: {error}",
             )
         ) from error
     if shape != (2, num_classes):
@@ -141,7 +146,7 @@ def _user_model(builder: Builder, name: str, description: dict[str, object], arg
     return Model(module.train(), _user_sections(module, name), description)
 
 
-def _built_by_user(builder: Builder, name: str, arguments: tuple[int, int, int]) -> nn.Module:
+def _built_by_user(builder: Builder, name: str, arguments: tuple[int, int, Size]) -> nn.Module:
     """What a user's function builds. Raises InputError unless it is a module with parameters."""
     try:
         module = builder(*arguments)
@@ -179,7 +184,7 @@ def _user_sections(module: nn.Module, name: str) -> tuple[Names, ...]:
     return sections(module) if len(backbone) > 1 else ((), (), tuple(names))
 
 
-def _torchvision(name: str, num_classes: int, channels: int, size: int, stem: Stem) -> nn.Module:
+def _torchvision(name: str, num_classes: int, channels: int, size: Size, stem: Stem) -> nn.Module:
     from torchvision.models import get_model
 
     arguments: dict[str, Any] = {"weights": None, "num_classes": num_classes}
@@ -188,7 +193,7 @@ def _torchvision(name: str, num_classes: int, channels: int, size: int, stem: St
     elif name.startswith("vit_"):
         arguments |= {"image_size": size}
     elif name.startswith("maxvit_"):
-        arguments |= {"input_size": (size, size)}
+        arguments |= {"input_size": sides(size)}
     module: nn.Module = get_model(name, **arguments)
     change_stem(module, stem)
     if channels == 1:
@@ -196,7 +201,7 @@ def _torchvision(name: str, num_classes: int, channels: int, size: int, stem: St
     return module
 
 
-def _timm(name: str, num_classes: int, channels: int, size: int, stem: Stem) -> nn.Module:
+def _timm(name: str, num_classes: int, channels: int, size: Size, stem: Stem) -> nn.Module:
     """A model of timm's. Raises InputError if it cannot be built for images of this size."""
     from lrstudy.models.timm_models import create
 
@@ -205,9 +210,7 @@ def _timm(name: str, num_classes: int, channels: int, size: int, stem: Stem) -> 
     except InputError:
         raise
     except Exception as error:
-        raise InputError(
-            Fault("model", f"{name} cannot be built for images of {size} x {size} pixels: {error}")
-        ) from error
+        raise InputError(Fault("model", f"{name} cannot be built for images of {shown(size)}: {error}")) from error
     change_stem(module, stem)
     return module
 

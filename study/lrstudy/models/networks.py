@@ -6,6 +6,8 @@ from collections import OrderedDict
 
 from torch import Tensor, nn
 
+from lrstudy.models.image_size import Size, sides
+
 
 class SmallCNN(nn.Module):
     """Three stages of 3 x 3 convolution, pooling, BatchNorm and ReLU (16, 32, 64 channels), and a linear head.
@@ -14,9 +16,9 @@ class SmallCNN(nn.Module):
     BatchNorm, as in airbench, saves a fifth of the time on a CPU and costs no accuracy.
     """
 
-    def __init__(self, channels: int, size: int, num_classes: int) -> None:
+    def __init__(self, channels: int, size: Size, num_classes: int) -> None:
         super().__init__()
-        self.stage1 = _stage(channels, 16, nn.MaxPool2d(2), stride=1 if size <= 32 else 2)
+        self.stage1 = _stage(channels, 16, nn.MaxPool2d(2), stride=1 if max(sides(size)) <= 32 else 2)
         self.stage2 = _stage(16, 32, nn.MaxPool2d(2))
         self.stage3 = _stage(32, 64, nn.Identity())
         self.pool = nn.AdaptiveAvgPool2d(1)
@@ -32,9 +34,9 @@ class SmallCNN(nn.Module):
 class LeNet(nn.Module):
     """The network of PyTorch's CIFAR tutorial: LeNet-5 (LeCun et al. 1998) with ReLU and max pooling."""
 
-    def __init__(self, channels: int, size: int, num_classes: int) -> None:
+    def __init__(self, channels: int, size: Size, num_classes: int) -> None:
         super().__init__()
-        width = ((size - 4) // 2 - 4) // 2
+        height, width = (((side - 4) // 2 - 4) // 2 for side in sides(size))
         self.features = nn.Sequential(
             OrderedDict(
                 conv1=nn.Conv2d(channels, 6, 5),
@@ -47,7 +49,7 @@ class LeNet(nn.Module):
         )
         self.classifier = nn.Sequential(
             nn.Flatten(),
-            nn.Linear(16 * width * width, 120),
+            nn.Linear(16 * height * width, 120),
             nn.ReLU(inplace=True),
             nn.Linear(120, 84),
             nn.ReLU(inplace=True),

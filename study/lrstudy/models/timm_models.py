@@ -9,10 +9,11 @@ import torch
 from torch import nn
 
 from lrstudy.errors import Fault, InputError
+from lrstudy.models.image_size import Size
 from lrstudy.models.timm_names import PREFIX, without_tag
 
 
-def create(name: str, num_classes: int, channels: int, size: int) -> nn.Module:
+def create(name: str, num_classes: int, channels: int, size: Size) -> nn.Module:
     """A model of timm's with random weights, drawn from torch's default generator.
 
     Models whose weights depend on the image size, such as ViT, are told it; others, such as most CNNs, do not take it.

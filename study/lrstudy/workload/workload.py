@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from lrstudy.data.statistics import Statistics
 from lrstudy.errors import Fault, InputError, faults_of
 from lrstudy.lineage import Root
 from lrstudy.models.catalogue import SMALL_IMAGE, Stem, describe, stem_of
+from lrstudy.models.image_size import Size, sides
 from lrstudy.settings import Recipe, canonical_json
 from lrstudy.storage.place import Storage
 from lrstudy.tasks.kinds import Task
@@ -57,7 +59,7 @@ class Workload:
         user_references: References to the user's code, with absolute paths, by role: model, augment, train_step.
         source_digests: Digests of the source behind these references, by role; `files` is that of `user_files`.
         channels: Number of image channels, 1 or 3.
-        size: Width and height of the images in pixels.
+        size: The image size in pixels.
         stem: How the first layers of the model are.
         device: ``cuda`` or ``cpu``.
         threads: Number of CPU cores that compute for a trial.
@@ -82,7 +84,7 @@ class Workload:
     user_references: Mapping[str, str]
     source_digests: Mapping[str, str]
     channels: int
-    size: int
+    size: Size
     stem: Stem
     device: str
     threads: int
@@ -164,7 +166,7 @@ def resolve(
     _require_accelerator(study, measuring.result())
     task = task_of(config, data)
     check_metrics(study, task, data, parts)
-    numerics_spec = _numerics_spec(config, resources.device, data.channels * data.size**2)
+    numerics_spec = _numerics_spec(config, resources.device, data.channels * prod(sides(data.size)))
     return Workload(
         data=spec,
         storage=storage,
