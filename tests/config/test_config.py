@@ -115,7 +115,7 @@ def test_a_byte_order_mark_does_no_harm():
         ("workload: {split: {seed: true}}", "workload.split.seed: expected a whole number of at least 0; got true."),
         (
             "workload: {image: {size: 2}}",
-            "workload.image.size: expected a whole number of pixels from 4 to 4096; got 2.",
+            "workload.image.size: expected a whole number of pixels from 4 to 4096, or [height, width] of such; got 2.",
         ),
         ("budget: {epochs: '30'}", "budget.epochs: expected a whole number of at least 1; got '30'."),
         ("budget: {epochs: 3.0}", "budget.epochs: expected a whole number of at least 1; got 3.0."),

@@ -82,7 +82,6 @@ ACCEPTED = (
     "storage: {path: 'gs://my-bucket/runs'}",
 )
 REFUSED = (
-    ("workload.model", "workload: {model: 'timm:vit_tiny'}", "Use a torchvision name, or a model of your own."),
     ("workload.task.loss", "workload: {task: {loss: './mine.py:focal'}}", "Use workload.train_step"),
     ("common.optimizer", "common: {optimizer: lamb}", "Use sgd, adam,"),
     ("arms.clr.optimizer", "arms: {clr: {optimizer: schedule_free}}", "Use sgd, adam,"),
@@ -145,11 +144,11 @@ def test_refusing_leaves_the_raw_study_as_it_was_and_returns_one_without_those_p
     raw = {
         "limits": {"money": 50},
         "arms": {"step": {"optimizer": "lars"}, "clr": None},
-        "workload": {"model": "timm:x", "subset": 3},
+        "workload": {"subset": 3},
     }
     before = deepcopy(raw)
     found, rest = refuse_later(raw)
-    assert len(found) == 3
+    assert len(found) == 2
     assert raw == before
     assert rest == {"limits": {}, "arms": {"step": {}, "clr": None}, "workload": {"subset": 3}}
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from lrstudy.data.batches import Part, part_of
 from lrstudy.data.normalise import normalisation
-from lrstudy.models.build import Model, build_model, head_of
+from lrstudy.models.build import Model, build_model, head_module
 from lrstudy.policies.run import Run
 from lrstudy.settings import Recipe
 from lrstudy.training import features
@@ -41,16 +41,16 @@ def test_the_head_is_alone_where_its_output_is_the_logits(name, size, elements):
     assert features.elements(state_of(name, size), torch.rand(2, 1, size, size)) == elements
 
 
-def test_a_head_of_several_layers_is_the_module_that_holds_them_and_a_dropout_before_it_is_not_in_it():
+def test_a_head_module_several_layers_is_the_module_that_holds_them_and_a_dropout_before_it_is_not_in_it():
     module = nn.Sequential(
         nn.Flatten(),
         nn.Linear(4, 3),
         nn.Sequential(nn.Dropout(), nn.Sequential(nn.Linear(3, 3), nn.ReLU(), nn.Linear(3, 2))),
     )
     names = [name for name, _ in module.named_parameters()]
-    assert head_of(module, ((), names[:2], names[2:])) is module[2][1]
-    assert head_of(module, ((), names[:4], names[4:])) is module[2][1][2]
-    assert head_of(module, ((), names[:3], names[3:])) is None
+    assert head_module(module, ((), names[:2], names[2:])) is module[2][1]
+    assert head_module(module, ((), names[:4], names[4:])) is module[2][1][2]
+    assert head_module(module, ((), names[:3], names[3:])) is None
 
 
 @pytest.mark.parametrize("forward", ["twice", "with a word", "and more"])

@@ -175,6 +175,8 @@ def _facts(plan: Plan) -> dict[str, Any]:
         "classes": len(plan.workload.classes),
         "task": plan.workload.task.kind,
         "device": plan.workload.device,
+        "model": plan.root(0).model,
+        **plan.model_facts.to_json(),
     }
 
 
@@ -188,6 +190,7 @@ def _described(plan: Plan, statistics: Statistics, notes: Sequence[str]) -> Iter
     )
     yield f"Data: {workload.data.source}, {len(workload.classes)} classes, {workload.task.kind}; examples by class and part:"
     yield from statistics.describe()
+    yield from plan.model_facts.describe(plan.root(0).model)
     for name, arm in plan.arms.items():
         yield f"  {name}: searches {', '.join(p.name for p in arm.space.searched) or 'nothing'}"
     yield from (f"note: {note}" for note in notes)

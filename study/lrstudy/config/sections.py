@@ -17,6 +17,7 @@ from lrstudy.config.until import Metric, UntilValue
 from lrstudy.data import spec as data_spec
 from lrstudy.data.spec import DataSpec, ImageSpec, SplitSpec
 from lrstudy.errors import Fault, InputError, unknown, user_path
+from lrstudy.models.image_size import size_of
 from lrstudy.search import METHODS
 
 Part = Literal["given"] | Fraction | Annotated[int, Field(ge=1, description="a count of at least 1")]
@@ -55,13 +56,25 @@ class SplitConfig(ConfigSection):
     seed: Natural = 0
 
 
+Normalize = Literal["imagenet", "data", "weights", "none"]
+_Pixels = Annotated[int, Field(ge=4, le=4096, description="a whole number of pixels from 4 to 4096")]
+
+
 class ImageConfig(ConfigSection):
     """How images become arrays."""
 
-    size: Annotated[int, Field(ge=4, le=4096, description="a whole number of pixels from 4 to 4096")] | None = None
+    size: Annotated[
+        _Pixels | Annotated[list[_Pixels], Field(min_length=2, max_length=2)] | None,
+        Field(description="a whole number of pixels from 4 to 4096, or [height, width] of such"),
+    ] = None
     resize: Literal["squash", "crop", "pad"] = "squash"
     channels: Literal["rgb", "grey", "stored"] = "stored"
-    normalize: Literal["imagenet", "data", "weights", "none"] | None = None  # None: see `WorkloadConfig.normalize`
+    normalize: Normalize | None = None  # None: see `WorkloadConfig.normalize`
+
+    def spec(self, normalize: Normalize) -> ImageSpec:
+        """The same for the data package, normalised so."""
+        size = size_of(*self.size) if isinstance(self.size, list) else self.size
+        return ImageSpec(size, self.resize, self.channels, normalize)
 
 
 class TaskConfig(ConfigSection):
@@ -100,6 +113,7 @@ class WorkloadConfig(ConfigSection):
         default_factory=list
     )
     model: Text = "small_cnn"
+    stem: Literal["auto", "original", "small"] = "auto"
     weights: Text = "random"
     download: bool = False
     task: TaskConfig = TaskConfig()
@@ -107,7 +121,7 @@ class WorkloadConfig(ConfigSection):
     numerics: NumericsConfig = NumericsConfig()
 
     @property
-    def normalize(self) -> Literal["imagenet", "data", "weights", "none"]:
+    def normalize(self) -> Normalize:
         """How images are normalised: by default as the weights were trained, with random ones by the data."""
         return self.image.normalize or ("data" if self.weights == "random" else "weights")
 
@@ -137,7 +151,7 @@ class WorkloadConfig(ConfigSection):
             download=data.download,
             multilabel={"auto": None, "multilabel": True, "binary": None}.get(task.kind, False),
             label=task.label,
-            image=ImageSpec(**{**self.image.model_dump(), "normalize": self.normalize}),
+            image=self.image.spec(self.normalize),
             split=SplitSpec(_fraction(test), _fraction(self.split.validation), self.split.by, self.split.seed),
             subset=self.subset,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors.torch import load
@@ -16,6 +16,7 @@ from lrstudy.errors import Fault, InputError
 from lrstudy.export.preprocessing import ImageForm, Preprocessing
 from lrstudy.export.winner import Winner
 from lrstudy.models.build import Builder, Model, build_model
+from lrstudy.models.catalogue import Stem
 from lrstudy.settings import Recipe, canonical_json
 from lrstudy.training.precise_norm import precise_norm
 from lrstudy.training.state import State
@@ -65,7 +66,9 @@ def build(description: Mapping[str, Any], name: str, builder: Builder | None) ->
 
     Raises InputError if this version builds another one.
     """
-    model = build_model(name, description["num_classes"], description["channels"], description["size"], 0, builder)
+    size = description["size"] if isinstance(description["size"], int) else tuple(description["size"])
+    stem = cast(Stem, description["stem"])
+    model = build_model(name, description["num_classes"], description["channels"], size, 0, builder, stem)
     if canonical_json(model.description) != canonical_json(dict(description)):
         raise InputError(
             Fault(

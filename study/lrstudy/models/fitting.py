@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from lrstudy.errors import Fault, InputError
-from lrstudy.models.build import last_layer
+from lrstudy.models.build import head_names
 from lrstudy.models.weight_files import Tensors
 
 _WRAPPERS = ("module.", "_orig_mod.", "model.")
@@ -55,7 +55,7 @@ def fit(module: nn.Module, name: str, tensors: Mapping[str, Tensor], source: str
     Raises:
         InputError: Something is missing, left over or of another shape, or is not finite. Names are listed.
     """
-    wanted, heads = module.state_dict(), _heads(module)
+    wanted, heads = module.state_dict(), head_names(module)
     given, changes = _renamed(tensors, wanted), []
     if module.__module__.startswith("timm.") and _misfits(given, wanted, heads):
         given = _filtered(module, given)
@@ -80,15 +80,6 @@ def begin_with(module: nn.Module, tensors: Mapping[str, Tensor], anew: Iterable[
     missing, unexpected = module.load_state_dict(tensors, strict=False)
     if set(missing) != set(anew) or unexpected:
         raise RuntimeError(f"weights were fitted to another network: missing {missing}, left over {unexpected}")
-
-
-def _heads(module: nn.Module) -> tuple[str, ...]:
-    """The names of the modules that make the logits: as timm says, else the last layer."""
-    config: Any = getattr(module, "pretrained_cfg", None)
-    classifier = config.get("classifier") if isinstance(config, Mapping) else None
-    if classifier:
-        return (classifier,) if isinstance(classifier, str) else tuple(classifier)
-    return (last_layer(module),)
 
 
 def _renamed(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> Tensors:

@@ -15,6 +15,7 @@ from lrstudy.config.workloads import of_all
 from lrstudy.errors import Fault, InputError, faults_of
 from lrstudy.lineage import Root
 from lrstudy.models.catalogue import NUM_SECTIONS, has_batchnorm
+from lrstudy.models.facts import Facts
 from lrstudy.planning import arms as arms_module
 from lrstudy.planning.arms import Arm, at_cohort_points, common_definition
 from lrstudy.planning.rate_questions import RATE
@@ -25,6 +26,7 @@ from lrstudy.search.parameter import Configuration, parse_parameter
 from lrstudy.search.space import Space
 from lrstudy.settings import canonical_json
 from lrstudy.training.head_inputs import head_inputs
+from lrstudy.training.model_facts import facts_of
 from lrstudy.trial.selection import Selection
 from lrstudy.trial.spec import TrialSpec
 from lrstudy.workload.workload import Workload, check_without_data
@@ -92,14 +94,20 @@ class Plan:
         return dict(zip(self.study.arms, self.arms, strict=False))[self.study.control]
 
     @cached_property
+    def model_facts(self) -> Facts:
+        """What is known of the model once it is built. Raises InputError if it cannot be."""
+        return facts_of(self.workload)
+
+    @cached_property
     def has_batchnorm(self) -> bool:
-        """Whether the model has BatchNorm. A user's model is built to find out."""
+        """Whether the model has BatchNorm. A user's or timm's is built to find out; False if it cannot be."""
         known = has_batchnorm(self.workload.model)
         if known is not None:
             return known
-        from lrstudy.training import rehearsal
-
-        return rehearsal.has_batchnorm(self.workload)
+        try:
+            return self.model_facts.has_batchnorm
+        except Exception:  # the rehearsal says what is wrong
+            return False
 
     @cached_property
     def head_inputs(self) -> int | None:

@@ -141,7 +141,7 @@ def _length_faults(
     if epochs is None:
         yield Fault("--epochs", expected="the number of epochs", got="nothing")
     options = {
-        "--epochs": epochs, "--updates-per-epoch": updates, "--examples": examples, "--sections": sections,
+        "--epochs": epochs, "--updates-per-epoch": updates, "--examples": examples, "--num-sections": sections,
     }  # fmt: skip
     for option, value in options.items():
         if value is not None and value < 1:

@@ -14,6 +14,7 @@ from typing import Any
 
 from lrstudy import child_process
 from lrstudy.memo.memo import Memo
+from lrstudy.models.image_size import sides
 from lrstudy.settings import canonical_json
 from lrstudy.workload.workload import Workload
 
@@ -56,7 +57,7 @@ def _measure(workload: Workload) -> int:
 
     with workload.only_named_files():
         state = State.of(build(workload), torch.device("cpu"))
-    shape = (2, workload.channels, workload.size, workload.size)
+    shape = (2, workload.channels, *sides(workload.size))
     images = torch.rand(shape, generator=torch.Generator().manual_seed(0))
     return features.elements(state, images) or 0
 

@@ -14,7 +14,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from lrstudy.data.batches import MEMORY_FORMATS
-from lrstudy.models.build import Model, head_of
+from lrstudy.models.build import Model, head_module
 from lrstudy.settings import Recipe
 from lrstudy.training.keras_rmsprop import KerasRMSprop
 from lrstudy.workload.numerics import PLAIN, NumericsSpec
@@ -68,7 +68,7 @@ class State:
     @cached_property
     def head(self) -> nn.Module | None:
         """The module that is the last section; None if there is no such module."""
-        return head_of(self.model, self.sections)
+        return head_module(self.model, self.sections)
 
     def autocast(self) -> AbstractContextManager[object]:
         """Within it, forward passes compute with the study's precision."""

@@ -98,9 +98,9 @@ class Trainer:
     def start(self, seed: int) -> None:
         """Hold the state before the first epoch: the study's weights, and drawn from `seed` what these leave open."""
         w = self.workload
-        builder = w.user_function("model")
+        builder, init = w.user_function("model"), seed_for(seed, "init")
         with w.only_named_files():
-            model = build_model(w.model, len(w.classes), w.channels, w.size, seed_for(seed, "init"), builder)
+            model = build_model(w.model, len(w.classes), w.channels, w.size, init, builder, w.stem)
         if self._weights is not None:
             begin_with(model.module, self._weights, w.weights.anew)
         if self._state is not None and w.numerics_spec.compile:

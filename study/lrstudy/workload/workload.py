@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,8 @@ from lrstudy.data.splits import Splits, split
 from lrstudy.data.statistics import Statistics
 from lrstudy.errors import Fault, InputError, faults_of
 from lrstudy.lineage import Root
-from lrstudy.models.catalogue import describe, family_of
+from lrstudy.models.catalogue import SMALL_IMAGE, Stem, describe, stem_of
+from lrstudy.models.image_size import Size, sides
 from lrstudy.models.pretrained import as_grey
 from lrstudy.settings import Recipe, canonical_json
 from lrstudy.storage.place import Storage
@@ -63,7 +65,8 @@ class Workload:
         user_references: References to the user's code, with absolute paths, by role: model, augment, train_step.
         source_digests: Digests of the source behind these references, by role; `files` is that of `user_files`.
         channels: Number of image channels, 1 or 3.
-        size: Width and height of the images in pixels.
+        size: The image size in pixels.
+        stem: How the first layers of the model are.
         device: ``cuda`` or ``cpu``.
         threads: Number of CPU cores that compute for a trial.
         device_share: Number of devices that a trial occupies: GPUs, or CPU cores where there is none.
@@ -88,7 +91,8 @@ class Workload:
     user_references: Mapping[str, str]
     source_digests: Mapping[str, str]
     channels: int
-    size: int
+    size: Size
+    stem: Stem
     device: str
     threads: int
     device_share: float
@@ -109,7 +113,7 @@ class Workload:
             data=self.data_digest,
             split=self.split_digest,
             preprocessing={"normalize": image.normalize, "constants": [list(c) for c in self.constants]},
-            model=describe(self.model, len(self.classes), self.channels, self.size),
+            model=describe(self.model, len(self.classes), self.channels, self.size, self.stem),
             weights=self.weights.digest,
             seed=seed,
             numerics=self.numerics,
@@ -171,7 +175,7 @@ def resolve(
     _require_accelerator(study, measuring.result())
     task = task_of(config, data)
     check_metrics(study, task, data, parts)
-    numerics_spec = _numerics_spec(config, resources.device, data.channels * data.size**2)
+    numerics_spec = _numerics_spec(config, resources.device, data.channels * prod(sides(data.size)))
     begin = initial_weights(source, config, base, storage, data, parts)
     return Workload(
         data=spec,
@@ -190,6 +194,7 @@ def resolve(
         source_digests=_digests(references, files),
         channels=data.channels,
         size=data.size,
+        stem=stem_of(config.model, data.size, config.stem, is_random=config.weights == "random"),
         device=resources.device,
         threads=resources.threads,
         device_share=resources.device_share,
@@ -224,15 +229,16 @@ def initial_weights(
         return weights.NONE
     references, files = user_references(config, base), user_files.named(config.files, base)
     digests, size = _digests(references, files), (len(data.classes), data.channels, data.size)
+    stem = stem_of(config.model, data.size, config.stem, is_random=False)
 
     def build() -> Model:
         from lrstudy.models.build import build_model
 
         builder: Any = user_code.load(references["model"], "model", digests["model"]) if "model" in references else None
         with user_files.only_named(references, digests, files, storage.ours):
-            return build_model(references.get("model", config.model), *size, 0, builder)
+            return build_model(references.get("model", config.model), *size, 0, builder, stem)
 
-    network = weights.Network(config.model, describe(config.model, *size), digests, build)
+    network = weights.Network(config.model, describe(config.model, *size, stem), digests, build)
     try:
         return weights.fitted(config.weights, source, network, storage, OurData(data, parts, config.data_spec(base)))
     except InputError as error:
@@ -287,7 +293,7 @@ def check_without_data(study: StudyFile, base: Path) -> None:
     checks = (
         lambda: open_source(config.data_spec(base)),
         lambda: _files(config, base),
-        lambda: family_of(config.model),
+        lambda: stem_of(config.model, SMALL_IMAGE, config.stem),
         lambda: augmentation(config),
         lambda: weights.check(config.weights, config.model, base),
         lambda: _normalisation(config),
