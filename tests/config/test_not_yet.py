@@ -82,7 +82,6 @@ ACCEPTED = (
     "storage: {path: 'gs://my-bucket/runs'}",
 )
 REFUSED = (
-    ("workloads", "workloads: {a: {}}", "Write one study per workload"),
     ("workload.model", "workload: {model: 'timm:vit_tiny'}", "Use a torchvision name, or a model of your own."),
     ("workload.task.loss", "workload: {task: {loss: './mine.py:focal'}}", "Use workload.train_step"),
     ("common.optimizer", "common: {optimizer: lamb}", "Use sgd, adam,"),

@@ -11,7 +11,8 @@ from typing import Any, Literal
 
 from lrstudy import config
 from lrstudy.config import StudyFile
-from lrstudy.errors import InputError, faults_of
+from lrstudy.config.workloads import of_all
+from lrstudy.errors import Fault, InputError, faults_of
 from lrstudy.lineage import Root
 from lrstudy.models.catalogue import NUM_SECTIONS, has_batchnorm
 from lrstudy.planning import arms as arms_module
@@ -182,12 +183,27 @@ def read(text: str, overrides: Sequence[str] = (), base: Path = _HERE) -> StudyF
     Raises InputError with every fault that can be found without the data.
     """
     study, faults = config.examine(text, overrides)
-    if study is not None:
-        faults += faults_of(lambda: arms_module.resolve(study, base))
-        faults += [fault.within("workload") for fault in faults_of(lambda: check_without_data(study, base))]
+    faults = faults if study is None else [*faults, *_further_faults(study, base)]
     if faults or study is None:
         raise InputError(faults)
     return study
+
+
+def read_each(text: str, overrides: Sequence[str] = (), base: Path = _HERE) -> dict[str, StudyFile]:
+    """The study file of every workload in the map of a file, by its name; of a file without a map under the name "".
+
+    Raises InputError with every fault of all of them.
+    """
+    examined = config.examine_each(text, overrides, lambda study: _further_faults(study, base))
+    if faults := of_all({name: found for name, (_, found) in examined.items()}):
+        raise InputError(faults)
+    return {name: study for name, (study, _) in examined.items() if study is not None}
+
+
+def _further_faults(study: StudyFile, base: Path) -> list[Fault]:
+    """The faults of arms and of the workload that show without the data."""
+    of_arms = faults_of(lambda: arms_module.resolve(study, base))
+    return [*of_arms, *(fault.within("workload") for fault in faults_of(lambda: check_without_data(study, base)))]
 
 
 def make_plan(

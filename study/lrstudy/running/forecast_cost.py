@@ -23,6 +23,7 @@ from lrstudy.planning.plan import Plan
 from lrstudy.running.counting_noise import counting_deviation
 from lrstudy.running.forecast import Work
 from lrstudy.settings import Effort
+from lrstudy.study_folder import of_workloads
 
 _ROOT_FAMILY = ("data", "split", "preprocessing", "model", "augment")
 """What two studies must have in common for their epochs to take as long, besides the numerics."""
@@ -165,7 +166,7 @@ def _assumed(plan: Plan) -> Noise:
 def _relatives(plan: Plan, storage: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
     """The studies of a storage with this workload, and their locks."""
     mine = study_lock.identity(plan)
-    for path in sorted(storage.glob("*/study.lock.json")):
+    for path in (folder / "study.lock.json" for folder in of_workloads.folders(storage)):
         try:
             lock = json.loads(path.read_text(encoding="utf-8"))
             identity = lock["identity"]
