@@ -56,6 +56,20 @@ def test_the_report_says_what_a_stage_on_features_leaves_out():
     assert not any("features" in caveat for caveat in caveats(plan, plan.arms["constant"]))
 
 
+def test_frozen_statistics_that_nothing_has_gathered_are_told():
+    """A ResNet-18 with random weights, its BatchNorm frozen after a stage on features, diverged at a rate of 0.1."""
+    from lrstudy.planning.caveats import UNGATHERED, caveats
+
+    first = "{train: head, epochs: 1, policy: constant}"
+    frozen = "{train: all, policy: constant, batchnorm: frozen}"
+    for stages, told in (
+        (f"[{first}, {frozen}]", True),
+        (f"[{{train: all, epochs: 1, policy: constant}}, {frozen}]", False),
+    ):
+        plan = plan_of(text=TEXT.replace("policy: sgdr_dlr, stages: two", f"stages: {stages}"))
+        assert (UNGATHERED.format(2) in caveats(plan, plan.arms["two"])) == told
+
+
 def test_a_model_whose_head_is_not_all_trains_on_images_and_refuses_features():
     text = TEXT.replace("model: small_cnn", "model: squeezenet1_0, image: {size: 16}")
     plan = plan_of(text=text)

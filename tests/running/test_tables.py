@@ -215,7 +215,7 @@ def test_an_epoch_shows_what_training_counted_and_one_of_an_earlier_version_noth
     assert len(set(counts)) > 3
     trial = ran.admission.trials["step-confirm-1-1001"]
     before = [replace(r, metrics={k: v for k, v in r.metrics.items() if k != "train_accuracy"}) for r in trial.records]
-    earlier = SimpleNamespace(**vars(trial) | {"records": before, "recalled": trial.recalled})
+    earlier = replace(trial, records=before)
     table = EpochTables(ran.plan).epochs([earlier])
     assert table["train_accuracy"].to_pylist() == [None] * 3
     assert table["val_accuracy"].null_count == 0
@@ -509,9 +509,9 @@ def test_settings_that_a_policy_does_not_give_are_not_passed_off_as_applied(ran,
     from dataclasses import replace
 
     trial = next(t for t in ran.admission.trials.values() if t.arm == "step")
-    wrong = SimpleNamespace(**vars(trial))
-    wrong.records = [replace(trial.records[0], settings="0" * 32)]
-    wrong.recalled, wrong.selected, wrong.value = [False], None, None
-    admission = SimpleNamespace(trials={"t": wrong}, plan=ran.plan, journal=ran.admission.journal)
+    wrong = replace(trial, records=[replace(trial.records[0], settings="0" * 32)])
+    admission = SimpleNamespace(
+        trials={"t": wrong}, plan=ran.plan, journal=ran.admission.journal, memo=ran.admission.memo
+    )
     with pytest.raises(RuntimeError, match=f"epoch 0 of {trial.trial_id} was trained with other settings"):
         TableWriter(admission, tmp_path).write(time.monotonic())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 from lrstudy.errors import InputError
 from lrstudy.planning.arms import Arm, one_at_a_time
 from lrstudy.planning.plan import Plan
@@ -17,6 +19,10 @@ DIFFERENTIAL = (
 FEATURES = (
     "stage {} trains the head on features that are computed once: nothing is augmented there, and nothing dropped before the "
     "head."
+)
+UNGATHERED = (
+    "stage {} keeps BatchNorm's running statistics as they are before anything gathered any: with random weights they are those "
+    "of no data, and what passes through the network may grow without bound."
 )
 _NO_CYCLE = "where the budget ends within the first cycle there is no completed one to select, and the last epoch is judged and tested."
 
@@ -34,12 +40,15 @@ def caveats(plan: Plan, arm: Arm) -> tuple[str, ...]:
     for configuration in one_at_a_time(arm.space):
         policy, run = arm.build(configuration), plan.run(arm, configuration)
         found |= dict.fromkeys(policy.caveats())
-        for number, (_, part, of) in enumerate(_parts(policy, run), 1):
+        stages = _parts(policy, run)
+        if is_random and plan.has_batchnorm:
+            found |= dict.fromkeys(map(UNGATHERED.format, _on_initial_statistics(stages)))
+        for number, (_, part, of) in enumerate(stages, 1):
             if is_random and _is_differential(part, of):
                 found[DIFFERENTIAL] = None
             if of.recipe.input == "features":
                 found[FEATURES.format(number)] = None
-        if plan.study.select == "last_cycle" and _parts(policy, run) and not policy.cycle_ends(run):
+        if plan.study.select == "last_cycle" and stages and not policy.cycle_ends(run):
             found[_NO_CYCLE] = None
     return tuple(found)
 
@@ -57,6 +66,15 @@ def _until(until: Until) -> str:
         f"its trials end after the first epoch with a validation {until.metric.replace('_', ' ')} of {until.value:g} or more: "
         "test values and costs are those of getting there, and what the whole budget would have given is not measured."
     )
+
+
+def _on_initial_statistics(stages: Sequence[tuple[str, Policy, Run]]) -> Iterator[int]:
+    """The numbers of the stages that train a frozen BatchNorm, all before the first stage that gathers statistics."""
+    for number, (_, _, run) in enumerate(stages, 1):
+        if run.recipe.batchnorm == "train":
+            return
+        if run.recipe.batchnorm == "frozen":
+            yield number
 
 
 def _is_differential(policy: Policy, run: Run) -> bool:
