@@ -254,3 +254,18 @@ def test_a_worker_runs_the_test_before_the_first_trial_and_another_one_if_it_die
     trial = searcher.suggest("three")["assignment"]
     assert trial.spec.parameters["lr"] == next(noted.of_kind("found"))["rate"]
     assert admission.num_running == 1
+
+
+@pytest.mark.slow
+def test_a_test_of_a_stage_that_trains_the_head_computes_the_features_first(tmp_path):
+    stages = "arms={two: {stages: [{train: head, epochs: 2, policy: constant}, {train: all, policy: constant}]}}"
+    plan, memo = study(tmp_path, SMALL, stages).plan()[0], Memo(tmp_path / "memo")
+    trainer = Serial(plan, tmp_path / "runs").trainers[0]
+    test = range_tests.of_arm(plan, "two", RangeQuestion(updates=8))
+    assert test.passes[0].recipe.input == "features"
+    spans = range_tests.measure(test, plan.workload, memo, lambda: trainer)
+    assert {"features", "range_test"} <= {span.category for span in spans}
+    later = replace(test, depth=2)
+    assert later.passes[0].recipe.input == "images"
+    range_tests.measure(later, plan.workload, memo, lambda: trainer)
+    assert len(range_tests.recalled(memo, later).curve.losses) == 8

@@ -120,7 +120,7 @@ def measure(test: RangeTest, workload: Workload, memo: Memo, make_trainer: Calla
     """
     walk = Walk(test.spec, memo, make_trainer)
     spans = [span for step in islice(walk, test.depth) for span in step.spans]
-    trainer: Any = walk.bring_to(test.depth)
+    trainer: Any = walk.bring_to(test.depth, test.passes[0].recipe)
     spans += walk.take_spans()
     begin = time.monotonic()
     for settings in test.passes:

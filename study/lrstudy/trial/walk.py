@@ -113,9 +113,15 @@ class Walk:
         """What the selected epoch was trained with, beside rates and batch size."""
         return self._settings[self.spec.selected(self._records)].recipe
 
-    def bring_to(self, depth: int) -> TrainerLike:
-        """The trainer, holding the state after the first `depth` epochs; so many must have been iterated over."""
-        return self._trainer_at(depth)
+    def bring_to(self, depth: int, recipe: Recipe) -> TrainerLike:
+        """The trainer, holding the state after the first `depth` epochs, and what a recipe trains on there.
+
+        So many epochs must have been iterated over.
+        """
+        trainer = self._trainer_at(depth)
+        if recipe.input == "features":
+            self._features.bring(trainer, depth, self._names)
+        return trainer
 
     def _advance(self) -> Iterator[TrialEpoch]:
         with self._measured("between"):
