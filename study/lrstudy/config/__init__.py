@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from lrstudy.config import claims
 from lrstudy.config.explain import KEY, Path, explain
 from lrstudy.config.not_yet import refuse_later
 from lrstudy.config.sections import StudyFile
@@ -17,6 +18,7 @@ from lrstudy.errors import Fault, InputError, unknown
 __all__ = ["StudyFile", "examine", "load"]
 
 _STAND_INS = {"lrstudy": 1, "name": "unnamed"}
+_SOUND_CLAIM = {"text": "-", "source": "-", "not_testable": "-"}
 
 
 def load(text: str, overrides: Sequence[str] = ()) -> StudyFile:
@@ -45,6 +47,7 @@ def examine(text: str, overrides: Sequence[str] = ()) -> tuple[StudyFile | None,
             control = study.compare.control
             if control is not None and control not in study.arms:
                 faults.append(unknown("compare.control", "arm", control, study.arms))
+            faults += claims.faults(study)
             return study, faults
         faults += [fault for path, of_field in by_field.items() if path[:1] not in reported for fault in of_field]
         reported |= {path[:1] for path in by_field}
@@ -59,6 +62,9 @@ def _leave_out(raw: dict[str, Any], path: Path) -> bool:
         above, last = above[:-1], above[-1]
     elif len(above) == 1 and above[0] == "arms":
         raw["arms"][last] = {"policy": "constant"}
+        return True
+    elif above == ["claims"]:
+        raw["claims"][last] = dict(_SOUND_CLAIM)
         return True
     elif not above and last in _STAND_INS:
         raw[str(last)] = _STAND_INS[str(last)]
@@ -76,5 +82,7 @@ def _leave_out(raw: dict[str, Any], path: Path) -> bool:
 
 
 def _to_name(path: Path) -> Path:
-    """The path up to the first position in a list: a list with a fault is left out as a whole."""
+    """The path up to the first position in a list: a list with a fault is left out as a whole, but claims one by one."""
+    if path[0] == "claims":
+        return path[:2]
     return tuple(takewhile(lambda part: isinstance(part, str), path))

@@ -8,28 +8,19 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model, field_validator, model_validator
+from pydantic import BeforeValidator, Field, create_model, field_validator, model_validator
 
 from lrstudy import user_code
+from lrstudy.config.claim_section import ClaimConfig
 from lrstudy.config.common import COMMON
+from lrstudy.config.section import ConfigSection, Count, Fraction, Natural, Positive, Text
 from lrstudy.data import spec as data_spec
 from lrstudy.data.spec import DataSpec, ImageSpec, SplitSpec
 from lrstudy.errors import Fault, InputError, unknown, user_path
 from lrstudy.search import METHODS
 from lrstudy.storage.place import checked_url, is_url
 
-Positive = Annotated[float, Field(gt=0, description="a number above 0")]
-Count = Annotated[int, Field(ge=1, description="a whole number of at least 1")]
-Natural = Annotated[int, Field(ge=0, description="a whole number of at least 0")]
-Fraction = Annotated[float, Field(gt=0, lt=1, description="a fraction between 0 and 1")]
 Part = Literal["given"] | Fraction | Annotated[int, Field(ge=1, description="a count of at least 1")]
-Text = Annotated[str, Field(min_length=1, description="a text")]
-
-
-class ConfigSection(BaseModel):
-    """A map of the study file whose keys are all known."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 class SourceConfig(ConfigSection):
@@ -360,6 +351,7 @@ class StudyFile(ConfigSection):
     early_stopping: Literal["none"] = "none"
     confirm: ConfirmConfig = ConfirmConfig()
     compare: CompareConfig = CompareConfig()
+    claims: list[ClaimConfig] = Field(default_factory=list)
     target: TargetConfig = TargetConfig()
     limits: LimitsConfig = LimitsConfig()
     resources: ResourcesConfig = ResourcesConfig()
