@@ -23,7 +23,7 @@ A study's folder, `<storage.path>/<name>/`, holds
 | `study.yaml`, `study.lock.json` | the last run's study file, and what it came to: arms, classes, splits, numerics, versions |
 | `trials`, `epochs`, `settings`, `ledger`, `calibration` and `predictions.parquet` | tables that a run writes |
 | `accuracy_per_gpu_hour.parquet` | what a report makes of them: test value and cost of each arm and confirm trial, to be put together with those of other studies |
-| `arms.parquet`, `curves.parquet`, `report/` | likewise: verdicts; learning curves over calibrated cost; the page, its figures, its tables as CSV |
+| `arms.parquet`, `claims.parquet`, `curves.parquet`, `report/` | likewise: verdicts; what was found of claims; learning curves over calibrated cost; the page, its figures, its tables as CSV |
 | `journal/`, `predictions/`, `source/` | what a run needs to go on: decisions, predictions by trial, source of own policies |
 | `driver.lock` | there while a run is under way: one driver at a time writes into the folder |
 
@@ -48,7 +48,8 @@ def render() -> str:
     parts += [_section(f"{table.name}.parquet", table) for table in (*engine.TABLES, *reports.PARQUET_TABLES)]
     parts.append(
         "## report/tables/\n\nWhat the figures and tables of the page show, as CSV; a file is "
-        "left out if there is nothing to show. `arms.csv` is `arms.parquet`, `curves.csv` is `curves.parquet`.\n"
+        "left out if there is nothing to show. `arms.csv`, `claims.csv` and `curves.csv` are\n"
+        "the Parquet files of these names.\n"
     )
     parts += [
         _section(f"{table.name}.csv", table, level=3)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
+from lrstudy_reports.claim_findings import Finding
 from lrstudy_reports.comparison import Comparison
 from lrstudy_reports.costs import Closing, Sharing
 from lrstudy_reports.last_answer import LastAnswer
@@ -19,7 +20,7 @@ from lrstudy_reports.tables import StudyTables
 class Analysis:
     """What the sections of the page draw on.
 
-    `ranked` is the test AUROC by class (rows) and arm (columns), `last` the last complete answer, if there was one.
+    `ranked` is the test AUROC by class (rows) and arm (columns), `findings` what was found of the study's claims, `last` the last complete answer, if there was one.
     """
 
     study: StudyTables
@@ -30,6 +31,7 @@ class Analysis:
     ranked: pd.DataFrame
     looks: Mapping[str, Look]
     drawings: Mapping[str, Drawing]
+    findings: Sequence[Finding] = ()
     last: LastAnswer | None = None
 
     def drawn(self, *names: str) -> tuple[Drawing, ...]:

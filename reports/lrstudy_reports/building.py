@@ -17,14 +17,17 @@ from lrstudy_reports import figures, last_answer, traces
 from lrstudy_reports.accounts import troubled
 from lrstudy_reports.accuracy_per_gpu_hour import accuracy_per_gpu_hour
 from lrstudy_reports.analysis import Analysis
+from lrstudy_reports.claim_findings import findings
+from lrstudy_reports.claim_schema import CLAIMS
 from lrstudy_reports.classes import by_class
 from lrstudy_reports.comparison import Comparison, compare
 from lrstudy_reports.costs import Closing, Sharing, close_ledger, sharing
 from lrstudy_reports.curves import mean_curves
 from lrstudy_reports.page import Drawing, render
-from lrstudy_reports.schemas import ACCURACY, ARMS, CONFIRMED, CURVES, SCHEMA_VERSION, TableDescription
+from lrstudy_reports.schemas import ACCURACY, ARMS, CONFIRMED, CURVES, SCHEMA_VERSION
 from lrstudy_reports.sections import compose
 from lrstudy_reports.style import Look, looks, settings, svg
+from lrstudy_reports.table_description import TableDescription
 from lrstudy_reports.tables import StudyTables, load
 from lrstudy_reports.tuning import all_configurations, best_after, searcher_table
 from lrstudy_reports.wording import FIGURES
@@ -44,13 +47,15 @@ def build_report(folder: Path) -> Path:
     shared, closing = sharing(study), close_ledger(study)
     look = looks(study.arms, study.lock.control)
     drawings = _draw(study, comparison, curves, after, shared, closing, look)
-    last = last_answer.read(folder)
-    page = compose(Analysis(study, comparison, shared, closing, searchers, ranked, look, drawings, last))
+    last, found = last_answer.read(folder), findings(study, comparison)
+    page = compose(Analysis(study, comparison, shared, closing, searchers, ranked, look, drawings, found, last))
     report = folder / "report"
+    claims = [finding.row(study) for finding in found]
     frames = {
         "arms": comparison.arms,
         "best_after": after,
         "calibration": comparison.calibration.updates,
+        "claims": pd.DataFrame(claims, columns=CLAIMS.names),
         "classes": ranked.reset_index(),
         "confirmed": _confirmed(study),
         "curves": curves,
@@ -68,6 +73,7 @@ def build_report(folder: Path) -> Path:
     parquet: dict[TableDescription, list[dict[Any, Any]]] = {
         ARMS: comparison.rows(),
         ACCURACY: accuracy_per_gpu_hour(study, comparison),
+        CLAIMS: claims,
         CURVES: _without_nan(curves).to_dict("records"),
     }
     for table, rows in parquet.items():

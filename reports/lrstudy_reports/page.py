@@ -26,12 +26,16 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """A table. The columns in `numeric` are right-aligned; the first column has the row headings."""
+    """A table. Columns in `numeric` are right-aligned, those in `prose` have room for lines of text.
+
+    The first column has the row headings.
+    """
 
     caption: str
     columns: Sequence[str]
     rows: Sequence[Sequence[Cell]]
     numeric: frozenset[int] = frozenset()
+    prose: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)

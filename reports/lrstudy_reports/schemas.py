@@ -6,45 +6,12 @@ CSV file stands for.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import pyarrow as pa
 
+from lrstudy_reports.claim_schema import CLAIMS
+from lrstudy_reports.table_description import Column, TableDescription
+
 SCHEMA_VERSION = 1
-
-
-@dataclass(frozen=True)
-class Column:
-    """One column of a table; `unit` is empty where its values have none."""
-
-    name: str
-    type: pa.DataType
-    unit: str
-    meaning: str
-
-
-@dataclass(frozen=True)
-class TableDescription:
-    """A table: what a row of it is, and its columns in their order.
-
-    `patterns` stand for the columns that depend on the study; in the file they come last.
-    """
-
-    name: str
-    row: str
-    columns: tuple[Column, ...]
-    patterns: tuple[Column, ...] = ()
-
-    @property
-    def names(self) -> list[str]:
-        """The names of the columns that every such table has."""
-        return [column.name for column in self.columns]
-
-    @property
-    def schema(self) -> pa.Schema:
-        """Those columns, for Arrow."""
-        return pa.schema([(column.name, column.type) for column in self.columns])
-
 
 _TEXT, _FLAG, _INT32, _INT64, _FLOAT = pa.string(), pa.bool_(), pa.int32(), pa.int64(), pa.float64()
 _DEVICE_S = "device-seconds"
@@ -366,8 +333,8 @@ TROUBLE = TableDescription(
 )  # fmt: skip
 
 CSV_TABLES = (
-    ARMS, BEST_AFTER, CALIBRATION, CLASSES, CONFIRMED, CURVES, LEDGER, SEARCHERS, SEARCHES, SHARING, TROUBLE,
+    ARMS, BEST_AFTER, CALIBRATION, CLAIMS, CLASSES, CONFIRMED, CURVES, LEDGER, SEARCHERS, SEARCHES, SHARING, TROUBLE,
 )  # fmt: skip
 """Those in report/tables, by the names of their files."""
-PARQUET_TABLES = (ARMS, ACCURACY, CURVES)
+PARQUET_TABLES = (ARMS, ACCURACY, CLAIMS, CURVES)
 """Those beside the tables of a run, by the names of their files."""
