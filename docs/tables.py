@@ -24,6 +24,7 @@ A study's folder, `<storage.path>/<name>/`, holds
 | `trials`, `epochs`, `settings`, `ledger`, `calibration` and `predictions.parquet` | tables that a run writes |
 | `accuracy_per_gpu_hour.parquet` | what a report makes of them: test value and cost of each arm and confirm trial, to be put together with those of other studies |
 | `arms.parquet`, `claims.parquet`, `curves.parquet`, `report/` | likewise: verdicts; what was found of claims; learning curves over calibrated cost; the page, its figures, its tables as CSV |
+| `class_metrics`, `confusion` and `exact_match.parquet` | likewise, of the predictions on the test part: precision, recall, F1 and specificity of each class; confusion matrices; how many labels of an example are wrong |
 | `journal/`, `predictions/`, `source/` | what a run needs to go on: decisions, predictions by trial, source of own policies |
 | `driver.lock` | there while a run is under way: one driver at a time writes into the folder |
 
@@ -48,8 +49,7 @@ def render() -> str:
     parts += [_section(f"{table.name}.parquet", table) for table in (*engine.TABLES, *reports.PARQUET_TABLES)]
     parts.append(
         "## report/tables/\n\nWhat the figures and tables of the page show, as CSV; a file is "
-        "left out if there is nothing to show. `arms.csv`, `claims.csv` and `curves.csv` are\n"
-        "the Parquet files of these names.\n"
+        "left out if there is nothing to show. Where a Parquet file has the same name, it has the same content.\n"
     )
     parts += [
         _section(f"{table.name}.csv", table, level=3)

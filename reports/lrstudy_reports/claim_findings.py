@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
+from lrstudy_reports import counting
 from lrstudy_reports.claims import Claim, ClaimVerdict, holds_size, judge_claim, parse_claims, seeds_needed
 from lrstudy_reports.comparison import Comparison
+from lrstudy_reports.predicted import class_names
 from lrstudy_reports.statistics import FEWEST, Interval
 from lrstudy_reports.tables import StudyTables, predictions, trial_values
 from lrstudy_reports.verdicts import Key, Outcome, outcomes, over_seeds, paired, same_training, withheld
@@ -75,26 +76,6 @@ def in_metric(study: StudyTables, metric: str, label: str | None = None) -> Stud
         return None
     trials = study.trials.assign(test_metric=study.trials["trial_id"].map(values).astype("float64"))
     return replace(study, trials=trials, lock=replace(study.lock, metric=metric))
-
-
-def precision_recall_f1(predicted: Mapping[str, Any], k: int) -> dict[str, float]:
-    """Precision, recall and F1 of class `k` in the predictions of one trial; NaN where 0 / 0.
-
-    With tp, fp and fn, the right and wrong predictions of the class and its examples that were missed: tp / (tp + fp),
-    tp / (tp + fn) and 2 tp / (2 tp + fp + fn). The predicted class has the highest score; where an example may have
-    several labels, those with a score above 0 are predicted.
-    """
-    scores = np.asarray(predicted["scores"])
-    if predicted["labels"] is not None:
-        has, is_predicted = np.asarray(predicted["labels"])[:, k].astype(bool), scores[:, k] > 0
-    else:
-        has, is_predicted = np.asarray(predicted["label"]) == k, scores.argmax(axis=1) == k
-    tp, fp, fn = (float(np.sum(which)) for which in (has & is_predicted, ~has & is_predicted, has & ~is_predicted))
-    return {
-        "precision": _quotient(tp, tp + fp),
-        "recall": _quotient(tp, tp + fn),
-        "f1": _quotient(2 * tp, 2 * tp + fp + fn),
-    }
 
 
 def _found(study: StudyTables, comparison: Comparison, claim: Claim) -> Finding:
@@ -203,18 +184,23 @@ def _of_trials(study: StudyTables, metric: str) -> pd.Series[Any]:
     return trial_values(study.folder, [name]).set_index("trial_id")[name]
 
 
-def _of_class(study: StudyTables, metric: str, label: str | None) -> pd.Series[Any]:
+def _of_class(study: StudyTables, metric: str, label: str) -> pd.Series[Any]:
     """A metric of one class by confirm trial, from its predictions; nothing if there is no such class."""
-    names = study.lock.data.get("classes") or []
+    names = class_names(study)
     if label not in names:
         return pd.Series(dtype="float64")
     known = predictions(study.folder, [str(trial_id) for trial_id in study.confirming["trial_id"]])
-    of_trial = {trial_id: precision_recall_f1(rows, names.index(label)) for trial_id, rows in known.items()}
-    return pd.Series({trial_id: values.get(metric, math.nan) for trial_id, values in of_trial.items()}, dtype="float64")
+    of_trial = {trial_id: _ratio(rows, metric, names.index(label)) for trial_id, rows in known.items()}
+    return pd.Series(of_trial, dtype="float64")
 
 
-def _quotient(part: float, whole: float) -> float:
-    return part / whole if whole else math.nan
+def _ratio(rows: Mapping[str, Any], metric: str, k: int) -> float:
+    """`precision`, `recall`, `f1` or `specificity` of class `k` in the predictions of one trial; NaN where 0 / 0."""
+    if rows["labels"] is None:
+        matrix = counting.confusion(rows["label"], rows["scores"])
+    else:
+        matrix = counting.label_confusion(rows["labels"].astype(bool), rows["scores"])
+    return float(counting.counts(matrix).ratios()[metric][k])
 
 
 def _known(value: float | None) -> float | None:

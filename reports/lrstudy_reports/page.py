@@ -26,9 +26,9 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """A table. Columns in `numeric` are right-aligned, those in `prose` have room for lines of text.
+    """A table. The columns in `numeric` are right-aligned, those in `prose` have room for lines of text.
 
-    The first column has the row headings.
+    The first column has the row headings. A `folded` table shows its caption alone until a reader opens it.
     """
 
     caption: str
@@ -36,6 +36,7 @@ class Table:
     rows: Sequence[Sequence[Cell]]
     numeric: frozenset[int] = frozenset()
     prose: frozenset[int] = frozenset()
+    folded: bool = False
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import pyarrow as pa
 
 from lrstudy_reports.claim_schema import CLAIMS
+from lrstudy_reports.class_schemas import CLASS_METRICS, CLASSES, CONFUSION, EXACT_MATCH
 from lrstudy_reports.table_description import Column, TableDescription
 
 SCHEMA_VERSION = 1
@@ -128,6 +129,10 @@ ARMS = TableDescription(
                "the same of its confirm trials, mean over those that completed: what is left of it with fresh seeds"),
         Column("exploratory", _FLAG, "",
                "whether the plan was changed after the test part had been read, so that verdicts are exploratory"),
+        Column("train_metric", _FLOAT, "",
+               "metric of the tested states on the training part, without augmentation, mean over completed confirm trials"),
+        Column("train_low", _FLOAT, "", "lower end of its interval, as `test_low`"),
+        Column("train_high", _FLOAT, "", "its upper end"),
     ),
 )  # fmt: skip
 
@@ -207,17 +212,6 @@ CALIBRATION = TableDescription(
         Column("kind", _TEXT, "", "median: `kind` in epochs.parquet"),
         Column("sections", _TEXT, "", "median: which sections are trainable, `all` or 0 and 1 for each"),
         Column("epochs", _INT32, "epochs", "median: over how many epochs it was taken"),
-    ),
-)  # fmt: skip
-
-CLASSES = TableDescription(
-    "classes",
-    "class",
-    (Column("class", _TEXT, "", "the class's name"),),
-    (
-        Column("<arm>", _FLOAT, "",
-               "area under the ROC curve of the class against the rest on the test part, mean over confirm trials; "
-               "empty where undefined"),
     ),
 )  # fmt: skip
 
@@ -332,9 +326,36 @@ TROUBLE = TableDescription(
     ),
 )  # fmt: skip
 
+UNTIL = TableDescription(
+    "until",
+    "arm whose trainings end at a target, of its confirm trials",
+    (
+        Column("arm", _TEXT, "", "the arm"),
+        Column("metric", _TEXT, "", "the metric to be reached on the validation part"),
+        Column("value", _FLOAT, "", "the value to be reached"),
+        Column("trials", _INT32, "", "confirm trials that completed or diverged"),
+        Column("reached", _INT32, "", "those of them that reached it; the others are censored at the end of their budget"),
+        Column("share_low", _FLOAT, "", "lower end of the 95% interval of `reached` over `trials` (Clopper and Pearson)"),
+        Column("share_high", _FLOAT, "", "its upper end"),
+        Column("statistic", _TEXT, "",
+               "what the following are over trials: `mean` if all reached it, else `median`, censored ones being longer "
+               "than all others"),
+        Column("epochs", _FLOAT, "epochs", "epochs to the target; empty where half of the trials or more are censored"),
+        Column("epochs_low", _FLOAT, "epochs", "lower end of the mean's 95% t interval; empty for a median"),
+        Column("epochs_high", _FLOAT, "epochs", "its upper end"),
+        Column("device_s", _FLOAT, _DEVICE_S, "calibrated cost to the target, likewise"),
+        Column("device_s_low", _FLOAT, _DEVICE_S, "lower end of its interval"),
+        Column("device_s_high", _FLOAT, _DEVICE_S, "its upper end"),
+        Column("wall_s", _FLOAT, "s", "wall time to the target as recorded, `reached_s` in trials.parquet, likewise"),
+        Column("wall_s_low", _FLOAT, "s", "lower end of its interval"),
+        Column("wall_s_high", _FLOAT, "s", "its upper end"),
+    ),
+)  # fmt: skip
+
 CSV_TABLES = (
-    ARMS, BEST_AFTER, CALIBRATION, CLAIMS, CLASSES, CONFIRMED, CURVES, LEDGER, SEARCHERS, SEARCHES, SHARING, TROUBLE,
+    ARMS, BEST_AFTER, CALIBRATION, CLAIMS, CLASS_METRICS, CLASSES, CONFIRMED, CONFUSION, CURVES, EXACT_MATCH, LEDGER, SEARCHERS,
+    SEARCHES, SHARING, TROUBLE, UNTIL,
 )  # fmt: skip
 """Those in report/tables, by the names of their files."""
-PARQUET_TABLES = (ARMS, ACCURACY, CLAIMS, CURVES)
+PARQUET_TABLES = (ARMS, ACCURACY, CLAIMS, CLASS_METRICS, CONFUSION, CURVES, EXACT_MATCH)
 """Those beside the tables of a run, by the names of their files."""

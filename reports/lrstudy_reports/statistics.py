@@ -14,7 +14,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import expit, gammaln, logit, nctdtrinc, stdtr, stdtrit
+from scipy.special import betaincinv, expit, gammaln, logit, nctdtrinc, stdtr, stdtrit
 
 FloatArray = NDArray[np.float64]
 Verdict = Literal["better", "worse", "equivalent", "undecided"]
@@ -215,6 +215,33 @@ def cost_to_target(cost: FloatArray, value: FloatArray, target: float, sign: flo
     """
     reached = np.flatnonzero(sign * value >= sign * target)
     return float(cost[reached[0]]) if len(reached) else math.inf
+
+
+def median_of_censored(times: ArrayLike) -> float:
+    """The median of times, of which some are infinite: those were not over when they were last seen.
+
+    As no censored time is below any that ended, all being watched for the same budget, it is the median of Kaplan and Meier
+    (1958), but between the two middle ones of an even number. Infinite if half of them or more are; NaN if there are none.
+    """
+    ordered = np.sort(np.asarray(times, dtype=np.float64))
+    if not len(ordered):
+        return math.nan
+    low, high = ordered[(len(ordered) - 1) // 2], ordered[len(ordered) // 2]
+    return float(low) if low == high else float((low + high) / 2)
+
+
+def share_interval(successes: int, trials: int, level: float = LEVEL) -> tuple[float, float]:
+    """The interval of a share that was `successes` of `trials` (Clopper and Pearson 1934), from quantiles of beta distributions.
+
+    With a = (1 - level) / 2: low is the a-quantile of Beta(s, n - s + 1), 0 if s = 0; high the (1 - a)-quantile of
+    Beta(s + 1, n - s), 1 if s = n. It covers the true share with probability `level` or more. NaN for no trials.
+    """
+    if trials < 1:
+        return math.nan, math.nan
+    tail, failures = (1 - level) / 2, trials - successes
+    low = float(betaincinv(successes, failures + 1, tail)) if successes else 0.0
+    high = float(betaincinv(successes + 1, failures, 1 - tail)) if failures else 1.0
+    return low, high
 
 
 def expected_best(values: ArrayLike, sign: float, counts: Sequence[int] | None = None) -> FloatArray:

@@ -52,6 +52,11 @@ _TRIALS = {
     "selected_val_metric": _NUMBER,
     "test_metric_running": _NUMBER,
     "test_metric_precise": _NUMBER,
+    "until_metric": _TEXT,
+    "until_value": _NUMBER,
+    "reached_epoch": _NUMBER,
+    "reached_s": _NUMBER,
+    "train_metric": _NUMBER,
 }
 _EPOCHS = {
     "trial_id": _TEXT,
@@ -63,6 +68,8 @@ _EPOCHS = {
     "batch_size": _NUMBER,
     "updates": _NUMBER,
     "val_metric": _NUMBER,
+    "train_accuracy": _NUMBER,
+    "train_exact_match": _NUMBER,
     "train_s": _NUMBER,
     "eval_s": _NUMBER,
     "device_kind": _TEXT,

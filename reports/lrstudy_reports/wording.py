@@ -39,6 +39,11 @@ FIGURES = {
         "Expected best validation value of t tuning trials drawn from those that were run (all subsets, "
         "order ignored). A curve that is flat early is cheap to tune.",
     ),
+    "confusion": (
+        "Confusion matrix of each arm",
+        "A row has the test examples of one class, with their number, and says which percentage was taken for what, over all "
+        "confirm trials. Blue is right, orange wrong; small errors are drawn stronger than in proportion.",
+    ),
     "sharing": (
         "Epochs asked for, distinct, trained",
         "Of one search and the confirm trials. Trials with the same settings so far share their epochs; the gap between "

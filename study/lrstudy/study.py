@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from lrstudy import run
 from lrstudy.config import StudyFile
+from lrstudy.config.text import located
 from lrstudy.errors import Fault, InputError
 from lrstudy.memo.memo import Memo
 from lrstudy.planning import plan, study_lock
@@ -241,7 +242,8 @@ class Study:
         ray.fit(resolved.workload.resources)
         folder = self.drivers_mirror.folder
         _require_writable(folder)
-        options = run.RunOptions(self.text, self.overrides, folder, self.storage, self.begun, ray, is_decided)
+        overrides = located(self.overrides)  # the lock says them to whoever reads it in another folder
+        options = run.RunOptions(self.text, overrides, folder, self.storage, self.begun, ray, is_decided, self.base)
         return run.run(resolved, options, notes, display)
 
 

@@ -59,7 +59,7 @@ def faults(claims: str, head: str = HEAD) -> list[str]:
         ("{claim: c013, measure: cost_ratio, metric: f1, " + PAIR + "}", "claims[0].metric: means nothing to cost_ratio."),
         ("{claim: c091, measure: value, arm: step, metric: precision}", "claims[0].label: this key is required for precision"),
         ("{claim: c091, measure: value, arm: step, label: '3'}",
-         "claims[0].label: expected it only with precision, recall, f1; got metric accuracy."),
+         "claims[0].label: expected it only with precision, recall, specificity, f1; got metric accuracy."),
         ("{claim: c001, measure: sum, arm: step}",
          "claims[0].measure: expected value, difference, cost_ratio or equal; got 'sum'."),
         ("{claim: c001, measure: value, arm: step, metric: acuracy}", "claims[0].metric: expected accuracy, balanced_accuracy,"),

@@ -11,10 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
-from sklearn.metrics import precision_recall_fscore_support
 
 from lrstudy_reports import build
-from lrstudy_reports.claim_findings import Finding, findings, precision_recall_f1
+from lrstudy_reports.claim_findings import Finding, findings
 from lrstudy_reports.claim_schema import CLAIMS
 from lrstudy_reports.comparison import compare
 from lrstudy_reports.tables import load
@@ -140,28 +139,6 @@ def test_training_accuracy_is_taken_where_it_was_measured(make) -> None:
     trials.to_parquet(folder / "trials.parquet")
     (finding,) = found(folder, VALUE | {"metric": "train_accuracy"})
     assert finding.measured.mean == pytest.approx(by_arm(folder)["step"]["test_metric"] + 0.02)
-
-
-@pytest.mark.parametrize("several", [False, True])
-def test_precision_recall_and_f1_of_a_class_are_scikit_learns(several: bool) -> None:
-    rng = np.random.default_rng(0)
-    scores = rng.normal(size=(60, 3))
-    label, labels = rng.integers(0, 3, 60), rng.integers(0, 2, (60, 3))
-    predicted = {"scores": scores, "label": None if several else label, "labels": labels if several else None}
-    truth, guess = (labels, scores > 0) if several else (label, scores.argmax(axis=1))
-    reference = precision_recall_fscore_support(truth, guess)
-    for k in range(3):
-        of_class = precision_recall_f1(predicted, k)
-        assert list(of_class.values()) == pytest.approx([float(part[k]) for part in reference[:3]])
-
-
-def test_a_class_that_is_never_predicted_has_no_precision_and_one_without_examples_no_recall() -> None:
-    predicted = {"scores": np.array([[1.0, 0.0, 0.0]] * 4), "label": np.array([0, 0, 0, 1]), "labels": None}
-    assert precision_recall_f1(predicted, 0) == {"precision": 0.75, "recall": 1.0, "f1": 6 / 7}
-    never, absent = precision_recall_f1(predicted, 1), precision_recall_f1(predicted, 2)
-    assert math.isnan(never["precision"])
-    assert (never["recall"], never["f1"]) == (0.0, 0.0)
-    assert all(math.isnan(value) for value in absent.values())
 
 
 def test_a_claim_on_a_class_is_read_from_the_predictions_of_the_confirm_trials(make) -> None:

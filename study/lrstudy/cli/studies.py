@@ -272,9 +272,10 @@ def _facts(plan: Plan) -> dict[str, Any]:
 def _described(plan: Plan, statistics: Statistics, notes: Sequence[str]) -> Iterator[str]:
     """What `validate` prints about a study, line by line."""
     study, workload = plan.study, plan.workload
+    at_most = "at most " if any(arm.until for arm in plan.arms.values()) else ""
     yield (
         f"{study.name} is a valid study: {counted(len(plan.arms), 'arm')}, {counted(plan.num_trials, 'trial')} of "
-        f"{counted(study.budget.epochs, 'epoch')} on {workload.device}."
+        f"{at_most}{counted(study.budget.epochs, 'epoch')} on {workload.device}."
     )
     yield f"Data: {workload.data.source}, {len(workload.classes)} classes, {workload.task.kind}; examples by class and part:"
     yield from statistics.describe()

@@ -8,19 +8,9 @@ from pydantic import Field
 
 from lrstudy.config.published import Measure
 from lrstudy.config.section import ConfigSection, Fraction, Text
+from lrstudy.config.until import Metric
 
-Metric = Literal[
-    "accuracy",
-    "balanced_accuracy",
-    "f1",
-    "auroc",
-    "average_precision",
-    "exact_match",
-    "precision",
-    "recall",
-    "train_accuracy",
-    "train_exact_match",
-]
+ClaimMetric = Literal[Metric, "precision", "recall", "specificity", "train_accuracy", "train_exact_match"]
 
 
 class ClaimConfig(ConfigSection):
@@ -37,6 +27,6 @@ class ClaimConfig(ConfigSection):
     not_testable: Text | None = None
     arm: Text | None = None
     against: Text | None = None
-    metric: Metric | None = None
+    metric: ClaimMetric | None = None
     label: Text | None = None
     margin: Fraction | None = None

@@ -13,9 +13,9 @@ from lrstudy.errors import Fault, unknown
 _OWN = ("text", "source", "expected")
 _OF_MEASURE = ("arm", "against", "metric", "label", "margin")
 _PAIRED = ("difference", "cost_ratio", "equal")
-_BY_CLASS = ("precision", "recall")
+_BY_CLASS = ("precision", "recall", "specificity")
 _LABELLED = (*_BY_CLASS, "f1")
-"""What may be asked of one class; the first two of nothing else."""
+"""What may be asked of one class; all but F1 of nothing else."""
 _TRAIN = "train_"
 _SOUND: Mapping[Measure, tuple[str, Callable[[float], bool]]] = {
     "value": ("a fraction from 0 to 1", lambda x: 0 <= x <= 1),

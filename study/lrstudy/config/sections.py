@@ -14,6 +14,7 @@ from lrstudy import user_code
 from lrstudy.config.claim_section import ClaimConfig
 from lrstudy.config.common import COMMON
 from lrstudy.config.section import ConfigSection, Count, Fraction, Natural, Positive, Text
+from lrstudy.config.until import Metric, UntilValue
 from lrstudy.data import spec as data_spec
 from lrstudy.data.spec import DataSpec, ImageSpec, SplitSpec
 from lrstudy.errors import Fault, InputError, unknown, user_path
@@ -147,9 +148,10 @@ def _fraction(
 
 
 class BudgetConfig(ConfigSection):
-    """How long every trial trains."""
+    """How long every trial trains: so many epochs, or fewer if it ends once a validation metric reaches a value."""
 
     epochs: Count = 30
+    until: UntilValue = "none"
 
 
 CommonConfig: type[ConfigSection] = create_model(
@@ -331,7 +333,6 @@ _ARM = "arm names of up to 60 letters, digits and '_', beginning with a letter"
 _BODY = "a map of parameters, or nothing for the policy's default space"
 ArmName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,59}$", description=_ARM)]
 ArmBody = Annotated[dict[str, Any], Field(description=_BODY)]
-_Metric = Literal["accuracy", "balanced_accuracy", "f1", "auroc", "average_precision", "exact_match"]
 _NAME = "up to 100 letters, digits, '_', '-' and '.', beginning with a letter or digit"
 
 
@@ -341,8 +342,8 @@ class StudyFile(ConfigSection):
     lrstudy: Annotated[Literal[1], Field(description="1, the version of study files that this lrstudy reads")]
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$", description=_NAME)]
     workload: WorkloadConfig = WorkloadConfig()
-    metric: _Metric = "accuracy"
-    report_metrics: list[_Metric] = Field(default_factory=list)
+    metric: Metric = "accuracy"
+    report_metrics: list[Metric] = Field(default_factory=list)
     select: Literal["final", "last_cycle", "best"] = "final"
     budget: BudgetConfig = BudgetConfig()
     common: CommonConfig = CommonConfig()  # type: ignore[valid-type]

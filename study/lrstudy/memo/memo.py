@@ -5,6 +5,7 @@
     states/<digest>            one state, named by the digest of its bytes
     anchors/<lineage>          the digest of a state that was stored after its record
     calibrations/...           what kinds of updates cost, as measured alone on a device
+    range_tests/<digest>       the curve of a range test, with its cost
     copies/...                 how many test examples are copies of others
     files/<digest>             a file of the user's code, on its way to nodes that do not have it
     damaged/<path>             what failed its check, set aside

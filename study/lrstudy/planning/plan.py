@@ -16,10 +16,12 @@ from lrstudy.lineage import Root
 from lrstudy.models.catalogue import NUM_SECTIONS, has_batchnorm
 from lrstudy.planning import arms as arms_module
 from lrstudy.planning.arms import Arm, at_cohort_points, common_definition
+from lrstudy.planning.rate_questions import RATE
 from lrstudy.policies.run import Run
 from lrstudy.search import INDEPENDENT
 from lrstudy.search.base import START_UP
-from lrstudy.search.parameter import Configuration
+from lrstudy.search.parameter import Configuration, parse_parameter
+from lrstudy.search.space import Space
 from lrstudy.settings import canonical_json
 from lrstudy.trial.selection import Selection
 from lrstudy.trial.spec import TrialSpec
@@ -107,7 +109,7 @@ class Plan:
         recipe = arm.recipe(configuration, self.workload.recipe)
         if recipe.norm_batch is not None and not self.has_batchnorm:
             recipe = replace(recipe, norm_batch=None)
-        return Run(self.workload.counts[0], self.study.budget.epochs, NUM_SECTIONS, recipe)
+        return Run(self.workload.counts[0], self.study.budget.epochs, NUM_SECTIONS, recipe, has_features=False)
 
     def spec(
         self,
@@ -138,6 +140,7 @@ class Plan:
             read_test=confirm,
             origin=origin,
             selection=Selection(self.study.select, self.study.metric),
+            until=arm.until,
         )
 
     def root(self, seed: int) -> Root:
@@ -219,6 +222,17 @@ def default_outstanding(study: StudyFile, slots: int) -> int:
     """W: as the study says, else 2 * slots / streams, rounded up, and at least 4."""
     streams = len(study.arms) * len(study.search.method) * study.search.repeats
     return study.search.outstanding or max(4, -(-2 * slots // streams))
+
+
+def with_rates(plan: Plan, rates: Mapping[str, float]) -> Plan:
+    """The plan with the rates that range tests have found, by arm, in the place of provisional ones."""
+    arms, cohort = dict(plan.arms), dict(plan.cohort)
+    for name, rate in rates.items():
+        found = parse_parameter(RATE, rate, RATE)
+        parameters = (found if parameter.name == RATE else parameter for parameter in arms[name].space.parameters)
+        arms[name] = replace(arms[name], space=Space(tuple(parameters)))
+        cohort[name] = [{**configuration, RATE: rate} for configuration in cohort.get(name, ())]
+    return replace(plan, arms=arms, cohort=cohort)
 
 
 def with_store_points(spec: TrialSpec, depths: frozenset[int]) -> TrialSpec:

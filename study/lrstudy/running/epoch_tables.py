@@ -21,6 +21,7 @@ from lrstudy.running.calibration import UpdateKind
 from lrstudy.running.trials import Trial
 from lrstudy.settings import Settings
 from lrstudy.study_folder.schemas import EPOCHS, SETTINGS
+from lrstudy.tasks.kinds import COUNTED_IN_TRAINING
 
 _BLOCK = 100
 """So many trials, one after the other in the order in which they were made, become one table once all have ended."""
@@ -149,8 +150,9 @@ def _epoch_row(record: Record, metric: str) -> dict[str, Any]:
 
 
 def _epochs_schema(metrics: Iterable[str]) -> pa.Schema:
-    """The columns of epochs.parquet: one more for each metric of the task; null where a metric is undefined."""
-    return pa.schema([*EPOCHS, *((f"val_{name}", pa.float64()) for name in metrics)])
+    """The columns of epochs.parquet: more for the metrics of the task; null where a metric is undefined or was not counted."""
+    names = [f"val_{name}" for name in metrics] + [f"train_{name}" for name in metrics if name in COUNTED_IN_TRAINING]
+    return pa.schema([*EPOCHS, *((name, pa.float64()) for name in names)])
 
 
 _FROM_RECORD = [name for name in EPOCHS.names if name in Record.__dataclass_fields__]

@@ -47,7 +47,8 @@ class Trial:
     """One trial as the driver knows it. `chain` holds the names of its states; `records` grow as epochs arrive.
 
     `rank` is that of the configuration which it confirms, from 1; None for a tuning trial.
-    The chain of a reactive policy is the one that it follows if nothing triggers any more.
+    The chain of a reactive policy is the one that it follows if nothing triggers any more; that of a trial which trains
+    until a target is as long as its budget before it is reached.
     """
 
     trial_id: str
@@ -76,18 +77,18 @@ class Trial:
         return self.arm, self.method, self.repeat
 
     def walk(self, find: Callable[[str], Record | None]) -> list[Record]:
-        """The records along its chain, up to a missing one or one that diverged; the chain is replanned on the way."""
+        """The records along its chain, up to a missing one or its end; the chain is replanned on the way."""
         walked: list[Record] = []
         while len(walked) < len(self.chain) and (record := find(self.chain[len(walked)])) is not None:
             walked.append(record)
             if record.diverged:
                 break
-            if len(walked) > self._replanned_after and self.spec.is_reactive:
+            if len(walked) > self._replanned_after and self.spec.depends_on_results:
                 self.replan(walked)
         return walked
 
     def replan(self, records: Sequence[Record]) -> None:
-        """Let the chain go on as its policy decides after the `records` of the first epochs."""
+        """Let the chain go on, or end, as the `records` of the first epochs decide."""
         self.chain = self.spec.replanned(self.chain, [record.metrics for record in records])
         self._replanned_after = len(records)
 

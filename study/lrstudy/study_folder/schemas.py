@@ -116,6 +116,18 @@ _TRIALS = TableDescription(
         Column("test_metric_precise", _FLOAT, "",
                "`test_metric` with BatchNorm's statistics recomputed over the training part; likewise. One of the two is "
                "`test_metric`, as `batchnorm` in the study file says"),
+        Column("until_metric", _TEXT, "",
+               "the metric that ends the training once it is reached, as `until` in the study file says; null without"),
+        Column("until_value", _FLOAT, "", "the value on the validation part that has to be reached; likewise"),
+        Column("reached_epoch", _INT32, "",
+               "the epoch, from 0, that reached it, which is the trial's last; null if none has: of a trial that has ended, "
+               "its time to the target is then censored at its end"),
+        Column("reached_s", _FLOAT, "s", "wall time to it: `train_s`, `eval_s` and `state_s` of all epochs; likewise"),
+        Column("reached_device_s", _FLOAT, _DEVICE_S, "what it cost to get there, stand-alone; likewise"),
+        Column("train_loss", _FLOAT, "",
+               "mean loss per example on the training part, of the same state as `test_loss` and evaluated alike: without "
+               "augmentation, dropout and class weights; null where an earlier version tested the trial"),
+        Column("train_metric", _FLOAT, "", "the study's metric on the training part, likewise"),
     ),
     (
         Column("p_<name>", _FLOAT, "the parameter's",
@@ -123,6 +135,7 @@ _TRIALS = TableDescription(
                "what is none); null where it is inactive or the arm has no such parameter"),
         Column("test_<metric>", _FLOAT, "",
                "each metric of the task on the test part, as `test_metric`; there once a test part has been read"),
+        Column("train_<metric>", _FLOAT, "", "each metric of the task on the training part, as `train_metric`; likewise"),
     ),
 )  # fmt: skip
 
@@ -164,6 +177,10 @@ _EPOCHS = TableDescription(
     (
         Column("val_<metric>", _FLOAT, "",
                "each metric of the task on the validation part, as `val_metric`; null where it is undefined"),
+        Column("train_<metric>", _FLOAT, "",
+               "`accuracy`, and `exact_match` where an example may have several labels, of the training examples as the "
+               "epoch went: augmented, with dropout, and by weights that changed with every update; null with a train step "
+               "of yours, and of epochs that an earlier version trained"),
     ),
 )  # fmt: skip
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
@@ -13,13 +15,16 @@ import torch
 from lrstudy.data.batches import Part, part_of
 from lrstudy.data.reading import fits
 from lrstudy.models.build import build_model
-from lrstudy.settings import Settings
+from lrstudy.settings import Recipe, Settings
 from lrstudy.training import device_memory, host_memory
 from lrstudy.training.compiling import compile_for
 from lrstudy.training.epoch import Evaluation, UserFunctions, evaluate, train_epoch
+from lrstudy.training.modes import ALL
 from lrstudy.training.precise_norm import gathering_layers, precise_norm
 from lrstudy.training.randomness import seed_for
+from lrstudy.training.range_test import Ramp, ramp
 from lrstudy.training.state import State
+from lrstudy.training.tally import Tally
 from lrstudy.workload import numerics
 from lrstudy.workload.numerics import BatchNorm
 from lrstudy.workload.workload import Workload, opened_data
@@ -27,12 +32,17 @@ from lrstudy.workload.workload import Workload, opened_data
 
 @dataclass(frozen=True)
 class Trained:
-    """The result of one epoch: mean training loss, evaluation on the validation part, and the seconds that each took."""
+    """The result of one epoch: mean training loss, evaluation on the validation part, and the seconds that each took.
+
+    `train_metrics` are those that training itself counts, `accuracy` and for several labels `exact_match`; none if the
+    epoch diverged or a user's train step trained it.
+    """
 
     train_loss: float
     validation: Evaluation
     train_s: float
     eval_s: float
+    train_metrics: Mapping[str, float] = field(default_factory=dict)
 
 
 class Trainer:
@@ -102,7 +112,8 @@ class Trainer:
         if not self.workload.numerics_spec.compile:
             return
         recipe = settings.recipe
-        key = (settings.batch_size, settings.num_updates, recipe.tail, recipe.micro_batch, recipe.norm_batch)
+        modes = (recipe.trainable, recipe.batchnorm)
+        key = (settings.batch_size, settings.num_updates, recipe.tail, recipe.micro_batch, recipe.norm_batch, modes)
         if key not in self._compiled:
             compile_for(self.state, settings, self.train_part, self._user_functions)
             evaluate(self.state, self.validation_part, self.workload.task.kind)
@@ -113,12 +124,31 @@ class Trainer:
 
         Raises InputError if the user's code has read a file that the study does not name.
         """
+        begin, tally = self._now(), Tally(self.device)
+        with self.workload.only_named_files():
+            loss = train_epoch(self.state, settings, self.train_part, seed, epoch, self._user_functions, tally)
+        counted = tally.metrics() if math.isfinite(loss) else {}
+        middle = self._now()
+        evaluation = self._evaluated(self.validation_part, self.workload.numerics_spec.batchnorm, settings.recipe)
+        return Trained(loss, evaluation, middle - begin, self._now() - middle, counted)
+
+    def range_test(
+        self, passes: Sequence[Settings], seed: int, epoch: int, measures_accuracy: bool
+    ) -> tuple[Ramp, float]:
+        """Run a range test from the state held, which stays as it is; returns what it met, and its wall seconds.
+
+        Raises InputError if the user's code has read a file that the study does not name.
+        """
         begin = self._now()
         with self.workload.only_named_files():
-            loss = train_epoch(self.state, settings, self.train_part, seed, epoch, self._user_functions)
-        middle = self._now()
-        evaluation = self._evaluated(self.validation_part, self.workload.numerics_spec.batchnorm)
-        return Trained(loss, evaluation, middle - begin, self._now() - middle)
+            accuracy = partial(self._accuracy, passes[0].recipe) if measures_accuracy else None
+            met = ramp(self.state, passes, self.train_part, seed, epoch, self._user_functions, accuracy)
+        return met, self._now() - begin
+
+    def _accuracy(self, recipe: Recipe) -> float:
+        """The accuracy on the validation part of the state held, trained with this recipe; 0 if a logit is not finite."""
+        evaluation = self._evaluated(self.validation_part, self.workload.numerics_spec.batchnorm, recipe)
+        return evaluation.metrics.get("accuracy", 0.0)
 
     def capture(self) -> bytes:
         """The state held, as bytes."""
@@ -132,21 +162,28 @@ class Trainer:
         """The explanation of an error if this trial did not fit in memory, else None."""
         return device_memory.explain(error, self.device, self.workload.device_share)
 
-    def test(self) -> tuple[Evaluation, Part]:
-        """Evaluate on the test part, keeping the logits; returns that part too."""
-        return self._evaluated(
-            self._test_part, self.workload.numerics_spec.batchnorm, keep_logits=True
-        ), self._test_part
+    def test(self, recipe: Recipe = ALL) -> tuple[Evaluation, Part]:
+        """Evaluate the state held, whose last epoch had this recipe, on the test part; returns that part too.
 
-    def test_otherwise(self) -> tuple[BatchNorm, Evaluation] | None:
-        """Evaluate on the test part with the statistics of BatchNorm that the study does not use; None without BatchNorm.
-
-        Returns which statistics these are, and the evaluation.
+        The evaluation keeps the logits.
         """
-        if not gathering_layers(self.state.model):
+        batchnorm = self.workload.numerics_spec.batchnorm
+        return self._evaluated(self._test_part, batchnorm, recipe, keep_logits=True), self._test_part
+
+    def evaluate_training(self, recipe: Recipe = ALL) -> Evaluation:
+        """Evaluate the state held, whose last epoch had this recipe, on the training part, as on the test part."""
+        return self._evaluated(self.train_part, self.workload.numerics_spec.batchnorm, recipe)
+
+    def test_otherwise(self, recipe: Recipe = ALL) -> tuple[BatchNorm, Evaluation] | None:
+        """Evaluate on the test part with the statistics of BatchNorm that the study does not use.
+
+        Returns which statistics these are, and the evaluation; None without BatchNorm, or where the last epoch kept all
+        statistics frozen.
+        """
+        if not gathering_layers(self.state, recipe):
             return None
         other: BatchNorm = "running" if self.workload.numerics_spec.batchnorm == "precise" else "precise"
-        return other, self._evaluated(self._test_part, other)
+        return other, self._evaluated(self._test_part, other, recipe)
 
     @property
     def _test_part(self) -> Part:
@@ -155,9 +192,9 @@ class Trainer:
             self._test = self._part(self._splits.test)
         return self._test
 
-    def _evaluated(self, part: Part, batchnorm: BatchNorm, keep_logits: bool = False) -> Evaluation:
-        """The evaluation of the state held on `part`."""
-        with precise_norm(self.state, self.train_part) if batchnorm == "precise" else nullcontext():
+    def _evaluated(self, part: Part, batchnorm: BatchNorm, recipe: Recipe, keep_logits: bool = False) -> Evaluation:
+        """The evaluation of the state held, whose last epoch had this recipe, on `part`."""
+        with precise_norm(self.state, self.train_part, recipe) if batchnorm == "precise" else nullcontext():
             return evaluate(self.state, part, self.workload.task.kind, keep_logits)
 
     def test_groups(self) -> list[str] | None:

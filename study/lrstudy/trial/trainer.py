@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from lrstudy.settings import Settings
@@ -26,6 +26,10 @@ class TrainedLike(Protocol):
     @property
     def train_loss(self) -> float:
         """Mean training loss per example."""
+
+    @property
+    def train_metrics(self) -> Mapping[str, float]:
+        """Metrics that training itself counted, by name; those that it did not count are absent."""
 
     @property
     def validation(self) -> EvaluationLike:

@@ -20,7 +20,7 @@ from lrstudy.memo.memo import Memo
 from lrstudy.memo.records import Record
 from lrstudy.memo.state_writer import StateWriter
 from lrstudy.policies.run import Run
-from lrstudy.settings import Settings
+from lrstudy.settings import Recipe, Settings
 from lrstudy.study_folder.ledger import Category, Span
 from lrstudy.trial.spec import TrialSpec
 from lrstudy.trial.trainer import TrainedLike, TrainerLike
@@ -96,6 +96,15 @@ class Walk:
             self._restore_copy(*self._selected)
         return self._trainer_at(epoch + 1), self._records[epoch], self.take_spans()
 
+    @property
+    def selected_recipe(self) -> Recipe:
+        """What the selected epoch was trained with, beside rates and batch size."""
+        return self._settings[self.spec.selected(self._records)].recipe
+
+    def bring_to(self, depth: int) -> TrainerLike:
+        """The trainer, holding the state after the first `depth` epochs; so many must have been iterated over."""
+        return self._trainer_at(depth)
+
     def _advance(self) -> Iterator[TrialEpoch]:
         with self._measured("between"):
             policy, run = self.spec.build_policy(), self.spec.run
@@ -111,7 +120,7 @@ class Walk:
             self._copy_selected(epoch)
             history.append(record.metrics)
             yield TrialEpoch(settings, record, recalled is not None, self.take_spans())
-            if record.diverged:
+            if record.diverged or self.spec.ends_with(record.metrics):
                 return
 
     # A state to train from: the deepest one that is stored, and the recorded epochs after it once more
@@ -213,7 +222,7 @@ class Walk:
         trained = self._timed(trainer, epoch)
         self._writer.trained(trained.train_s)
         begin = time.monotonic()
-        kept = _Kept() if _is_diverged(trained) else self._keep_state(trainer, epoch + 1)
+        kept = _Kept() if _is_diverged(trained) else self._keep_state(trainer, epoch + 1, _metrics(trained))
         record = self._record(epoch, trained, kept, state_s=time.monotonic() - begin)
         winner = self.memo.commit(record)
         self._go_on_from(winner, record, kept)
@@ -236,11 +245,15 @@ class Walk:
         self._span(begin + trained.train_s, "evaluate")
         return trained
 
-    def _keep_state(self, trainer: TrainerLike, depth: int) -> _Kept:
-        """Store the state after `depth` epochs, or copy it to be written during the next one, if it is due at all."""
-        if not self._wants_state(depth):
+    def _keep_state(self, trainer: TrainerLike, depth: int, metrics: Mapping[str, float]) -> _Kept:
+        """Store the state after `depth` epochs, or copy it to be written during the next one, if it is due at all.
+
+        The last of them gave these `metrics`, with which the trial may end.
+        """
+        is_awaited = self._is_awaited(depth) or self.spec.ends_with(metrics)
+        if not (is_awaited or self._writer.is_due):
             return _Kept()
-        if self._writer.writes_behind and not self._is_awaited(depth):
+        if self._writer.writes_behind and not is_awaited:
             self._writer.finish()  # of two copies in memory one is enough
             return _Kept(snapshot=trainer.snapshot())
         return _Kept(digest=self._writer.put(trainer.capture()))
@@ -249,8 +262,8 @@ class Walk:
         return self._is_awaited(depth) or self._writer.is_due
 
     def _is_awaited(self, depth: int) -> bool:
-        """Whether other trials go on from here: they must find the state as soon as they find the record."""
-        return depth == self.spec.run.num_epochs or depth in self.spec.store_at
+        """Whether other trials go on from here, now or later: they must find the state as soon as they find the record."""
+        return depth == self.spec.run.num_epochs or depth in self.spec.store_at or depth in self.spec.stage_starts
 
     def _record(self, epoch: int, trained: TrainedLike, kept: _Kept, state_s: float) -> Record:
         spec, settings = self.spec, self._settings[epoch]
@@ -307,6 +320,7 @@ def _is_diverged(trained: TrainedLike) -> bool:
 def _metrics(trained: TrainedLike) -> dict[str, float]:
     """The metrics of a record: those that are finite."""
     metrics = {"train_loss": trained.train_loss, "val_loss": trained.validation.loss}
+    metrics |= {f"train_{name}": value for name, value in trained.train_metrics.items()}
     metrics |= {f"val_{name}": value for name, value in trained.validation.metrics.items()}
     return {name: value for name, value in metrics.items() if math.isfinite(value)}
 
