@@ -9,9 +9,11 @@ import pyarrow as pa
 
 from lrstudy.study_folder import schemas as engine
 from lrstudy_reports import schemas as reports
+from lrstudy_reports.pooled_schema import POOLED
+from lrstudy_reports.table_description import TableDescription
 
 FILE = Path(__file__).with_name("tables.md")
-Description = engine.TableDescription | reports.TableDescription
+Description = engine.TableDescription | TableDescription
 
 _INTRODUCTION = """\
 # The tables of a study
@@ -21,7 +23,7 @@ A study's folder, `<storage.path>/<name>/`, holds
 | file | what it is |
 |---|---|
 | `study.yaml`, `study.lock.json` | the last run's study file, and what it came to: arms, classes, splits, numerics, versions |
-| `trials`, `epochs`, `settings`, `ledger`, `calibration` and `predictions.parquet` | tables that a run writes |
+| `trials`, `epochs`, `settings`, `ledger`, `calibration`, `range_tests` and `predictions.parquet` | tables that a run writes |
 | `accuracy_per_gpu_hour.parquet` | what a report makes of them: test value and cost of each arm and confirm trial, to be put together with those of other studies |
 | `arms.parquet`, `claims.parquet`, `curves.parquet`, `report/` | likewise: verdicts; what was found of claims; learning curves over calibrated cost; the page, its figures, its tables as CSV |
 | `class_metrics`, `confusion` and `exact_match.parquet` | likewise, of the predictions on the test part: precision, recall, F1 and specificity of each class; confusion matrices; how many labels of an example are wrong |
@@ -40,6 +42,17 @@ columns: `lrstudy_schema`, beside versions of packages, in those of a run, `lrst
 - *The study's metric* is the one that `metric` in the study file names; it lies between 0 and 1, and more is better.
 - *Null* (an empty field in CSV) means that there is no such value: not yet, not defined, or not a finite number.
 """
+_OF_WORKLOADS = """\
+## Several workloads
+
+The folder of a file with `workloads`, `<storage.path>/<name>/`, holds one of the folders above for each of them, and
+
+| file | what it is |
+|---|---|
+| `workloads.json`, `study.yaml` | which workloads there are; the last run's study file |
+| `trials.parquet`, `arms.parquet` | those of all workloads below each other, told apart by `workload`; a parameter that is a number in one and a text in another is a text |
+| `pooled.parquet`, `report/` | arms compared over workloads; the page, with links to those of the workloads |
+"""
 _NAMES = {pa.float64(): "float64", pa.float32(): "float32"}
 
 
@@ -56,6 +69,8 @@ def render() -> str:
         for table in reports.CSV_TABLES
         if table not in reports.PARQUET_TABLES
     ]
+    parts.append(_OF_WORKLOADS)
+    parts.append(_section("pooled.parquet", POOLED, level=3))
     return "\n".join(parts)
 
 

@@ -72,7 +72,7 @@ def run_study(
     folder.mkdir(parents=True, exist_ok=True)
     local_ray = SimpleNamespace(limit=SLOTS, nodes=[Node("", "h", SLOTS)], begin=lambda: None)
     options = run_module.RunOptions(
-        text, overrides, folder, Storage(str(storage)), clock.monotonic(), local_ray, is_decided
+        plan.study.name, text, overrides, folder, Storage(str(storage)), clock.monotonic(), local_ray, is_decided
     )
     with ExitStack() as stack:
         for module in ("run", "trial.walk", "running.admission", "ray_tune.slots"):

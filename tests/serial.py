@@ -68,7 +68,7 @@ class Serial:
                 self.steps.append(step)
                 if not step.recalled:
                     self.trained.append(step.record.lineage)
-                self.admission.stepped(trial.trial_id, [step.record])
+                self.admission.stepped(trial.trial_id, step.records)
                 if stop_after is not None and len(self.trained) >= stop_after:
                     self.admission.stop("test")
                     return self.admission

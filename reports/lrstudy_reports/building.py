@@ -79,7 +79,7 @@ def build_report(folder: Path) -> Path:
         "trouble": troubled(study),
         "until": targets,
     }
-    written = {f"tables/{name}.csv": _csv(frame) for name, frame in frames.items() if len(frame.columns) > 1}
+    written = {f"tables/{name}.csv": csv(frame) for name, frame in frames.items() if len(frame.columns) > 1}
     written |= {f"figures/{name}.svg": drawing.svg.encode() for name, drawing in drawings.items()}
     texts = {name: text.encode() for name, text in render(page).items()}
     if comparison.final and comparison.arms["test_metric"].notna().any():
@@ -88,10 +88,10 @@ def build_report(folder: Path) -> Path:
         ARMS: comparison.rows(),
         ACCURACY: accuracy_per_gpu_hour(study, comparison),
         CLAIMS: claims,
-        CLASS_METRICS: _without_nan(ratios).to_dict("records"),
-        CONFUSION: _without_nan(confused).to_dict("records"),
-        CURVES: _without_nan(curves).to_dict("records"),
-        EXACT_MATCH: _without_nan(exact).to_dict("records"),
+        CLASS_METRICS: without_nan(ratios).to_dict("records"),
+        CONFUSION: without_nan(confused).to_dict("records"),
+        CURVES: without_nan(curves).to_dict("records"),
+        EXACT_MATCH: without_nan(exact).to_dict("records"),
     }
     for table, rows in parquet.items():
         replace(folder / f"{table.name}.parquet", as_parquet(table, rows))
@@ -169,11 +169,13 @@ def _closing_table(closing: Closing | None) -> pd.DataFrame:
     return pd.concat([closing.categories, last], ignore_index=True)
 
 
-def _without_nan(frame: pd.DataFrame) -> pd.DataFrame:
+def without_nan(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with None for missing values."""
     return frame.astype(object).where(frame.notna(), None)
 
 
-def _csv(frame: pd.DataFrame) -> bytes:
+def csv(frame: pd.DataFrame) -> bytes:
+    """The frame as a CSV file."""
     return frame.to_csv(index=False, float_format="%.10g", lineterminator="\n").encode()
 
 

@@ -16,12 +16,16 @@ _TEMPLATES = Path(__file__).parent / "templates"
 
 @dataclass(frozen=True)
 class Cell:
-    """A table cell: text, a second line in small type, a colour swatch, and a `kind` (a verdict) for its style."""
+    """A table cell: text, a second line in small type, a colour swatch, and a `kind` (a verdict) for its style.
+
+    `href` is where its text leads, relative to the page.
+    """
 
     text: str
     sub: str = ""
     colour: str = ""
     kind: str = ""
+    href: str = ""
 
 
 @dataclass(frozen=True)

@@ -122,7 +122,8 @@ def limits(study: StudyTables, comparison: Comparison) -> list[str]:
 def protocol(study: StudyTables, comparison: Comparison) -> list[str]:
     """How the numbers were obtained."""
     lock, searchers = study.lock, study.searchers()
-    sentences = [_tuned(study)] if lock.trials_per_arm is not None else []
+    sentences = [str(text) for text in lock.weights.get("notes") or ()]
+    sentences += [_tuned(study)] if lock.trials_per_arm is not None else []
     if len(searchers) > 1:
         sentences.append(f"The confirmed configurations are those that {searchers[0]} found.")
     sentences.extend(_confirmed(lock))
@@ -139,7 +140,7 @@ def protocol(study: StudyTables, comparison: Comparison) -> list[str]:
     if not math.isnan(comparison.target):
         how = "as the study set it" if lock.target is not None else f"{lock.target_of_control:g} of the control"
         sentences.append(f"Target for device time: validation {metric_name(study)} {comparison.target:.4g} ({how}).")
-    sentences.extend(f"Deviation: {text}" for text in lock.deviations)
+    sentences.extend(f"Deviation: {text}" for text in (*lock.deviations, *(lock.weights.get("deviations") or ())))
     sentences.extend(f"Missing table: {name}.parquet; what it feeds is left out." for name in study.missing)
     return sentences
 

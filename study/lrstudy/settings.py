@@ -116,6 +116,15 @@ OPTIMIZER_CONSTANTS: dict[str, dict[str, float]] = {
 """The constants that each optimizer has, with torch's or Keras' defaults; Keras calls alpha rho."""
 
 
+Effort = Literal["all", "some", "features"]
+"""How much of the network an epoch computes with: all of it, all forward and some sections backward, or the head alone."""
+
+
+def effort(recipe: Recipe) -> Effort:
+    """How much of the network an epoch with this recipe computes with."""
+    return "features" if recipe.input == "features" else "some" if recipe.trainable else "all"
+
+
 @dataclass(frozen=True, eq=False)
 class Settings:
     """What one epoch is trained with.

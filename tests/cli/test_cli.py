@@ -17,8 +17,8 @@ from rich.console import Console
 import lrstudy_reports
 from lrstudy import __version__
 from lrstudy.cli import _LATER, _main, interrupted
+from lrstudy.cli.concluding import _print_verdicts
 from lrstudy.cli.options import console_for_tables
-from lrstudy.cli.studies import _print_verdicts
 from prescribed import Training, run_study
 from report_studies import SMALL as SMALL_STUDY
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from lrstudy.config import examine, load
+from lrstudy.config import examine, examine_each, load
+from lrstudy.config.claims import for_lock
 from lrstudy.config.published import FILE, Expected, published
 from lrstudy.errors import InputError
 from study_files import SMALL, lock_of, plan_of
@@ -63,6 +64,8 @@ def faults(claims: str, head: str = HEAD) -> list[str]:
         ("{claim: c001, measure: sum, arm: step}",
          "claims[0].measure: expected value, difference, cost_ratio or equal; got 'sum'."),
         ("{claim: c001, measure: value, arm: step, metric: acuracy}", "claims[0].metric: expected accuracy, balanced_accuracy,"),
+        ("{claim: c001, measure: value, arm: step, workload: faces}",
+         "claims[0].workload: means nothing in a study of one workload."),
         ("{clam: c001}", "claims[0].clam: unknown key. Did you mean 'claim'? Valid: claim, text, source,"),
         ("3", "claims[0]: expected a map (keys: claim, text,"),
     ],
@@ -183,3 +186,28 @@ def test_metrics_and_classes_are_checked_against_the_data() -> None:
     assert "claims[1].label: there is no class 'ten'. Valid: 0, 1, 2" in found
     assert "claims[2].metric" in found
     assert "claims[3]" not in found
+
+
+MAP = (
+    SMALL.replace("workload: {", "workloads: {even: {}, odd: {split: {seed: 1}}}\nworkload: {")
+    + """
+claims:
+  - {claim: c064, measure: difference, arm: step, against: constant, workload: even}
+  - {claim: c066, measure: difference, arm: step, against: constant, workload: odd}
+  - {claim: c075, measure: difference, arm: step, against: constant}
+"""
+)
+
+
+def test_in_a_map_of_workloads_a_claim_is_about_one_of_them_or_about_all() -> None:
+    names = {"constant": "constant", "step": "step"}
+    found = {name: for_lock(study, names) for name, (study, _) in examine_each(MAP).items() if study is not None}
+    assert {name: [claim["claim"] for claim in claims] for name, claims in found.items()} == {
+        "even": ["c064", "c075"],
+        "odd": ["c066", "c075"],
+    }
+
+
+def test_a_workload_that_the_map_does_not_have_is_said_with_those_that_it_has() -> None:
+    found = {str(fault) for _, faults in examine_each(MAP.replace("odd}", "ood}", 1)).values() for fault in faults}
+    assert found == {"claims[1].workload: there is no workload 'ood'. Did you mean 'odd'? Valid: even, odd."}

@@ -246,7 +246,7 @@ def test_version_name_and_arms_are_required(text, told):
 def test_all_faults_of_a_file_are_told_at_once_and_each_once():
     found = faults(
         "mertic: accuracy\n"
-        "workload: {data: 3, split: {test: 1.5, tst: 1}, modle: x, weights: imagenet}\n"
+        "workload: {data: 3, split: {test: 1.5, tst: 1}, modle: x, weights: 3}\n"
         "arms: {clr: 3, step: {}}\n"
         "search: {method: [hyperop, smca], trials: 0, seeds: [0, '1', b]}\n"
         "compare: {control: nope}\n"

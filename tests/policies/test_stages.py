@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from golden_cases import CASES
 from lrstudy.errors import InputError
 from lrstudy.policies import build, contract
 from lrstudy.policies.run import Run
@@ -52,6 +53,20 @@ def test_a_stage_is_decided_as_if_it_were_the_whole_run():
         assert np.array_equal(policy.settings(epoch, (), RUN).lr[:, 2], alone.lr[:, 2])
     for epoch in range(7):
         assert np.array_equal(policy.settings(3 + epoch, (), RUN).lr, second.settings(epoch, (), Run(320, 7, 3)).lr)
+
+
+def test_the_reference_trajectory_of_two_stages_is_reproduced():
+    """SGDR on the head for two cycles, then differential rates over cycles of one and two epochs."""
+    case = CASES["mishra_two_stage"]
+    values = {"lr": 0.01, "t0": 1, "min_ratio": 0}
+    policy = stages(
+        stage("sgdr", "head", epochs=2, **values, t_mult=1),
+        stage("sgdr_dlr", **values, t_mult=2, section_ratios=[0.01, 0.1, 1.0]),
+    )
+    run = Run(case["params"]["N"], len(case["steps_per_epoch"]), 3)
+    traced = np.concatenate([policy.settings(epoch, (), run).unrounded_lr for epoch in range(run.num_epochs)])
+    wanted = np.array([case["lr_per_step_groups"][name] for name in ("early", "mid", "head")]).T
+    assert traced == pytest.approx(wanted, rel=1e-9, abs=1e-15)
 
 
 def test_frozen_sections_have_no_rate_and_are_named_in_the_recipe():

@@ -30,3 +30,4 @@ class ClaimConfig(ConfigSection):
     metric: ClaimMetric | None = None
     label: Text | None = None
     margin: Fraction | None = None
+    workload: Text | None = None

@@ -25,18 +25,20 @@ _SOUND: Mapping[Measure, tuple[str, Callable[[float], bool]]] = {
 """What may be expected of a measure, in words and as a test."""
 
 
-def faults(study: StudyFile) -> list[Fault]:
-    """The faults of all claims that can be found without the data."""
+def faults(study: StudyFile, workload_names: Sequence[str] = ()) -> list[Fault]:
+    """The faults of all claims that can be found without the data; `workload_names` are those of the file's map, if any."""
     return [
         fault.within(f"claims[{k}]")
         for k, claim in enumerate(study.claims)
-        for fault in (*_of_statement(claim), *_of_measure(claim, study))
+        for fault in (*_of_statement(claim), *_of_measure(claim, study), *_of_workload(claim, workload_names))
     ]
 
 
 def faults_with_data(study: StudyFile, kind: str, metrics: Sequence[str], classes: Sequence[str]) -> Iterator[Fault]:
     """The faults of claims on metrics that a task of this `kind` does not have, or on classes that the data does not."""
     for k, claim in enumerate(study.claims):
+        if not _is_about(claim, study):
+            continue
         metric = (claim.metric or "").removeprefix(_TRAIN)
         if metric and claim.label is None and metric not in (*metrics, *_BY_CLASS):
             expected = f"a metric of a {kind} task"
@@ -48,9 +50,23 @@ def faults_with_data(study: StudyFile, kind: str, metrics: Sequence[str], classe
 def for_lock(study: StudyFile, names: Mapping[str, str]) -> list[dict[str, Any]]:
     """The claims as study.lock.json has them, with arms by the `names` that they run under; numbers as fractions and ratios.
 
-    What does not apply is null. `side` is 1 if a difference is to be above 0 or a ratio above 1, and -1 if below.
+    What does not apply is null. `side` is 1 if a difference is to be above 0 or a ratio above 1, and -1 if below. Claims
+    about other workloads of the file are left out.
     """
-    return [_locked(claim, study, names) for claim in study.claims]
+    return [_locked(claim, study, names) for claim in study.claims if _is_about(claim, study)]
+
+
+def _is_about(claim: ClaimConfig, study: StudyFile) -> bool:
+    """Whether a claim is about the workload of this study, which is the second part of its name if the file has several."""
+    return claim.workload is None or claim.workload == study.name.partition("/")[2]
+
+
+def _of_workload(claim: ClaimConfig, names: Sequence[str]) -> Iterator[Fault]:
+    if claim.workload is not None and claim.workload not in names:
+        if names:
+            yield unknown("workload", "workload", claim.workload, names)
+        else:
+            yield Fault("workload", "means nothing in a study of one workload")
 
 
 def _locked(claim: ClaimConfig, study: StudyFile, names: Mapping[str, str]) -> dict[str, Any]:

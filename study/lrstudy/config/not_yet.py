@@ -43,9 +43,7 @@ def _is_reference(value: Any) -> bool:
 
 
 _LATER = (
-    _Later("workloads", _is_present, "a map of workloads", "Write one study per workload; they share the memo."),
     _Later("workload.model", _begins("timm:"), "this model", "Use a torchvision name, or a model of your own."),
-    _Later("workload.weights", lambda v: isinstance(v, str) and v != "random", "this kind of weights", "Use random."),
     _Later("workload.task.loss", _is_reference, "a loss of your own", "Use workload.train_step, which computes the loss."),
     _Later("common.optimizer", _one_of(*_OPTIMIZERS), "this optimizer", "Use sgd, adam, adamw or rmsprop."),
     _Later("search.method", _is_reference, "a searcher of your own", "Use random, grid, hyperopt, smac or optuna."),

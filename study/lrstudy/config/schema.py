@@ -42,6 +42,16 @@ def json_schema() -> dict[str, Any]:
             {"type": "object", "additionalProperties": {"$ref": "#/$defs/Arm"}, "minProperties": 1},
         ],
     }
+    # What a workload changes of a source need not name the source.
+    parts["SourceChange"] = {key: value for key, value in parts["SourceConfig"].items() if key != "required"}
+    of_change = json.dumps(parts["WorkloadConfig"]).replace("#/$defs/SourceConfig", "#/$defs/SourceChange")
+    parts["WorkloadChange"] = json.loads(of_change)
+    fields["workloads"] = {
+        "description": "As many studies, each with what it changes of `workload`.",
+        "type": "object",
+        "additionalProperties": {"anyOf": [{"$ref": "#/$defs/WorkloadChange"}, {"type": "null"}]},
+        "minProperties": 1,
+    }
     one, several = {"enum": list(METHODS)}, {"type": "array", "minItems": 1, "uniqueItems": True}
     parts["SearchConfig"]["properties"]["method"] = {"anyOf": [one, {**several, "items": one}]}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "lrstudy study file"}

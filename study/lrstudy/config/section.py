@@ -1,4 +1,4 @@
-"""What the sections of a study file have in common: their base, and the kinds of values in them."""
+"""What all sections of a study file are made of."""
 
 from __future__ import annotations
 

@@ -18,13 +18,14 @@ class ImageSpec:
         resize: ``squash`` changes the aspect ratio; ``crop`` scales the short side and cuts out the centre; ``pad``
             scales the long side and adds black.
         channels: ``rgb``, ``grey``, or ``stored`` (as in the first image).
-        normalize: ``imagenet`` constants, ``data`` (mean and deviation of the training set), or ``none`` (0 ... 1).
+        normalize: ``imagenet`` constants, ``data`` (mean and deviation of the training set), ``weights`` (what the
+            weights that training begins with were trained with), or ``none`` (0 ... 1).
     """
 
     size: int | None = None
     resize: Literal["squash", "crop", "pad"] = "squash"
     channels: Literal["rgb", "grey", "stored"] = "stored"
-    normalize: Literal["imagenet", "data", "none"] = "data"
+    normalize: Literal["imagenet", "data", "weights", "none"] = "data"
 
 
 @dataclass(frozen=True)

@@ -272,6 +272,19 @@ def last_layer(module: nn.Module) -> str:
     return own[-1]
 
 
+def head_of(module: nn.Module, sections: Sequence[Sequence[str]]) -> nn.Module | None:
+    """The module that consists of the last section: the innermost one, so that no dropout before it belongs to it.
+
+    None if no module has exactly the parameters of that section.
+    """
+    wanted, found = set(sections[-1]), None
+    for name, part in module.named_modules():
+        prefix = f"{name}." if name else ""
+        if {prefix + parameter for parameter, _ in part.named_parameters()} == wanted:
+            found = part
+    return found
+
+
 def _with_parameters(modules: Iterable[tuple[str, nn.Module]]) -> list[str]:
     """The names of the modules that have parameters."""
     return [name for name, module in modules if any(True for _ in module.parameters())]

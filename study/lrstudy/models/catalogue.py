@@ -14,6 +14,9 @@ BUILDER = 1
 Where only some families change, their `revision` is raised instead, and the names of the others stay.
 """
 
+FITTING = 1
+"""Version of models/fitting.py: raised whenever the same file of weights gives a network other weights to begin with."""
+
 NUM_SECTIONS = 3
 """Every model has this many sections (groups of parameters), from input to head."""
 

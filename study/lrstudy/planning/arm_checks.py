@@ -11,6 +11,7 @@ from lrstudy.config.common import COMMON
 from lrstudy.errors import Fault, InputError, faults_of
 from lrstudy.planning.arms import Arm, common_definition, one_at_a_time, origin
 from lrstudy.planning.caveats import caveats
+from lrstudy.planning.features_room import room_faults
 from lrstudy.planning.plan import Plan
 from lrstudy.planning.staged import base_name, given_names, place
 from lrstudy.policies import contract, resolve
@@ -37,6 +38,7 @@ def check_against_data(plan: Plan) -> None:
         expected = f"precise only with a model that has BatchNorm, which {_named(plan)} has not"
         faults.append(Fault("workload.batchnorm", expected=expected))
     faults += [fault for arm in plan.arms.values() for fault in _faults(plan, arm)]
+    faults = faults or list(room_faults(plan))
     if faults:
         raise InputError(list(dict.fromkeys(faults)))
 

@@ -11,7 +11,8 @@ from typing import Any, Literal
 
 from lrstudy import config
 from lrstudy.config import StudyFile
-from lrstudy.errors import InputError, faults_of
+from lrstudy.config.workloads import of_all
+from lrstudy.errors import Fault, InputError, faults_of
 from lrstudy.lineage import Root
 from lrstudy.models.catalogue import NUM_SECTIONS, has_batchnorm
 from lrstudy.planning import arms as arms_module
@@ -23,6 +24,7 @@ from lrstudy.search.base import START_UP
 from lrstudy.search.parameter import Configuration, parse_parameter
 from lrstudy.search.space import Space
 from lrstudy.settings import canonical_json
+from lrstudy.training.head_inputs import head_inputs
 from lrstudy.trial.selection import Selection
 from lrstudy.trial.spec import TrialSpec
 from lrstudy.workload.workload import Workload, check_without_data
@@ -104,12 +106,18 @@ class Plan:
 
         return rehearsal.has_batchnorm(self.workload)
 
+    @cached_property
+    def head_inputs(self) -> int | None:
+        """How many numbers enter the model's head for an image; None if it cannot be trained on them alone."""
+        return head_inputs(self.workload)
+
     def run(self, arm: Arm, configuration: Configuration) -> Run:
         """What the policy of a trial knows about its run. The default `norm_batch` means nothing to a model without BatchNorm."""
         recipe = arm.recipe(configuration, self.workload.recipe)
         if recipe.norm_batch is not None and not self.has_batchnorm:
             recipe = replace(recipe, norm_batch=None)
-        return Run(self.workload.counts[0], self.study.budget.epochs, NUM_SECTIONS, recipe, has_features=False)
+        has_features = bool(arm.stages) and self.head_inputs is not None
+        return Run(self.workload.counts[0], self.study.budget.epochs, NUM_SECTIONS, recipe, has_features)
 
     def spec(
         self,
@@ -180,12 +188,27 @@ def read(text: str, overrides: Sequence[str] = (), base: Path = _HERE) -> StudyF
     Raises InputError with every fault that can be found without the data.
     """
     study, faults = config.examine(text, overrides)
-    if study is not None:
-        faults += faults_of(lambda: arms_module.resolve(study, base))
-        faults += [fault.within("workload") for fault in faults_of(lambda: check_without_data(study, base))]
+    faults = faults if study is None else [*faults, *_further_faults(study, base)]
     if faults or study is None:
         raise InputError(faults)
     return study
+
+
+def read_each(text: str, overrides: Sequence[str] = (), base: Path = _HERE) -> dict[str, StudyFile]:
+    """The study file of every workload in the map of a file, by its name; of a file without a map under the name "".
+
+    Raises InputError with every fault of all of them.
+    """
+    examined = config.examine_each(text, overrides, lambda study: _further_faults(study, base))
+    if faults := of_all({name: found for name, (_, found) in examined.items()}):
+        raise InputError(faults)
+    return {name: study for name, (study, _) in examined.items() if study is not None}
+
+
+def _further_faults(study: StudyFile, base: Path) -> list[Fault]:
+    """The faults of arms and of the workload that show without the data."""
+    of_arms = faults_of(lambda: arms_module.resolve(study, base))
+    return [*of_arms, *(fault.within("workload") for fault in faults_of(lambda: check_without_data(study, base)))]
 
 
 def make_plan(

@@ -72,7 +72,7 @@ _CHECKS: Mapping[str, Callable[[Any], bool]] = {
     "complete": lambda value: isinstance(value, bool),
 }
 """What the fields of a lock may hold. A storage that others write to may hold anything."""
-_BEFORE = {"batchnorm": "running"}
+_BEFORE = {"batchnorm": "running", "weights": "random"}
 """What a study was in respects that the lock of an earlier version does not name."""
 _WAY_OUT = "Choose another name with --as NAME, or another storage.path."
 
@@ -115,7 +115,7 @@ def reconcile(plan: Plan, lock: Mapping[str, Any], folder: Path) -> tuple[Plan, 
     Returns the plan, in which changed arms have new names and earlier arms are retired, and notes for the user. Raises
     InputError if something has changed that must not.
     """
-    notes = list(_unpriced(plan))
+    notes = [*_unpriced(plan), *plan.workload.weights.told]
     if not lock:
         return plan, tuple(notes)
     _refuse_changed_identity(plan, lock["identity"], folder)
@@ -186,6 +186,7 @@ def render(
         "price": price(plan),
         "data": _data(workload),
         "model": plan.root(0).model,
+        "weights": workload.weights.to_json(),
         "numerics": workload.numerics,
         "overrides": list(overrides),
         "base": None if base is None else str(base),
@@ -204,6 +205,7 @@ def identity(plan: Plan) -> dict[str, Any]:
         "split": root.split,
         "preprocessing": root.preprocessing,
         "model": root.model,
+        "weights": root.weights,
         "augment": plan.workload.recipe.augment,
         "source": dict(plan.workload.source_digests),
         "numerics": study.workload.numerics.model_dump(),
@@ -349,7 +351,7 @@ def _differences(name: str, before: Any, now: Any) -> Iterator[str]:
         for key in now:
             if key != "constants":
                 yield from _differences(f"{name}.{key}", before.get(key), now[key])
-    elif name not in ("data", "split") and now != before:
+    elif name not in ("data", "split", "weights") and now != before:
         yield f"{name}: {before} before, {now} now"
 
 

@@ -242,6 +242,19 @@ def parts(policy: Policy, run: Run) -> list[tuple[str, Policy, Run]]:
     return [("", policy, run)]
 
 
+def feature_stretches(policy: Policy, run: Run) -> list[tuple[int, int]]:
+    """The epochs that train the head on features, as (first, one past the last): of stages that follow each other, together.
+
+    The backbone is the same throughout. Raises InputError if stages do not fit the run.
+    """
+    found: list[tuple[int, int]] = []
+    for stretch in policy.stretches(run) if isinstance(policy, Stages) else ():
+        if stretch.run.recipe.input == "features":
+            goes_on = bool(found) and found[-1][1] == stretch.start
+            found.append((found.pop()[0] if goes_on else stretch.start, stretch.end))
+    return found
+
+
 def build_policy(name: str, parameters: Mapping[str, Any]) -> Policy:
     """The policy `name`, ``stages`` or another, with these values. Raises InputError as `build` does."""
     return Stages(**parameters) if name == STAGES else build(name, parameters)

@@ -255,7 +255,7 @@ class TuneTrial(Trainable):
             "trial": self._assignment.name if isinstance(self._assignment, RangeTestAssignment) else self._trial_id,
             **self._self,
             "at": self._last,
-            "records": [asdict(step.record) for step in steps],
+            "records": [asdict(record) for step in steps for record in step.records],
             "spans": [[span.start, span.duration_s, span.category, span.trial_id] for span in spans],
             "done": bool(end),
             **end,

@@ -142,7 +142,7 @@ class Admission:
         for record in records:
             self.memo.learn(record)
             self._line.learned(record.lineage)
-            if record.epoch == len(trial.records):
+            if record.kind == "train" and record.epoch == len(trial.records):
                 trial.records.append(record)
                 self._follow(trial)
 
@@ -162,7 +162,7 @@ class Admission:
         self.num_running -= 1
         trial.status, trial.error, trial.test = status, error, test
         trial.ended_at = time.time()
-        self._line.release(trial, trial.chain)
+        self._line.release(trial, trial.names)
         if status != "interrupted":
             self._note(trial)
             self.protocol.tell(trial)
@@ -171,7 +171,7 @@ class Admission:
         """A running trial has lost its worker: it waits again, first in line, and will recall what it has committed."""
         trial = self.trials[trial_id]
         self.num_running -= 1
-        self._line.release(trial, trial.chain)
+        self._line.release(trial, trial.names)
         trial.status = "waiting"
         self._line.add(trial, first=True)
 
@@ -199,6 +199,9 @@ class Admission:
         for trial in trials:
             for record in trial.walk(find):
                 self._line.learned(record.lineage)
+            for name in trial.spec.features(trial.chain).values():
+                if find(name) is not None:
+                    self._line.learned(name)
             if trial.arm in self.plan.retired and not self._is_recorded(trial):
                 trial.records = self._walked(trial)
                 self.protocol.give_up(trial)
@@ -206,9 +209,9 @@ class Admission:
                 self._line.add(trial)
 
     def _missing(self, trial: Trial) -> Sequence[str]:
-        """The names of a trial's chain from the first one that has no record."""
+        """The names of a trial's states that have no record, and of features that these are trained on."""
         walked = self._walked(trial)
-        return () if walked and walked[-1].diverged else trial.chain[len(walked) :]
+        return () if walked and walked[-1].diverged else trial.lacking(len(walked), self.memo.known)
 
     def _walked(self, trial: Trial) -> list[Record]:
         """The known records of a trial's chain, up to the first one that diverged."""
@@ -241,13 +244,13 @@ class Admission:
         It claims what nobody else has claimed of the new one, and trains the rest all the same: a running trial never waits, so
         nothing can deadlock.
         """
-        before = trial.chain
+        before, names = trial.chain, trial.names
         if trial.records[-1].diverged:
             return
         trial.replan(trial.records)
         if trial.chain is not before:
-            self._line.release(trial, before)
-            self._line.claim(trial, trial.chain[len(trial.records) :])
+            self._line.release(trial, names)
+            self._line.claim(trial, trial.lacking(len(trial.records), self.memo.known))
 
     def _finish_recalled(self, trial: Trial) -> None:
         """End a trial that is recorded already; its times and test result are the journal's, if it has them."""

@@ -74,6 +74,11 @@ class Journal:
         self._wrote(kind)
 
     @property
+    def is_open(self) -> bool:
+        """Whether its last run is this process's own, and under way."""
+        return self._file is not None
+
+    @property
     def has_slots(self) -> bool:
         """Whether this run has allocated devices."""
         return any(line["run"] == self.run for line in self.of_kind("slots"))

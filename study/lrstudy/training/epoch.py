@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ from lrstudy.errors import Fault, InputError
 from lrstudy.settings import Recipe, Settings
 from lrstudy.tasks import metrics as task_metrics
 from lrstudy.tasks.kinds import Kind
+from lrstudy.training.features import FeaturePart
 from lrstudy.training.ghost_norm import chunks, ghost_norm
 from lrstudy.training.modes import training
 from lrstudy.training.randomness import generator, seed_for
@@ -118,6 +120,11 @@ def train_epoch(
     return float(total) / bounds[-1][1]
 
 
+def _network(state: State, part: Part) -> Any:
+    """What maps the examples of a part to logits: the network, or its head alone, for features."""
+    return state.head if isinstance(part, FeaturePart) else state.network
+
+
 def _require_fit(settings: Settings, bounds: list[tuple[int, int]], num_examples: int, num_sections: int) -> None:
     """Raise ValueError if an update has no examples, or the settings are for another number of sections."""
     start, stop = bounds[-1]
@@ -169,7 +176,7 @@ def losses(
         A loss with its gradient, and the number of examples in the batch.
     """
     # Ghost BatchNorm changes what its layers do, which compiled code would not notice.
-    model = state.network if recipe.norm_batch is None else state.model
+    model = _network(state, part) if recipe.norm_batch is None else state.model
 
     def mean_loss(images: Tensor, labels: Tensor) -> Tensor:
         with state.autocast():
@@ -223,14 +230,14 @@ def evaluate(state: State, part: Part, kind: Kind, keep_logits: bool = False) ->
     Returns:
         The mean loss per example, without class weights, and the metrics; none of these if a logit is not finite.
     """
-    was_training, batch_size = state.model.training, state.numerics_spec.eval_batch
+    was_training, batch_size, network = state.model.training, state.numerics_spec.eval_batch, _network(state, part)
     state.network.eval()
     total = torch.zeros((), dtype=torch.float64, device=part.device)
     logits = torch.empty(0, device=part.device)
     bounds = [(start, min(start + batch_size, len(part))) for start in range(0, len(part), batch_size)]
     for chosen, images, labels in part.batches(None, bounds):
         with state.autocast():
-            batch_logits = task_metrics.precise(state.network(part.normalised(images)))
+            batch_logits = task_metrics.precise(network(part.normalised(images)))
         total += task_metrics.loss(batch_logits, labels, None).double() * len(labels)
         if len(logits) == 0:
             # One tensor for all: small ones, kept between the large ones of every batch, let the heap grow by 1 GB here.

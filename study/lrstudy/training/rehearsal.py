@@ -23,7 +23,7 @@ def has_batchnorm(workload: Workload) -> bool:
     from torch.nn.modules.batchnorm import _BatchNorm
 
     try:
-        model = _build(workload)
+        model = build(workload)
     except Exception:  # the rehearsal says what is wrong
         return False
     return any(isinstance(module, _BatchNorm) for module in model.module.modules())
@@ -61,7 +61,7 @@ def rehearse(workload: Workload) -> None:
         ) from error
 
 
-def _build(workload: Workload) -> Model:
+def build(workload: Workload) -> Model:
     """The workload's model, on the CPU."""
     from lrstudy.models.build import build_model
 
@@ -77,7 +77,7 @@ def _train_one_update(workload: Workload, part: Part) -> None:
     from lrstudy.training.epoch import UserFunctions, train_epoch
     from lrstudy.training.state import State
 
-    state = State.of(_build(workload), part.device)
+    state = State.of(build(workload), part.device)
     settings = Settings(np.full((1, len(state.sections)), 1e-3), np.array(0.9), len(part), workload.recipe)
     functions = UserFunctions(workload.user_function("augment"), workload.user_function("train_step"))
     train_epoch(state, settings, part, 0, 0, functions)

@@ -56,6 +56,18 @@ class TrainerLike(Protocol):
     def make_ready(self, settings: Settings) -> None:
         """Do what such an epoch needs once per process, such as compiling; none of it counts as the cost of an epoch."""
 
+    def has_features(self, name: str) -> bool:
+        """Whether it has the features of this name in memory."""
+
+    def take_features(self, name: str, data: bytes) -> None:
+        """Have the features that `compute_features` returned. Raises ValueError for bytes that are none."""
+
+    def compute_features(self, name: str) -> tuple[bytes, int]:
+        """Compute what the backbone of the state held makes of training and validation data, and have it.
+
+        Returns it as bytes, and the number of examples.
+        """
+
     def train(self, settings: Settings, seed: int, epoch: int) -> TrainedLike:
         """Train epoch `epoch` (from 0) from the state held, and evaluate it on validation data."""
 

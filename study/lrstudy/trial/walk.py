@@ -22,6 +22,7 @@ from lrstudy.memo.state_writer import StateWriter
 from lrstudy.policies.run import Run
 from lrstudy.settings import Recipe, Settings
 from lrstudy.study_folder.ledger import Category, Span
+from lrstudy.trial.feature_walk import FeatureWalk
 from lrstudy.trial.spec import TrialSpec
 from lrstudy.trial.trainer import TrainedLike, TrainerLike
 
@@ -42,12 +43,21 @@ class RecomputedDifferentlyError(RuntimeError):
 
 @dataclass(frozen=True)
 class TrialEpoch:
-    """One epoch of a walk: its settings and record, whether it was recalled, and where the time went."""
+    """One epoch of a walk: its settings and record, whether it was recalled, and where the time went.
+
+    `features` is the record of the features that were computed or fetched before it.
+    """
 
     settings: Settings
     record: Record
     recalled: bool
     spans: tuple[Span, ...] = ()
+    features: Record | None = None
+
+    @property
+    def records(self) -> tuple[Record, ...]:
+        """What the driver is to learn of: the record of the features, if there are any, and that of the epoch."""
+        return (self.record,) if self.features is None else (self.features, self.record)
 
 
 @dataclass(frozen=True)
@@ -77,6 +87,8 @@ class Walk:
         self._records: list[Record] = []
         self._spans: list[Span] = []
         self._writer = StateWriter(memo)
+        self._features = FeatureWalk(spec, memo, self._measured)
+        self._told_features: Record | None = None
         self._selected: tuple[int, Callable[[], bytes]] | None = None  # a depth, and a copy of the state there
 
     def __iter__(self) -> Iterator[TrialEpoch]:
@@ -119,7 +131,8 @@ class Walk:
             self._records.append(record)
             self._copy_selected(epoch)
             history.append(record.metrics)
-            yield TrialEpoch(settings, record, recalled is not None, self.take_spans())
+            features, self._told_features = self._told_features, None
+            yield TrialEpoch(settings, record, recalled is not None, self.take_spans(), features)
             if record.diverged or self.spec.ends_with(record.metrics):
                 return
 
@@ -179,6 +192,7 @@ class Walk:
     def _recompute(self, trainer: TrainerLike, epoch: int, is_target: bool) -> None:
         """Retrain a recorded epoch whose state is not stored."""
         record, settings = self._records[epoch], self._settings[epoch]
+        self._bring_features(trainer, epoch)
         with self._measured("recompute"):
             trainer.make_ready(settings)
             trained = trainer.train(settings, self.spec.root.seed, epoch)
@@ -189,6 +203,11 @@ class Walk:
             begin = time.monotonic()
             self._writer.anchor(record.lineage, trainer.capture())
             self._span(begin, "state")
+
+    def _bring_features(self, trainer: TrainerLike, epoch: int) -> None:
+        """Let the trainer have the features that an epoch trains on, if it is one that does."""
+        if self._settings[epoch].recipe.input == "features":
+            self._told_features = self._features.bring(trainer, epoch, self._names) or self._told_features
 
     # The state that will be tested, if it may be another one than the last
 
@@ -231,6 +250,7 @@ class Walk:
 
     def _timed(self, trainer: TrainerLike, epoch: int) -> TrainedLike:
         """Train and evaluate one epoch, and note the time of each."""
+        self._bring_features(trainer, epoch)
         settings, begin = self._settings[epoch], time.monotonic()
         trainer.make_ready(settings)
         if time.monotonic() - begin > _NOTICEABLE_S:

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lrstudy import user_code
 from lrstudy.config import StudyFile
@@ -25,14 +25,20 @@ from lrstudy.data.statistics import Statistics
 from lrstudy.errors import Fault, InputError, faults_of
 from lrstudy.lineage import Root
 from lrstudy.models.catalogue import describe, family_of
+from lrstudy.models.pretrained import as_grey
 from lrstudy.settings import Recipe, canonical_json
 from lrstudy.storage.place import Storage
 from lrstudy.tasks.kinds import Task
-from lrstudy.workload import copies, numerics, user_files
+from lrstudy.workload import copies, numerics, user_files, weights
 from lrstudy.workload.devices import Resources
 from lrstudy.workload.learning import augmentation, check_metrics, recipe_of, task_of
 from lrstudy.workload.machine import Machine, ThisMachine
 from lrstudy.workload.numerics import PLAIN, NumericsSpec
+from lrstudy.workload.seen import OurData
+from lrstudy.workload.weights import Weights
+
+if TYPE_CHECKING:
+    from lrstudy.models.build import Model
 
 _HERE = ThisMachine()
 
@@ -64,6 +70,7 @@ class Workload:
         numerics: All numerics, those of the machine and the chosen ones; workers compare theirs.
         numerics_spec: The numerics that the study chooses.
         user_files: The files that the user's code may read, by what the study file calls them.
+        weights: What training begins with.
     """
 
     data: DataSpec
@@ -88,6 +95,7 @@ class Workload:
     numerics: dict[str, object]
     numerics_spec: NumericsSpec = PLAIN
     user_files: Mapping[str, Path] = field(default_factory=dict)
+    weights: Weights = weights.NONE
 
     @property
     def resources(self) -> Resources:
@@ -102,7 +110,7 @@ class Workload:
             split=self.split_digest,
             preprocessing={"normalize": image.normalize, "constants": [list(c) for c in self.constants]},
             model=describe(self.model, len(self.classes), self.channels, self.size),
-            weights="random",
+            weights=self.weights.digest,
             seed=seed,
             numerics=self.numerics,
             task=self.task.kind,
@@ -156,6 +164,7 @@ def resolve(
         user_references(config, base),
         user_files.named(config.files, base),
     )
+    source = weights_source(config, base, storage, config.download)
     with ThreadPoolExecutor(1) as pool:  # the first time both take seconds, each on a core of its own
         measuring = pool.submit(machine.numerics, resources, storage.numerics, earlier)
         data, parts = load(spec, storage, before_decoding)
@@ -163,6 +172,7 @@ def resolve(
     task = task_of(config, data)
     check_metrics(study, task, data, parts)
     numerics_spec = _numerics_spec(config, resources.device, data.channels * data.size**2)
+    begin = initial_weights(source, config, base, storage, data, parts)
     return Workload(
         data=spec,
         storage=storage,
@@ -172,7 +182,7 @@ def resolve(
         classes=tuple(data.classes),
         counts=(len(parts.train), len(parts.validation), len(parts.test)),
         statistics=copies.statistics(data, parts, storage.memo),
-        constants=normalisation(spec.image.normalize, data.images, parts.train),
+        constants=_constants(config, begin, data, parts),
         task=task,
         recipe=recipe_of(config, data, parts, task),
         model=references.get("model", config.model),
@@ -186,7 +196,57 @@ def resolve(
         numerics=numerics.describe(numerics_spec, measuring.result()),
         numerics_spec=numerics_spec,
         user_files=files,
+        weights=begin,
     )
+
+
+def weights_source(config: WorkloadConfig, base: Path, storage: Storage, may_download: bool) -> weights.Source | None:
+    """Where a study's weights come from, made sure to be here; None for random ones. Raises InputError and StorageError."""
+    try:
+        return weights.locate(config.weights, config.model, base, storage, may_download)
+    except InputError as error:
+        raise error.within("workload") from None
+
+
+def initial_weights(
+    source: weights.Source | None,
+    config: WorkloadConfig,
+    base: Path,
+    storage: Storage,
+    data: DataSet,
+    parts: Splits,
+) -> Weights:
+    """What training begins with, fitted to the model and kept in the memo.
+
+    Raises InputError if the weights do not fit the model or have seen the test part, StorageError if the storage fails.
+    """
+    if source is None:
+        return weights.NONE
+    references, files = user_references(config, base), user_files.named(config.files, base)
+    digests, size = _digests(references, files), (len(data.classes), data.channels, data.size)
+
+    def build() -> Model:
+        from lrstudy.models.build import build_model
+
+        builder: Any = user_code.load(references["model"], "model", digests["model"]) if "model" in references else None
+        with user_files.only_named(references, digests, files, storage.ours):
+            return build_model(references.get("model", config.model), *size, 0, builder)
+
+    network = weights.Network(config.model, describe(config.model, *size), digests, build)
+    try:
+        return weights.fitted(config.weights, source, network, storage, OurData(data, parts, config.data_spec(base)))
+    except InputError as error:
+        raise error.within("workload") from None
+
+
+def _constants(config: WorkloadConfig, begin: Weights, data: DataSet, parts: Splits) -> Constants:
+    """What images are normalised with. Raises InputError if the weights shall say it, and do not."""
+    if config.normalize != "weights":
+        return normalisation(config.normalize, data.images, parts.train)
+    if begin.constants is None:
+        expected = "imagenet, data or none, as these weights do not say what images were normalised with for them"
+        raise InputError(Fault("workload.image.normalize", expected=expected))
+    return as_grey(begin.constants, data.channels)
 
 
 def load(spec: DataSpec, storage: Storage, before_decoding: Callable[[], None] | None = None) -> tuple[DataSet, Splits]:
@@ -229,10 +289,18 @@ def check_without_data(study: StudyFile, base: Path) -> None:
         lambda: _files(config, base),
         lambda: family_of(config.model),
         lambda: augmentation(config),
+        lambda: weights.check(config.weights, config.model, base),
+        lambda: _normalisation(config),
     )
     faults = [fault for check in checks for fault in faults_of(check)]
     if faults:
         raise InputError(faults)
+
+
+def _normalisation(config: WorkloadConfig) -> None:
+    """Raise InputError if weights that are drawn from a seed shall say how images are normalised."""
+    if (config.weights, config.normalize) == (weights.RANDOM, "weights"):
+        raise InputError(Fault("image.normalize", expected="imagenet, data or none with random weights", got="weights"))
 
 
 def _files(config: WorkloadConfig, base: Path) -> None:
