@@ -25,7 +25,7 @@ A study's folder, `<storage.path>/<name>/`, holds
 | `study.yaml`, `study.lock.json` | the last run's study file, and what it came to: arms, classes, splits, numerics, versions |
 | `trials`, `epochs`, `settings`, `ledger`, `calibration`, `range_tests` and `predictions.parquet` | tables that a run writes |
 | `accuracy_per_gpu_hour.parquet` | what a report makes of them: test value and cost of each arm and confirm trial, to be put together with those of other studies |
-| `arms.parquet`, `curves.parquet`, `report/` | likewise: verdicts; learning curves over calibrated cost; the page, its figures, its tables as CSV |
+| `arms.parquet`, `claims.parquet`, `curves.parquet`, `report/` | likewise: verdicts; what was found of claims; learning curves over calibrated cost; the page, its figures, its tables as CSV |
 | `class_metrics`, `confusion` and `exact_match.parquet` | likewise, of the predictions on the test part: precision, recall, F1 and specificity of each class; confusion matrices; how many labels of an example are wrong |
 | `journal/`, `predictions/`, `source/` | what a run needs to go on: decisions, predictions by trial, source of own policies |
 | `driver.lock` | there while a run is under way: one driver at a time writes into the folder |

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
+from lrstudy_reports.claim_findings import Finding
 from lrstudy_reports.comparison import Comparison
 from lrstudy_reports.costs import Closing, Sharing
 from lrstudy_reports.last_answer import LastAnswer
@@ -20,8 +21,8 @@ from lrstudy_reports.tables import StudyTables
 class Analysis:
     """What the sections of the page draw on.
 
-    `predicted` is what was predicted on the test part, and the four after it are its tables. `last` is the last complete
-    answer, if there was one.
+    `predicted` is what was predicted on the test part, and the four after it are its tables. `findings` is what was found of
+    the study's claims, `last` the last complete answer, if there was one.
     """
 
     study: StudyTables
@@ -37,6 +38,7 @@ class Analysis:
     looks: Mapping[str, Look]
     drawings: Mapping[str, Drawing]
     until: pd.DataFrame
+    findings: Sequence[Finding] = ()
     last: LastAnswer | None = None
 
     def drawn(self, *names: str) -> tuple[Drawing, ...]:

@@ -17,6 +17,8 @@ from lrstudy_reports import figures, last_answer, traces
 from lrstudy_reports.accounts import troubled
 from lrstudy_reports.accuracy_per_gpu_hour import accuracy_per_gpu_hour
 from lrstudy_reports.analysis import Analysis
+from lrstudy_reports.claim_findings import findings
+from lrstudy_reports.claim_schema import CLAIMS
 from lrstudy_reports.class_schemas import CLASS_METRICS, CONFUSION, EXACT_MATCH
 from lrstudy_reports.comparison import Comparison, compare
 from lrstudy_reports.confusion_figure import confusions
@@ -50,18 +52,20 @@ def build_report(folder: Path) -> Path:
     shared, closing = sharing(study), close_ledger(study)
     look = looks(study.arms, study.lock.control)
     drawings = _draw(study, comparison, curves, after, shared, closing, tested, look)
-    last, targets = last_answer.read(folder), until_table(study, comparison.curves)
+    targets, found = until_table(study, comparison.curves), findings(study, comparison)
     page = compose(
         Analysis(
             study, comparison, shared, closing, searchers, tested, areas, ratios, confused, exact, look, drawings, targets,
-            last,
+            found, last_answer.read(folder),
         )
     )  # fmt: skip
     report = folder / "report"
+    claims = [finding.row(study) for finding in found]
     frames = {
         "arms": comparison.arms,
         "best_after": after,
         "calibration": comparison.calibration.updates,
+        "claims": pd.DataFrame(claims, columns=CLAIMS.names),
         "class_metrics": ratios,
         "classes": areas.reset_index(),
         "confirmed": _confirmed(study),
@@ -83,6 +87,7 @@ def build_report(folder: Path) -> Path:
     parquet: dict[TableDescription, list[dict[Any, Any]]] = {
         ARMS: comparison.rows(),
         ACCURACY: accuracy_per_gpu_hour(study, comparison),
+        CLAIMS: claims,
         CLASS_METRICS: without_nan(ratios).to_dict("records"),
         CONFUSION: without_nan(confused).to_dict("records"),
         CURVES: without_nan(curves).to_dict("records"),

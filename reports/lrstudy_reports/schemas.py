@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
+from lrstudy_reports.claim_schema import CLAIMS
 from lrstudy_reports.class_schemas import CLASS_METRICS, CLASSES, CONFUSION, EXACT_MATCH
 from lrstudy_reports.table_description import Column, TableDescription
 
@@ -353,9 +354,9 @@ UNTIL = TableDescription(
 )  # fmt: skip
 
 CSV_TABLES = (
-    ARMS, BEST_AFTER, CALIBRATION, CLASS_METRICS, CLASSES, CONFIRMED, CONFUSION, CURVES, EXACT_MATCH, LEDGER, SEARCHERS, SEARCHES,
-    SHARING, TROUBLE, UNTIL,
+    ARMS, BEST_AFTER, CALIBRATION, CLAIMS, CLASS_METRICS, CLASSES, CONFIRMED, CONFUSION, CURVES, EXACT_MATCH, LEDGER, SEARCHERS,
+    SEARCHES, SHARING, TROUBLE, UNTIL,
 )  # fmt: skip
 """Those in report/tables, by the names of their files."""
-PARQUET_TABLES = (ARMS, ACCURACY, CLASS_METRICS, CONFUSION, CURVES, EXACT_MATCH)
+PARQUET_TABLES = (ARMS, ACCURACY, CLAIMS, CLASS_METRICS, CONFUSION, CURVES, EXACT_MATCH)
 """Those beside the tables of a run, by the names of their files."""

@@ -278,9 +278,13 @@ def learning_rates(folder: Path, digests: Iterable[str]) -> dict[str, FloatArray
 
 def test_metrics(folder: Path, names: Sequence[str]) -> pd.DataFrame:
     """The metrics `names` on the test part, one column each beside `trial_id`; NaN where a trial has no value."""
-    columns = {"trial_id": _TEXT, **{f"test_{name}": _NUMBER for name in names}}
-    frame = _read(folder / "trials.parquet", columns)
+    frame = trial_values(folder, [f"test_{name}" for name in names])
     return frame.rename(columns={f"test_{name}": name for name in names})
+
+
+def trial_values(folder: Path, names: Sequence[str]) -> pd.DataFrame:
+    """The columns `names` of trials.parquet as numbers beside `trial_id`; NaN where a trial, or the table, has no value."""
+    return _read(folder / "trials.parquet", {"trial_id": _TEXT, **dict.fromkeys(names, _NUMBER)})
 
 
 def predictions(folder: Path, trial_ids: Iterable[str]) -> dict[str, dict[str, Any]]:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, ValidationInfo, create_model, field_validator, model_validator
 
 from lrstudy import user_code
+from lrstudy.config.claim_section import ClaimConfig
 from lrstudy.config.common import COMMON
 from lrstudy.config.means import LimitsConfig, PriceConfig, ResourcesConfig, StorageConfig
 from lrstudy.config.section import ConfigSection, Count, Fraction, Natural, Positive, Text
@@ -299,6 +300,7 @@ class StudyFile(ConfigSection):
     early_stopping: Literal["none"] = "none"
     confirm: ConfirmConfig = ConfirmConfig()
     compare: CompareConfig = CompareConfig()
+    claims: list[ClaimConfig] = Field(default_factory=list)
     target: TargetConfig = TargetConfig()
     limits: LimitsConfig = LimitsConfig()
     resources: ResourcesConfig = ResourcesConfig()

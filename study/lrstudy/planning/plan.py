@@ -89,9 +89,14 @@ class Plan:
         return int(min(self.study.search.trials, len(cohort) + max(0, new)))
 
     @property
+    def running_names(self) -> dict[str, str]:
+        """The names that the arms of the study file run under now, by those they have there (`clr` may be `clr@2`)."""
+        return dict(zip(self.study.arms, self.arms, strict=False))
+
+    @property
     def control(self) -> str:
-        """The arm that others are compared with, under the name that it runs under now (`clr` may be `clr@2`)."""
-        return dict(zip(self.study.arms, self.arms, strict=False))[self.study.control]
+        """The arm that others are compared with, under the name that it runs under now."""
+        return self.running_names[self.study.control]
 
     @cached_property
     def model_facts(self) -> Facts:

@@ -1,6 +1,6 @@
 """The study lock, study.lock.json: what a study was when it ran, and what may change when it runs again.
 
-Resources, limits, price and storage may change freely. More trials, seeds and arms extend the study. A changed arm
+Resources, limits, price, storage and claims may change freely. More trials, seeds and arms extend the study. A changed arm
 becomes `clr@2`, and the old one is kept. Changed data, split, model, metric, selection or budget are refused with advice,
 because results would not be comparable.
 """
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lrstudy import user_code
+from lrstudy.config import claims
 from lrstudy.errors import Fault, InputError
 from lrstudy.planning.arms import Arm, from_definition
 from lrstudy.planning.caveats import caveats
@@ -168,6 +169,7 @@ def render(
         "budget_epochs": study.budget.epochs,
         "control": plan.control,
         "margin": study.compare.margin,
+        "claims": claims.for_lock(study, plan.running_names),
         "target": study.target.model_dump(),
         "searchers": plan.methods,
         "arms": {name: _arm(plan, arm) for name, arm in plan.arms.items()},
