@@ -9,9 +9,11 @@ import pyarrow as pa
 
 from lrstudy.study_folder import schemas as engine
 from lrstudy_reports import schemas as reports
+from lrstudy_reports.pooled_schema import POOLED
+from lrstudy_reports.table_description import TableDescription
 
 FILE = Path(__file__).with_name("tables.md")
-Description = engine.TableDescription | reports.TableDescription
+Description = engine.TableDescription | TableDescription
 
 _INTRODUCTION = """\
 # The tables of a study
@@ -24,6 +26,7 @@ A study's folder, `<storage.path>/<name>/`, holds
 | `trials`, `epochs`, `settings`, `ledger`, `calibration` and `predictions.parquet` | tables that a run writes |
 | `accuracy_per_gpu_hour.parquet` | what a report makes of them: test value and cost of each arm and confirm trial, to be put together with those of other studies |
 | `arms.parquet`, `curves.parquet`, `report/` | likewise: verdicts; learning curves over calibrated cost; the page, its figures, its tables as CSV |
+| `class_metrics`, `confusion` and `exact_match.parquet` | likewise, of the predictions on the test part: precision, recall, F1 and specificity of each class; confusion matrices; how many labels of an example are wrong |
 | `journal/`, `predictions/`, `source/` | what a run needs to go on: decisions, predictions by trial, source of own policies |
 | `driver.lock` | there while a run is under way: one driver at a time writes into the folder |
 
@@ -39,6 +42,17 @@ columns: `lrstudy_schema`, beside versions of packages, in those of a run, `lrst
 - *The study's metric* is the one that `metric` in the study file names; it lies between 0 and 1, and more is better.
 - *Null* (an empty field in CSV) means that there is no such value: not yet, not defined, or not a finite number.
 """
+_OF_WORKLOADS = """\
+## Several workloads
+
+The folder of a file with `workloads`, `<storage.path>/<name>/`, holds one of the folders above for each of them, and
+
+| file | what it is |
+|---|---|
+| `workloads.json`, `study.yaml` | which workloads there are; the last run's study file |
+| `trials.parquet`, `arms.parquet` | those of all workloads below each other, told apart by `workload`; a parameter that is a number in one and a text in another is a text |
+| `pooled.parquet`, `report/` | arms compared over workloads; the page, with links to those of the workloads |
+"""
 _NAMES = {pa.float64(): "float64", pa.float32(): "float32"}
 
 
@@ -48,13 +62,15 @@ def render() -> str:
     parts += [_section(f"{table.name}.parquet", table) for table in (*engine.TABLES, *reports.PARQUET_TABLES)]
     parts.append(
         "## report/tables/\n\nWhat the figures and tables of the page show, as CSV; a file is "
-        "left out if there is nothing to show. `arms.csv` is `arms.parquet`, `curves.csv` is `curves.parquet`.\n"
+        "left out if there is nothing to show. Where a Parquet file has the same name, it has the same content.\n"
     )
     parts += [
         _section(f"{table.name}.csv", table, level=3)
         for table in reports.CSV_TABLES
         if table not in reports.PARQUET_TABLES
     ]
+    parts.append(_OF_WORKLOADS)
+    parts.append(_section("pooled.parquet", POOLED, level=3))
     return "\n".join(parts)
 
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 import jsonschema
 import numpy as np
 import pytest
 
-from lrstudy.config import StudyFile
 from lrstudy.config.schema import json_schema
 from lrstudy.config.text import apply_overrides, parse_yaml
 from lrstudy.planning import plan as plan_module
@@ -88,14 +87,19 @@ def _the_node_cache_is_the_tests_own(tmp_path_factory, monkeypatch) -> None:
 def _the_json_schema_accepts_what_is_valid() -> Iterator[None]:
     """Every study that a test reads without a fault passes the JSON Schema too: an editor must not refuse it."""
     validator = jsonschema.Draft202012Validator(json_schema())
-    read = plan_module.read
 
-    def reading(text: str, overrides: Sequence[str] = (), base: Path = Path()) -> StudyFile:
-        study = read(text, overrides, base)
-        raw = apply_overrides(parse_yaml(text), overrides)
-        refused = [f"{error.json_path}: {error.message}" for error in validator.iter_errors(raw)]
-        assert not refused, f"the JSON Schema refuses a valid study: {refused}"
-        return study
+    def checking(read: Callable[..., Any]) -> Callable[..., Any]:
+        def reading(text: str, overrides: Sequence[str] = (), base: Path = Path()) -> Any:
+            found = read(text, overrides, base)
+            raw = apply_overrides(parse_yaml(text), overrides)
+            refused = [f"{error.json_path}: {error.message}" for error in validator.iter_errors(raw)]
+            assert not refused, f"the JSON Schema refuses a valid study: {refused}"
+            return found
 
-    with mock.patch.object(plan_module, "read", reading):
+        return reading
+
+    with (
+        mock.patch.object(plan_module, "read", checking(plan_module.read)),
+        mock.patch.object(plan_module, "read_each", checking(plan_module.read_each)),
+    ):
         yield

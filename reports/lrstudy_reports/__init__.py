@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-__all__ = ["answer", "build", "is_decided", "summary"]
+__all__ = ["answer", "answer_of_workloads", "build", "build_workloads", "is_decided", "summary"]
 
 
 def build(path: str | Path) -> Path:
@@ -22,6 +22,25 @@ def build(path: str | Path) -> Path:
     from lrstudy_reports.building import build_report
 
     return build_report(Path(path))
+
+
+def build_workloads(path: str | Path) -> Path:
+    """Write the tables and the report over all workloads of a study file, from those of each; return the path of `index.html`.
+
+    `path` is the folder above those of the workloads. Raises ValueError if it is none.
+    """
+    from lrstudy_reports.pooled_page import build_pooled
+
+    return build_pooled(Path(path))
+
+
+def answer_of_workloads(path: str | Path) -> str:
+    """The answer over all workloads in a few plain sentences; writes nothing."""
+    from lrstudy_reports.pooled import load_workloads, pool
+    from lrstudy_reports.pooled_page import answer_over
+
+    workloads = load_workloads(Path(path))
+    return answer_over(workloads, pool(workloads))
 
 
 def summary(path: str | Path) -> list[dict[str, Any]]:

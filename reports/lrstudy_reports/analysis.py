@@ -11,6 +11,7 @@ from lrstudy_reports.comparison import Comparison
 from lrstudy_reports.costs import Closing, Sharing
 from lrstudy_reports.last_answer import LastAnswer
 from lrstudy_reports.page import Cell, Drawing
+from lrstudy_reports.predicted import Predicted
 from lrstudy_reports.style import Look
 from lrstudy_reports.tables import StudyTables
 
@@ -19,7 +20,8 @@ from lrstudy_reports.tables import StudyTables
 class Analysis:
     """What the sections of the page draw on.
 
-    `ranked` is the test AUROC by class (rows) and arm (columns), `last` the last complete answer, if there was one.
+    `predicted` is what was predicted on the test part, and the four after it are its tables. `last` is the last complete
+    answer, if there was one.
     """
 
     study: StudyTables
@@ -27,9 +29,14 @@ class Analysis:
     sharing: Sharing
     closing: Closing | None
     searchers: pd.DataFrame
-    ranked: pd.DataFrame
+    predicted: Predicted
+    areas: pd.DataFrame
+    class_metrics: pd.DataFrame
+    confusions: pd.DataFrame
+    exact: pd.DataFrame
     looks: Mapping[str, Look]
     drawings: Mapping[str, Drawing]
+    until: pd.DataFrame
     last: LastAnswer | None = None
 
     def drawn(self, *names: str) -> tuple[Drawing, ...]:

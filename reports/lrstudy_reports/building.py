@@ -17,16 +17,20 @@ from lrstudy_reports import figures, last_answer, traces
 from lrstudy_reports.accounts import troubled
 from lrstudy_reports.accuracy_per_gpu_hour import accuracy_per_gpu_hour
 from lrstudy_reports.analysis import Analysis
-from lrstudy_reports.classes import by_class
+from lrstudy_reports.class_schemas import CLASS_METRICS, CONFUSION, EXACT_MATCH
 from lrstudy_reports.comparison import Comparison, compare
+from lrstudy_reports.confusion_figure import confusions
 from lrstudy_reports.costs import Closing, Sharing, close_ledger, sharing
 from lrstudy_reports.curves import mean_curves
 from lrstudy_reports.page import Drawing, render
-from lrstudy_reports.schemas import ACCURACY, ARMS, CONFIRMED, CURVES, SCHEMA_VERSION, TableDescription
+from lrstudy_reports.predicted import Predicted, predicted
+from lrstudy_reports.schemas import ACCURACY, ARMS, CONFIRMED, CURVES, SCHEMA_VERSION
 from lrstudy_reports.sections import compose
 from lrstudy_reports.style import Look, looks, settings, svg
+from lrstudy_reports.table_description import TableDescription
 from lrstudy_reports.tables import StudyTables, load
 from lrstudy_reports.tuning import all_configurations, best_after, searcher_table
+from lrstudy_reports.until import until_table
 from lrstudy_reports.wording import FIGURES
 
 
@@ -40,27 +44,38 @@ def build_report(folder: Path) -> Path:
     comparison = compare(study)
     tuned = all_configurations(study)
     after, searchers = best_after(study, tuned), searcher_table(study, tuned)
-    curves, ranked = mean_curves(comparison.curves, study.lock), by_class(study)
+    curves, tested = mean_curves(comparison.curves, study.lock), predicted(study)
+    areas, ratios = tested.areas(), tested.class_metrics()
+    confused, exact = tested.confusions(), tested.exact_matches()
     shared, closing = sharing(study), close_ledger(study)
     look = looks(study.arms, study.lock.control)
-    drawings = _draw(study, comparison, curves, after, shared, closing, look)
-    last = last_answer.read(folder)
-    page = compose(Analysis(study, comparison, shared, closing, searchers, ranked, look, drawings, last))
+    drawings = _draw(study, comparison, curves, after, shared, closing, tested, look)
+    last, targets = last_answer.read(folder), until_table(study, comparison.curves)
+    page = compose(
+        Analysis(
+            study, comparison, shared, closing, searchers, tested, areas, ratios, confused, exact, look, drawings, targets,
+            last,
+        )
+    )  # fmt: skip
     report = folder / "report"
     frames = {
         "arms": comparison.arms,
         "best_after": after,
         "calibration": comparison.calibration.updates,
-        "classes": ranked.reset_index(),
+        "class_metrics": ratios,
+        "classes": areas.reset_index(),
         "confirmed": _confirmed(study),
+        "confusion": confused,
         "curves": curves,
+        "exact_match": exact,
         "ledger": _closing_table(closing),
         "searchers": searchers,
         "searches": shared.searches,
         "sharing": shared.arms.reset_index(),
         "trouble": troubled(study),
+        "until": targets,
     }
-    written = {f"tables/{name}.csv": _csv(frame) for name, frame in frames.items() if len(frame.columns) > 1}
+    written = {f"tables/{name}.csv": csv(frame) for name, frame in frames.items() if len(frame.columns) > 1}
     written |= {f"figures/{name}.svg": drawing.svg.encode() for name, drawing in drawings.items()}
     texts = {name: text.encode() for name, text in render(page).items()}
     if comparison.final and comparison.arms["test_metric"].notna().any():
@@ -68,7 +83,10 @@ def build_report(folder: Path) -> Path:
     parquet: dict[TableDescription, list[dict[Any, Any]]] = {
         ARMS: comparison.rows(),
         ACCURACY: accuracy_per_gpu_hour(study, comparison),
-        CURVES: _without_nan(curves).to_dict("records"),
+        CLASS_METRICS: without_nan(ratios).to_dict("records"),
+        CONFUSION: without_nan(confused).to_dict("records"),
+        CURVES: without_nan(curves).to_dict("records"),
+        EXACT_MATCH: without_nan(exact).to_dict("records"),
     }
     for table, rows in parquet.items():
         replace(folder / f"{table.name}.parquet", as_parquet(table, rows))
@@ -105,6 +123,7 @@ def _draw(
     after: pd.DataFrame,
     shared: Sharing,
     closing: Closing | None,
+    tested: Predicted,
     look: Mapping[str, Look],
 ) -> dict[str, Drawing]:
     """All figures that the study has data for, by name."""
@@ -114,6 +133,7 @@ def _draw(
         "over_epochs": lambda: figures.over_epochs(study, curves, look),
         "traces": lambda: traces.draw(traces.applied_rates(study, comparison), look),
         "best_after": lambda: figures.best_after(study, after, look),
+        "confusion": lambda: confusions(tested, comparison.arms["arm"].tolist()),
         "sharing": lambda: figures.sharing(shared),
         "ledger": lambda: figures.ledger(study, closing),
     }
@@ -144,11 +164,13 @@ def _closing_table(closing: Closing | None) -> pd.DataFrame:
     return pd.concat([closing.categories, last], ignore_index=True)
 
 
-def _without_nan(frame: pd.DataFrame) -> pd.DataFrame:
+def without_nan(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with None for missing values."""
     return frame.astype(object).where(frame.notna(), None)
 
 
-def _csv(frame: pd.DataFrame) -> bytes:
+def csv(frame: pd.DataFrame) -> bytes:
+    """The frame as a CSV file."""
     return frame.to_csv(index=False, float_format="%.10g", lineterminator="\n").encode()
 
 

@@ -34,6 +34,7 @@ from lrstudy_reports.statistics import (
     smallest_detectable,
 )
 from lrstudy_reports.tables import StudyTables
+from lrstudy_reports.training_part import fitted
 from lrstudy_reports.tuning import best_configurations
 from lrstudy_reports.verdicts import Evidence, Outcome, judge, outcomes, paired
 
@@ -205,7 +206,7 @@ def _identity(
     tuned, value = best.get(arm, (None, math.nan))
     workload = trials["workload"].dropna()
     selected = [curve.selected for curve in curves if math.isfinite(curve.selected)]
-    interval = _test_interval(study, outcome)
+    interval, on_training = _test_interval(study, outcome), fitted(study, arm)
     return {
         "arm": arm,
         "workload": str(workload.iloc[0]) if len(workload) else None,
@@ -225,6 +226,9 @@ def _identity(
         "test_low": interval.low,
         "test_high": interval.high,
         "test_sd": interval.sd,
+        "train_metric": on_training.mean,
+        "train_low": on_training.low,
+        "train_high": on_training.high,
     }
 
 

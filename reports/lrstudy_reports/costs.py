@@ -146,8 +146,11 @@ def _paid(study: StudyTables) -> pd.DataFrame:
 
 
 def sharing(study: StudyTables) -> Sharing:
-    """Count the epochs that one search asked for, the distinct ones and those trained; beside it other searches and arms."""
-    epochs = study.epochs.dropna(subset=["lineage"])
+    """Count the epochs that one search asked for, the distinct ones and those trained; beside it other searches and arms.
+
+    Times are those of epochs alone: features are no epochs, and shared in ways of their own.
+    """
+    epochs = study.trained.dropna(subset=["lineage"])
     own = epochs[~epochs["recalled"]]
     searches = _searches(study)
     first = next(iter(searches.values()), study.tuning)

@@ -63,6 +63,7 @@ class Lock:
     target_of_control: float = TARGET_OF_CONTROL
     data: Mapping[str, Any] = field(default_factory=dict)
     model: Mapping[str, Any] = field(default_factory=dict)
+    weights: Mapping[str, Any] = field(default_factory=dict)
     numerics: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, Any] = field(default_factory=dict)
     deviations: tuple[str, ...] = ()
@@ -166,6 +167,7 @@ def parse_lock(raw: Mapping[str, Any], name: str) -> Lock:
         target_of_control=of_control,
         data=_map(raw.get("data")),
         model=_map(raw.get("model")),
+        weights=_map(raw.get("weights")),
         numerics=_map(raw.get("numerics")),
         versions=_map(raw.get("versions")),
         deviations=tuple(map(str, raw.get("deviations") or ())),

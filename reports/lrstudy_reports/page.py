@@ -16,22 +16,30 @@ _TEMPLATES = Path(__file__).parent / "templates"
 
 @dataclass(frozen=True)
 class Cell:
-    """A table cell: text, a second line in small type, a colour swatch, and a `kind` (a verdict) for its style."""
+    """A table cell: text, a second line in small type, a colour swatch, and a `kind` (a verdict) for its style.
+
+    `href` is where its text leads, relative to the page.
+    """
 
     text: str
     sub: str = ""
     colour: str = ""
     kind: str = ""
+    href: str = ""
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table. The columns in `numeric` are right-aligned; the first column has the row headings."""
+    """A table. The columns in `numeric` are right-aligned; the first column has the row headings.
+
+    A `folded` one shows its caption alone until a reader opens it.
+    """
 
     caption: str
     columns: Sequence[str]
     rows: Sequence[Sequence[Cell]]
     numeric: frozenset[int] = frozenset()
+    folded: bool = False
 
 
 @dataclass(frozen=True)

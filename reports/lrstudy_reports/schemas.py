@@ -6,45 +6,12 @@ CSV file stands for.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import pyarrow as pa
 
+from lrstudy_reports.class_schemas import CLASS_METRICS, CLASSES, CONFUSION, EXACT_MATCH
+from lrstudy_reports.table_description import Column, TableDescription
+
 SCHEMA_VERSION = 1
-
-
-@dataclass(frozen=True)
-class Column:
-    """One column of a table; `unit` is empty where its values have none."""
-
-    name: str
-    type: pa.DataType
-    unit: str
-    meaning: str
-
-
-@dataclass(frozen=True)
-class TableDescription:
-    """A table: what a row of it is, and its columns in their order.
-
-    `patterns` stand for the columns that depend on the study; in the file they come last.
-    """
-
-    name: str
-    row: str
-    columns: tuple[Column, ...]
-    patterns: tuple[Column, ...] = ()
-
-    @property
-    def names(self) -> list[str]:
-        """The names of the columns that every such table has."""
-        return [column.name for column in self.columns]
-
-    @property
-    def schema(self) -> pa.Schema:
-        """Those columns, for Arrow."""
-        return pa.schema([(column.name, column.type) for column in self.columns])
-
 
 _TEXT, _FLAG, _INT32, _INT64, _FLOAT = pa.string(), pa.bool_(), pa.int32(), pa.int64(), pa.float64()
 _DEVICE_S = "device-seconds"
@@ -161,6 +128,10 @@ ARMS = TableDescription(
                "the same of its confirm trials, mean over those that completed: what is left of it with fresh seeds"),
         Column("exploratory", _FLAG, "",
                "whether the plan was changed after the test part had been read, so that verdicts are exploratory"),
+        Column("train_metric", _FLOAT, "",
+               "metric of the tested states on the training part, without augmentation, mean over completed confirm trials"),
+        Column("train_low", _FLOAT, "", "lower end of its interval, as `test_low`"),
+        Column("train_high", _FLOAT, "", "its upper end"),
     ),
 )  # fmt: skip
 
@@ -240,17 +211,6 @@ CALIBRATION = TableDescription(
         Column("kind", _TEXT, "", "median: `kind` in epochs.parquet"),
         Column("sections", _TEXT, "", "median: which sections are trainable, `all` or 0 and 1 for each"),
         Column("epochs", _INT32, "epochs", "median: over how many epochs it was taken"),
-    ),
-)  # fmt: skip
-
-CLASSES = TableDescription(
-    "classes",
-    "class",
-    (Column("class", _TEXT, "", "the class's name"),),
-    (
-        Column("<arm>", _FLOAT, "",
-               "area under the ROC curve of the class against the rest on the test part, mean over confirm trials; "
-               "empty where undefined"),
     ),
 )  # fmt: skip
 
@@ -365,9 +325,36 @@ TROUBLE = TableDescription(
     ),
 )  # fmt: skip
 
+UNTIL = TableDescription(
+    "until",
+    "arm whose trainings end at a target, of its confirm trials",
+    (
+        Column("arm", _TEXT, "", "the arm"),
+        Column("metric", _TEXT, "", "the metric to be reached on the validation part"),
+        Column("value", _FLOAT, "", "the value to be reached"),
+        Column("trials", _INT32, "", "confirm trials that completed or diverged"),
+        Column("reached", _INT32, "", "those of them that reached it; the others are censored at the end of their budget"),
+        Column("share_low", _FLOAT, "", "lower end of the 95% interval of `reached` over `trials` (Clopper and Pearson)"),
+        Column("share_high", _FLOAT, "", "its upper end"),
+        Column("statistic", _TEXT, "",
+               "what the following are over trials: `mean` if all reached it, else `median`, censored ones being longer "
+               "than all others"),
+        Column("epochs", _FLOAT, "epochs", "epochs to the target; empty where half of the trials or more are censored"),
+        Column("epochs_low", _FLOAT, "epochs", "lower end of the mean's 95% t interval; empty for a median"),
+        Column("epochs_high", _FLOAT, "epochs", "its upper end"),
+        Column("device_s", _FLOAT, _DEVICE_S, "calibrated cost to the target, likewise"),
+        Column("device_s_low", _FLOAT, _DEVICE_S, "lower end of its interval"),
+        Column("device_s_high", _FLOAT, _DEVICE_S, "its upper end"),
+        Column("wall_s", _FLOAT, "s", "wall time to the target as recorded, `reached_s` in trials.parquet, likewise"),
+        Column("wall_s_low", _FLOAT, "s", "lower end of its interval"),
+        Column("wall_s_high", _FLOAT, "s", "its upper end"),
+    ),
+)  # fmt: skip
+
 CSV_TABLES = (
-    ARMS, BEST_AFTER, CALIBRATION, CLASSES, CONFIRMED, CURVES, LEDGER, SEARCHERS, SEARCHES, SHARING, TROUBLE,
+    ARMS, BEST_AFTER, CALIBRATION, CLASS_METRICS, CLASSES, CONFIRMED, CONFUSION, CURVES, EXACT_MATCH, LEDGER, SEARCHERS, SEARCHES,
+    SHARING, TROUBLE, UNTIL,
 )  # fmt: skip
 """Those in report/tables, by the names of their files."""
-PARQUET_TABLES = (ARMS, ACCURACY, CURVES)
+PARQUET_TABLES = (ARMS, ACCURACY, CLASS_METRICS, CONFUSION, CURVES, EXACT_MATCH)
 """Those beside the tables of a run, by the names of their files."""

@@ -12,12 +12,14 @@ from lrstudy_reports.batchnorm import batchnorm_notes
 from lrstudy_reports.classes import classes
 from lrstudy_reports.comparison import configuration_of, verdicts_by_look
 from lrstudy_reports.configurations import policies
+from lrstudy_reports.confusion_section import confusion
 from lrstudy_reports.curves import FRACTIONS
 from lrstudy_reports.headline import answer, metric_name, ratio, status
 from lrstudy_reports.page import Cell, Page, PageSection, Table
 from lrstudy_reports.statistics import FEWEST
 from lrstudy_reports.tables import StudyTables
 from lrstudy_reports.transfer import transfer
+from lrstudy_reports.until import until
 from lrstudy_reports.verdicts import not_once_corrected
 from lrstudy_reports.wording import caveats, limits, protocol
 
@@ -28,10 +30,12 @@ def compose(analysis: Analysis) -> Page:
     sections = [
         _verdicts(analysis),
         _curves(analysis),
+        until(analysis),
         transfer(analysis),
         policies(analysis),
         _tuning(analysis),
         classes(analysis),
+        confusion(analysis),
         trouble(analysis),
         what_was_shared(analysis),
         ledger(analysis),

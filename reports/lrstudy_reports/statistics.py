@@ -14,7 +14,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import expit, gammaln, logit, nctdtrinc, stdtr, stdtrit
+from scipy.special import betaincinv, expit, gammaln, logit, nctdtrinc, stdtr, stdtrit
 
 FloatArray = NDArray[np.float64]
 Verdict = Literal["better", "worse", "equivalent", "undecided"]
@@ -25,6 +25,8 @@ POWER = 0.8
 FEWEST = 3
 """How many values an interval or a test takes. Two give one with a factor of 12.7 (t with one degree of freedom) on a
 spread that is itself known to within a factor of 32 only: it would rest on the assumption of normality alone."""
+FEWEST_RANKS = 6
+"""How many differences a signed-rank test takes: the smallest two-sided p of n is 2 / 2^n, and 2 / 2^5 = 0.0625."""
 _NO_SPREAD = 1e-12  # relative; a spread below it is rounding, e.g. of (0.9 + 0.01) - 0.9
 
 
@@ -121,6 +123,30 @@ def equivalence_p(difference: Interval, margin: float | None) -> float:
     return min(1.0, 2 * float(stdtr(difference.n - 1, -nearest)))
 
 
+def wilcoxon_p(differences: ArrayLike) -> float:
+    """The p-value of Wilcoxon's signed-rank test (1945) of differences against 0, two-sided and exact.
+
+    Zeros are dropped. The absolute values are ranked from 1, equal ones sharing the mean of their ranks, and W is the
+    sum of the ranks of positive differences. Under the hypothesis each rank counts with probability 1/2 by itself, so the
+    number of sign patterns with each sum is the coefficient of a product of (1 + x^rank), taken with doubled ranks that
+    are whole numbers; p = min(1, 2 min(P(W <= w), P(W >= w))). As scipy.stats.wilcoxon(method="exact"), but
+    right with ties too. NaN for fewer than six differences that are not 0, with which no p could be below 0.05.
+    """
+    x = np.asarray(differences, dtype=np.float64)
+    x = x[np.isfinite(x) & (x != 0)]
+    if len(x) < FEWEST_RANKS:
+        return math.nan
+    _, group, counts = np.unique(np.abs(x), return_inverse=True, return_counts=True)
+    doubled = (2 * np.cumsum(counts) - counts + 1)[group]  # twice the mean of ranks first ... last of a group of equals
+    ways = np.zeros(int(doubled.sum()) + 1)
+    ways[0] = 1.0
+    for rank in doubled:
+        ways[rank:] = ways[rank:] + 0.5 * (ways[: len(ways) - rank] - ways[rank:])
+        ways[:rank] *= 0.5
+    observed = int(doubled[x > 0].sum())
+    return float(min(1.0, 2 * min(ways[: observed + 1].sum(), ways[observed:].sum())))
+
+
 def holm(p_values: ArrayLike) -> FloatArray:
     """P-values adjusted by Holm's step-down procedure (Holm 1979), in the given order.
 
@@ -215,6 +241,33 @@ def cost_to_target(cost: FloatArray, value: FloatArray, target: float, sign: flo
     """
     reached = np.flatnonzero(sign * value >= sign * target)
     return float(cost[reached[0]]) if len(reached) else math.inf
+
+
+def median_of_censored(times: ArrayLike) -> float:
+    """The median of times, of which some are infinite: those were not over when they were last seen.
+
+    As no censored time is below any that ended, all being watched for the same budget, it is the median of Kaplan and Meier
+    (1958), but between the two middle ones of an even number. Infinite if half of them or more are; NaN if there are none.
+    """
+    ordered = np.sort(np.asarray(times, dtype=np.float64))
+    if not len(ordered):
+        return math.nan
+    low, high = ordered[(len(ordered) - 1) // 2], ordered[len(ordered) // 2]
+    return float(low) if low == high else float((low + high) / 2)
+
+
+def share_interval(successes: int, trials: int, level: float = LEVEL) -> tuple[float, float]:
+    """The interval of a share that was `successes` of `trials` (Clopper and Pearson 1934), from quantiles of beta distributions.
+
+    With a = (1 - level) / 2: low is the a-quantile of Beta(s, n - s + 1), 0 if s = 0; high the (1 - a)-quantile of
+    Beta(s + 1, n - s), 1 if s = n. It covers the true share with probability `level` or more. NaN for no trials.
+    """
+    if trials < 1:
+        return math.nan, math.nan
+    tail, failures = (1 - level) / 2, trials - successes
+    low = float(betaincinv(successes, failures + 1, tail)) if successes else 0.0
+    high = float(betaincinv(successes + 1, failures, 1 - tail)) if failures else 1.0
+    return low, high
 
 
 def expected_best(values: ArrayLike, sign: float, counts: Sequence[int] | None = None) -> FloatArray:

@@ -20,6 +20,8 @@ from lrstudy_reports.lock import Lock, read_lock
 
 FloatArray = NDArray[np.float64]
 TUNING = ("tune", "cohort")
+FEATURES = "features"
+"""The kind of the rows of epochs.parquet that tell what computing features cost, and the input of what trains on them."""
 ENDED = ("completed", "stopped", "diverged", "failed")
 
 _TEXT, _NUMBER, _FLAG = "str", "float64", "bool"
@@ -52,6 +54,11 @@ _TRIALS = {
     "selected_val_metric": _NUMBER,
     "test_metric_running": _NUMBER,
     "test_metric_precise": _NUMBER,
+    "until_metric": _TEXT,
+    "until_value": _NUMBER,
+    "reached_epoch": _NUMBER,
+    "reached_s": _NUMBER,
+    "train_metric": _NUMBER,
 }
 _EPOCHS = {
     "trial_id": _TEXT,
@@ -63,6 +70,8 @@ _EPOCHS = {
     "batch_size": _NUMBER,
     "updates": _NUMBER,
     "val_metric": _NUMBER,
+    "train_accuracy": _NUMBER,
+    "train_exact_match": _NUMBER,
     "train_s": _NUMBER,
     "eval_s": _NUMBER,
     "device_kind": _TEXT,
@@ -108,6 +117,11 @@ class StudyTables:
     calibration: pd.DataFrame
     arms: tuple[str, ...]
     missing: tuple[str, ...]
+
+    @cached_property
+    def trained(self) -> pd.DataFrame:
+        """The epochs, without what was computed or tried before them."""
+        return self.epochs[self.epochs["kind"].fillna("train") == "train"]
 
     @cached_property
     def tuning(self) -> pd.DataFrame:
@@ -181,8 +195,16 @@ def load(folder: Path) -> StudyTables:
     )
 
 
+def is_on_features(recipe: Mapping[str, Any]) -> bool:
+    """Whether a recipe trains on features, computed beforehand."""
+    return recipe.get("input") == FEATURES
+
+
 def trainable_sections(folder: Path) -> dict[str, str]:
-    """Trainable sections by settings digest, as 0 and 1 for each section; only where not all are trainable."""
+    """Trainable sections by settings digest, as 0 and 1 for each section; only where not all are trainable.
+
+    For settings that train the head on features it is ``features``, as nothing else is computed then.
+    """
     path = folder / "settings.parquet"
     if not path.exists():
         return {}
@@ -190,9 +212,10 @@ def trainable_sections(folder: Path) -> dict[str, str]:
     partly: dict[str, str] = {}
     for chunk in table.column("recipe").chunks:
         for recipe in chunk.dictionary.to_pylist():
-            flags = json.loads(recipe).get("trainable") or [] if recipe else []
+            told = json.loads(recipe) if recipe else {}
+            flags = told.get("trainable") or []
             if not all(flags):
-                partly[recipe] = "".join("1" if flag else "0" for flag in flags)
+                partly[recipe] = FEATURES if is_on_features(told) else "".join("1" if flag else "0" for flag in flags)
     if not partly:
         return {}
     rows = zip(table.column("settings").to_pylist(), table.column("recipe").to_pylist(), strict=True)

@@ -5,25 +5,26 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from lrstudy import user_code
-from lrstudy.config import StudyFile
 from lrstudy.errors import StorageError
 from lrstudy.memo.memo import Memo
 from lrstudy.planning import study_lock
 from lrstudy.planning.plan import Plan
 from lrstudy.ray_tune.connection import RayConnection
-from lrstudy.running import history, retention
+from lrstudy.running import history, limits, retention
 from lrstudy.running.admission import Admission
+from lrstudy.running.limits import NOTHING, Limits, Taken
 from lrstudy.running.tables import TableWriter
 from lrstudy.running.trials import Trial
 from lrstudy.storage.place import Storage
+from lrstudy.study_folder import of_workloads
 from lrstudy.study_folder.journal import Journal
 from lrstudy.study_folder.locks import Lock, is_held, lock_of
 from lrstudy.study_folder.mirror import Mirror
@@ -79,6 +80,7 @@ class RunOptions:
     """What a run needs to know in addition to the plan.
 
     Attributes:
+        name: The study's name; of one of several workloads also the workload's, as in ``derm/faces``.
         text: The text of the study file.
         overrides: The ``key=value`` texts of the command line.
         folder: The study's folder; of a study in a bucket, its working copy on this node.
@@ -87,8 +89,11 @@ class RunOptions:
         ray: The Ray to run on.
         is_decided: Whether the tables in the study's folder decide all comparisons, asked between two planned looks;
             without it there are all looks.
+        base: The folder that relative paths of the study file start from.
+        elsewhere: What the runs of the file's other workloads have taken of its limits.
     """
 
+    name: str
     text: str
     overrides: Sequence[str]
     folder: Path
@@ -96,11 +101,13 @@ class RunOptions:
     begun: float
     ray: RayConnection
     is_decided: Callable[[Path], bool] | None = None
+    base: Path | None = None
+    elsewhere: Taken = NOTHING
 
     @cached_property
     def mirror(self) -> Mirror:
         """Brings the study's folder from a bucket, and publishes it there."""
-        return Mirror(self.storage, self.folder.name, is_drivers=True)
+        return Mirror(self.storage, self.name, is_drivers=True)
 
 
 def run(plan: Plan, options: RunOptions, notes: tuple[str, ...], display: Display | None = None) -> Summary:
@@ -116,13 +123,13 @@ def run(plan: Plan, options: RunOptions, notes: tuple[str, ...], display: Displa
         How the run ended.
 
     Raises:
-        InputError: Another driver is running the study.
+        InputError: Another driver is running the study, or a range test finds no rate.
         StorageError: The storage failed.
         KeyboardInterrupt: The user interrupted the run.
 
     Whatever is raised, everything recorded stays, and tables and lock show it as far as the storage allows.
     """
-    lock, mirror = lock_of(options.storage, options.folder.name), options.mirror
+    lock, mirror = lock_of(options.storage, options.name), options.mirror
     lock.acquire(run=0)
     try:
         mirror.bring()  # once more, now that nobody else writes
@@ -138,8 +145,8 @@ def run(plan: Plan, options: RunOptions, notes: tuple[str, ...], display: Displa
         _keep_sources(plan, options.folder)
         _describe(admission, options, is_complete=False)
         try:
-            first = _within_limits(admission, admission.next())
-            if first is not None or admission.unpriced():
+            first = _within_limits(admission, admission.next(), options.elsewhere)
+            if first is not None or admission.waits_for_rates or admission.unpriced():
                 _train(admission, options, first, lock, tables, display)
         finally:
             _close(admission, options, tables, lock)
@@ -153,27 +160,28 @@ def run(plan: Plan, options: RunOptions, notes: tuple[str, ...], display: Displa
 
 
 def _is_held(storage: Storage, folder: Path) -> bool:
-    return is_held(storage, folder.name)
+    return is_held(storage, of_workloads.name(folder))
 
 
-def _within_limits(admission: Admission, first: Trial | None) -> Trial | None:
+def _within_limits(admission: Admission, first: Trial | None, elsewhere: Taken) -> Trial | None:
     """The trial that was admitted first, unless earlier runs have reached a limit: then it waits for another run."""
-    if first is not None:
-        _Limits(admission.plan.study, admission.journal).enforce(admission)
-        if admission.stopped:
-            admission.returned(first.trial_id)
-            return None
+    if first is None and not admission.waits_for_rates:
+        return None
+    Limits(admission.plan.study, admission.journal, elsewhere).enforce(admission)
+    if first is not None and admission.stopped:
+        admission.returned(first.trial_id)
+        return None
     return first
 
 
 def _open_journal(options: RunOptions, lock: Lock) -> Journal:
     """Open the journal and begin a new run in it; if the last run was killed, note when."""
     journal = Journal(options.folder / "journal", options.mirror.wrote)
-    unfinished = _unfinished_run(journal)
+    unfinished = max(limits.unfinished_runs(journal), default=None)
     options.mirror.begin(journal.run + 1)
     journal.open_run(host=platform.node(), pid=os.getpid(), started_at=time.time(), overrides=list(options.overrides))
     if unfinished is not None:
-        journal.write("killed", of=unfinished, at=_last_sign_of_life(journal, unfinished, lock.previous))
+        journal.write("killed", of=unfinished, at=limits.last_sign_of_life(journal, unfinished, lock.previous))
     return journal
 
 
@@ -203,6 +211,8 @@ def _train(
         slots.close(upkeep.refreshed_at)  # if it was interrupted: what workers had not reported by then is lost
     if admission.failure:
         raise StorageError(admission.failure)
+    if admission.refusal:
+        raise admission.refusal
 
 
 def _close(admission: Admission, options: RunOptions, tables: TableWriter, lock: Lock) -> None:
@@ -222,8 +232,9 @@ def _keep_sources(plan: Plan, folder: Path) -> None:
     """Copy the source of users' policies into the study's folder."""
     try:
         for arm in plan.arms.values():
-            if user_code.is_reference(arm.policy) and arm.name not in plan.retired:
-                user_code.keep(arm.policy, folder / study_lock.SOURCES)
+            for policy in arm.policies if arm.name not in plan.retired else ():
+                if user_code.is_reference(policy):
+                    user_code.keep(policy, folder / study_lock.SOURCES)
     except OSError as error:
         raise StorageError(f"storage.path: cannot write in {folder}: {error.strerror}.") from error
 
@@ -249,6 +260,7 @@ def _describe(admission: Admission, options: RunOptions, is_complete: bool) -> N
             versions,
             history.deviations(admission.journal),
             {"num_seeds": protocol.num_seeds, "planned_trials": protocol.num_planned},
+            options.base,
         )
         for name, text in (("study.yaml", options.text), ("study.lock.json", lock)):
             with replacing(options.folder / name) as fresh:
@@ -265,7 +277,7 @@ class _Upkeep:
     ) -> None:
         self._admission, self._lock, self._tables, self._display = admission, lock, tables, display
         self._options, self._described = options, 0
-        self._limits = _Limits(admission.plan.study, admission.journal)
+        self._limits = Limits(admission.plan.study, admission.journal, options.elsewhere)
         self.refreshed_at = time.monotonic()
         self._tables_due, self._limits_due = _Every(TABLES_EVERY_S), _Every(_LIMITS_EVERY_S)
 
@@ -307,40 +319,6 @@ class _Every:
         return True
 
 
-class _Limits:
-    """Stops the admission of trials once all runs of the study together reach a limit; running trials finish."""
-
-    def __init__(self, study: StudyFile, journal: Journal) -> None:
-        self._limits, self._journal = study.limits, journal
-
-    def enforce(self, admission: Admission) -> None:
-        wall_s, gpu_hours = self._limits.wall_s, self._limits.gpu_hours
-        if wall_s is None and gpu_hours is None:
-            return
-        taken = list(_taken(self._journal))
-        begun = {run: min(start for of, start, *_ in taken if of == run) for run, *_ in taken}
-        ended = {run: max(end for of, _, end, _ in taken if of == run) for run, *_ in taken}
-        if wall_s is not None and sum(ended[run] - begun[run] for run in begun) >= wall_s:
-            admission.stop(f"limits.wall ({self._limits.wall}) is reached, all runs of the study together")
-        if gpu_hours is not None and sum((end - start) * share for _, start, end, share in taken) >= gpu_hours * 3600:
-            admission.stop(f"limits.gpu_hours ({gpu_hours:g}) is reached")
-
-
-def _taken(journal: Journal) -> Iterator[tuple[int, float, float, float]]:
-    """Of every slot of every run: the run, from when until when it was taken (until now, if it still is), and its share.
-
-    A run that was killed lasted until its last sign of life.
-    """
-    ends = {line["run"]: line["at"] for line in journal.of_kind("end")}
-    ends |= {line["of"]: line["at"] for line in journal.of_kind("killed")}
-    left = {(line["run"], slot): line["at"] for line in journal.of_kind("left") for slot in line["slots"]}
-    for line in journal.of_kind("slots"):
-        run, first = line["run"], line.get("first", 0)
-        end = ends.get(run, time.monotonic())
-        for slot in range(first, first + line["count"]):
-            yield run, line["start"], left.get((run, slot), end), line["share"]
-
-
 def _summary(admission: Admission, folder: Path, notes: tuple[str, ...]) -> Summary:
     trials = [trial for trial in admission.trials.values() if trial.status != "waiting"]
     statuses: dict[str, int] = {}
@@ -354,20 +332,3 @@ def _summary(admission: Admission, folder: Path, notes: tuple[str, ...]) -> Summ
         folder, statuses, len(records), len(distinct), len(trained), len(records) - len(trained),
         admission.stopped, admission.is_done, (*notes, *admission.notes),
     )  # fmt: skip
-
-
-def _unfinished_run(journal: Journal) -> int | None:
-    """The number of the last run that allocated devices and did not record its end, or None."""
-    started = {line["run"] for line in journal.of_kind("slots")}
-    ended = {line["run"] for line in journal.of_kind("end")} | {line["of"] for line in journal.of_kind("killed")}
-    return max(started - ended, default=None)
-
-
-def _last_sign_of_life(journal: Journal, run: int, holder: Mapping[str, Any] | None) -> float:
-    """When a killed run was last known to be alive, on its own clock: its last heartbeat or measured span."""
-    lines = [line for line in journal.of_kind("spans") if line["run"] == run]
-    ends = [start + duration for line in lines if "clock" not in line for start, duration, *_ in line["spans"]]
-    ends += [line["heard_at"] for line in lines if "clock" in line]  # its spans are on another clock
-    starts = [line["start"] for line in journal.of_kind("slots") if line["run"] == run]
-    heartbeat = [holder["heartbeat"]] if holder and "heartbeat" in holder else []
-    return float(max([*starts, *ends, *heartbeat]))

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from lrstudy.errors import InputError
-from lrstudy.models.build import build_model, head_of
+from lrstudy.models.build import build_model, head_names
 from lrstudy.models.examine import examine
 from lrstudy.models.timm_names import architectures
 
@@ -46,7 +46,7 @@ def test_every_family_gives_logits_and_three_sections_that_cover_it(name, size, 
     assert logits.shape == (2, 7)
     assert logits.isfinite().all()
     assert model.description["stem"] == stem
-    assert head_of(model.module) == tuple(head.split("+"))
+    assert head_names(model.module) == tuple(head.split("+"))
     assert model.sections[1][0].startswith(second)
     assert model.sections[2] == tuple(f"{part}.{kind}" for part in head.split("+") for kind in ("weight", "bias"))
     listed = [name for section in model.sections for name in section]
@@ -104,7 +104,7 @@ def test_models_of_the_files_with_small_stems_have_them(file):
         (
             "vit_tiny_patch16_224",
             40,
-            "takes images in multiples of 16 pixels; got 40. It was made for 224 x 224 pixels",
+            "takes images in multiples of 16 pixels; got 40 x 40 pixels. It was made for 224 x 224 pixels",
         ),
         ("inception_v3", 64, "cannot take images of 64 x 64 pixels: RuntimeError: Calculated padded input size"),
         ("crossvit_tiny_240", 64, "cannot take images of 64 x 64 pixels: RuntimeError:"),

@@ -7,6 +7,7 @@ from lrstudy.errors import InputError
 from lrstudy.planning.arms import at_cohort_points, cohort, common_definition, from_definition, origin, resolve
 from lrstudy.policies import build, registry
 from lrstudy.settings import Recipe
+from lrstudy.trial.until import Until
 
 HEAD = "lrstudy: 1\nname: x\n"
 LADDER = {"log": [1e-3, 1.0], "steps": 10}
@@ -319,3 +320,35 @@ def test_a_conditional_parameter_exists_only_where_it_should():
     arm = resolve(study("arms: {clr: {base_ratio: {choice: [0.1, 0.2], when: {mode: triangular}}}}"))["clr"]
     assert "base_ratio" not in arm.space.default()
     assert arm.space.complete({"mode": "triangular"})["base_ratio"] == 0.1
+
+
+# --- until ------------------------------------------------------------------------------------------
+
+UNTIL = "budget: {epochs: 8, until: {accuracy: 0.9}}\n"
+
+
+def test_an_arm_ends_where_the_budget_says_unless_it_has_a_target_of_its_own_or_none():
+    body = "arms: {constant: , step: {until: none}, clr: {until: {f1: 0.5}}}"
+    arms = resolve(study(UNTIL + body))
+    assert {name: arm.until for name, arm in arms.items()} == {
+        "constant": Until("accuracy", 0.9), "step": None, "clr": Until("f1", 0.5)
+    }  # fmt: skip
+    assert all(arm.until is None for arm in resolve(study("arms: [constant, step]")).values())
+
+
+def test_a_target_is_part_of_an_arms_definition_and_no_parameter():
+    arm, without = resolve(study(UNTIL + "arms: {constant: , other: {policy: constant, until: none}}")).values()
+    assert {**arm.definition} == {**without.definition, "until": {"accuracy": 0.9}}
+    assert arm.space == without.space
+    assert from_definition("constant", arm.definition).until == Until("accuracy", 0.9)
+    assert from_definition("other", without.definition).until is None
+
+
+@pytest.mark.parametrize(
+    "value", ["0.9", "{accuracy: 1.5}", "{accuracy: 0}", "{}", "{accuracy: 0.9, f1: 0.9}", "{loss: 0.1}", "null"]
+)
+def test_a_target_that_is_none_is_refused_with_the_form(value):
+    told = one(f"arms: {{constant: {{until: {value}}}}}")
+    assert told.startswith(
+        "arms.constant.until: expected none, or one metric with a value above 0 and at most 1 to reach"
+    )

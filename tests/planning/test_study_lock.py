@@ -10,6 +10,7 @@ from lrstudy.errors import InputError
 from lrstudy.planning import arm_checks, study_lock
 from lrstudy.planning.plan import Plan
 from lrstudy.planning.study_lock import read, reconcile
+from lrstudy.trial.until import Until
 from study_files import NUMERICS, SMALL, lock_of, plan_of
 
 FOLDER = Path("runs/small")
@@ -457,3 +458,29 @@ def test_code_that_is_not_what_the_lock_names_does_not_run(tmp_path):
         InputError, match=r"arms\.gone: an earlier run had this arm with a policy of /home/somebody/mine\.py"
     ):
         reconcile(plan_of(lock=lock), lock, tmp_path)
+
+
+def test_another_target_changes_every_arm_that_has_none_of_its_own():
+    arms = "arms={constant: {until: none}, step: {}, clr: {until: {f1: 0.5}}}"
+    first = lock_of(plan_of(arms, "budget.until={accuracy: 0.8}"))
+    assert first["arms"]["step"]["definition"]["until"] == {"accuracy": 0.8}
+    plan, _, _ = rerun(first, arms, "budget.until={accuracy: 0.9}")
+    assert list(plan.arms) == ["constant", "step@2", "clr", "step"]
+    assert plan.arms["step"].until == Until("accuracy", 0.8), "the old one is recalled with the target that it had"
+    assert plan.arms["step@2"].until == Until("accuracy", 0.9)
+
+
+def test_a_target_in_a_metric_that_the_task_has_not_is_refused_where_it_stands():
+    with pytest.raises(InputError) as caught:
+        plan_of("budget.until={exact_match: 0.8}", "arms={constant: , step: {until: {exact_match: 0.9}}}")
+    budget, arm = caught.value.sentences
+    assert budget.startswith("budget.until: expected a metric of a multiclass task; got exact_match")
+    assert arm.startswith("arms.step.until: expected a metric of a multiclass task")
+
+
+def test_a_target_is_a_caveat_of_its_arm():
+    plan = plan_of("arms={constant: {until: {accuracy: 0.9}}, step: {}}")
+    notes = arm_checks.notes(plan)
+    (note,) = [note for note in notes if note.startswith("arms.constant:")]
+    assert "end after the first epoch with a validation accuracy of 0.9 or more" in note
+    assert not any(note.startswith("arms.step:") for note in notes)

@@ -19,7 +19,7 @@ from prescribed import Training, run_study
 from report_studies import FULL, SMALL, copied, edit_lock, edit_table
 
 VOID = {"meta", "link", "br", "hr", "img", "input", "path", "use", "rect", "circle", "line"}
-FIGURES = {"verdicts", "over_cost", "over_epochs", "traces", "best_after", "sharing", "ledger"}
+FIGURES = {"verdicts", "over_cost", "over_epochs", "traces", "best_after", "confusion", "sharing", "ledger"}
 
 
 class Checker(HTMLParser):

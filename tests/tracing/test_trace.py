@@ -269,3 +269,16 @@ def test_the_sections_of_a_studys_model_are_shown(tmp_path: Path, capsys: pytest
         "layer3.0.conv1.weight",
         "fc.weight",
     ]
+
+
+def test_a_trace_of_stages_says_what_each_of_them_trains(tmp_path, capsys):
+    file = tmp_path / "study.yaml"
+    file.write_text("lrstudy: 1\nname: x\nbudget: {epochs: 10}\ncommon: {lr: 0.1}\narms: {sgdr_dlr: {stages: two}}\n")
+    assert _main(["trace", str(file), "--examples", "320"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "sgdr_dlr: 10 epochs of 320 examples, 100 updates" in lines
+    (one, two) = (line for line in lines if line.startswith("  stage"))
+    assert one.startswith("  stage 1, epochs 0-2, the head on features, BatchNorm eval: sgdr, lr 0.1,")
+    assert two.startswith("  stage 2, epochs 3-9, all sections on images: sgdr_dlr, lr 0.1,")
+    traced = told(capsys, str(file), "--examples", "320")
+    assert [rates[0] for rates in traced["lr_per_step_sections"]] == [0, 0, 0.1]

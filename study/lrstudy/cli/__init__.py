@@ -15,11 +15,11 @@ import typer
 from typer.exceptions import TyperException
 
 from lrstudy import __version__
-from lrstudy.cli import environment, forecasts, launching, new_study, studies, traces  # noqa: F401  # they add their commands to the application
+from lrstudy.cli import environment, exports, forecasts, launching, lr_find, new_study, scoring, studies, traces  # noqa: F401  # they add their commands to the application
 from lrstudy.cli.options import app
 from lrstudy.errors import ClusterError, InputError, StorageError
 
-_LATER = ("lr-find", "score", "replay", "merge", "check", "export")
+_LATER = ("replay", "merge", "check")
 _INTERRUPTED = 130
 _AGAIN_S = 0.02
 _debug = False
@@ -53,9 +53,7 @@ def main() -> None:
 
 def _main(arguments: list[str]) -> int:
     if arguments and arguments[0] in _LATER:
-        available = ", ".join(
-            sorted(str(command.callback.__name__) for command in app.registered_commands if command.callback)
-        )
+        available = ", ".join(sorted(c.name or str(c.callback.__name__) for c in app.registered_commands if c.callback))
         return _complain(f"the command {arguments[0]!r} is not available yet. Available: {available}.", 2)
     try:
         code = app(args=arguments, standalone_mode=False)

@@ -1,4 +1,4 @@
-"""The commands that look after what a study runs on: `lrstudy doctor` examines it, `lrstudy prepare` brings the data there."""
+"""The commands that look after what a study runs on: `lrstudy doctor` examines it, `lrstudy prepare` brings data and weights."""
 
 from __future__ import annotations
 
@@ -30,8 +30,7 @@ def doctor(
     """Examine this machine, or every node of a Ray cluster, and the storage and data of a study, before it starts."""
     from lrstudy.doctor import findings
 
-    ours = _study(study)
-    found = _examined(ours, address, without_token)
+    found = _examined(_studies(study), address, without_token)
     print(json.dumps(findings.to_json(found)) if as_json else "\n".join(findings.render(found)))
     if findings.has_failed(found):
         raise typer.Exit(1)
@@ -39,29 +38,34 @@ def doctor(
 
 @app.command()
 def prepare(study: StudyAndOverrides = None, as_json: Json = False) -> None:
-    """Fetch and decode a study's data, for machines that have no network, such as the nodes of a cluster."""
+    """Fetch a study's data and weights, and decode the data, for machines without a network, such as a cluster's nodes."""
+    from lrstudy.cli import workloads
     from lrstudy.data.fetch import fetch
     from lrstudy.study import Study
 
-    ours = Study.from_yaml(*split(study))
-    fetched = fetch(ours.file.workload.data_spec(ours.base), ours.storage)
-    if as_json:
-        facts = {
+    each, facts = Study.each(*split(study)), {}
+    for ours in each:
+        with workloads.placed(ours):
+            fetched = fetch(ours.file.workload.data_spec(ours.base), ours.storage)
+            weights = ours.fetch_weights()
+        told = {
             name: str(value) if name in ("reads", "entry") and value else value for name, value in vars(fetched).items()
         }
-        print(json.dumps(facts))
-    else:
-        print("\n".join(_described(ours, fetched)))
+        facts[ours.workload] = {**told, "weights": weights.to_json()}
+        if not as_json:
+            print("\n".join([*_described(ours, fetched), *weights.told]))
+    if as_json:
+        print(json.dumps(workloads.joined(each, facts)))
 
 
-def _study(arguments: list[str] | None) -> Study | None:
-    """The study that was named, if one was."""
+def _studies(arguments: list[str] | None) -> tuple[Study, ...]:
+    """The study that was named, if one was; those of all its workloads, if it has several."""
     from lrstudy.study import Study
 
-    return Study.from_yaml(*split(arguments)) if arguments else None
+    return Study.each(*split(arguments)) if arguments else ()
 
 
-def _examined(study: Study | None, address: str | None, without_token: bool) -> list[Finding]:
+def _examined(studies: tuple[Study, ...], address: str | None, without_token: bool) -> list[Finding]:
     """All findings. A cluster that cannot be reached, or refuses, is one of them; a wrong argument raises InputError."""
     from lrstudy.doctor.examine import Needs, thorough
     from lrstudy.doctor.findings import Finding
@@ -70,12 +74,13 @@ def _examined(study: Study | None, address: str | None, without_token: bool) -> 
     from lrstudy.workload.devices import Resources, num_gpus
 
     needs, found = Needs(), []
-    if study:
+    if studies:
+        study = studies[0]
         needs = Needs(study.storage.location, Resources.of(study.file.resources).device == "cuda")
         with suppress(OSError):  # a run makes it as well; if it cannot, the check of the storage says so
             if not study.storage.is_bucket:
                 Path(study.storage.location).mkdir(parents=True, exist_ok=True)
-        found = [_data(study)]
+        found = [_data(one) for one in studies]
     if address is None:
         return [*found, *thorough(ThisMachine(num_gpus()), needs)]
     reach.require_address(address)

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from lrstudy.planning.plan import Plan
     from lrstudy.running.forecast import Forecast
     from lrstudy.running.forecast_cost import Noise, Timing
+    from lrstudy.study import Study
+    from lrstudy.workload.machine import Machine
 
 _MOST_BRANCHES = 24
 _MOST_SEEDS = 200
@@ -49,18 +51,40 @@ def plan(
     as_json: Json = False,
 ) -> None:
     """Forecast trials, shared epochs, device-hours, money and the smallest detectable difference; trains nothing."""
+    from lrstudy.cli import workloads
+    from lrstudy.study import Study
+
+    each = Study.each(*split(study))
+    if probe and address is not None:
+        raise InputError(Fault("--probe", "it times updates on this machine, so it goes without --address"))
+    with each[0].machine(address, slots, without_token=without_token) as machine:
+        plans = [_planned(ours, machine, slots) for ours in each]
+    facts = {ours.workload: _facts(ours, *planned, probe) for ours, planned in zip(each, plans, strict=True)}
+    if as_json:
+        print(json.dumps(workloads.joined(each, facts), allow_nan=False))
+        return
+    for of_one in facts.values():
+        _show(console_for_tables(), of_one)
+    if each[0].workload:
+        print(workloads.forecast_of_all(each, facts))
+
+
+def _planned(study: Study, machine: Machine, slots: int | None) -> tuple[Plan, tuple[str, ...], int]:
+    """The plan of a study, its notes, and on how many slots it will run."""
+    from lrstudy.cli import workloads
+
+    with workloads.placed(study):
+        made, notes = study.plan(machine=machine)
+    return made, notes, slots or machine.num_slots(made.workload.resources)
+
+
+def _facts(ours: Study, made: Plan, notes: tuple[str, ...], num_slots: int, probe: bool) -> dict[str, Any]:
+    """All that `plan` shows of a study."""
     from lrstudy.memo.memo import Memo
     from lrstudy.planning import arm_checks, study_lock
     from lrstudy.running import forecast, forecast_cost, history, probe_cost
-    from lrstudy.study import Study
     from lrstudy.study_folder.journal import Journal
 
-    ours = Study.from_yaml(*split(study))
-    if probe and address is not None:
-        raise InputError(Fault("--probe", "it times updates on this machine, so it goes without --address"))
-    with ours.machine(address, slots, without_token=without_token) as machine:
-        made, notes = ours.plan(machine=machine)
-        num_slots = slots or machine.num_slots(made.workload.resources)
     tables = ours.mirror.bring_tables()
     memo, journal = Memo(ours.storage.memo), Journal(ours.folder / "journal")
     made, kept = history.with_what_was_begun(made, journal)
@@ -69,19 +93,16 @@ def plan(
     if probe:
         timing = probe_cost.probe(made, expected.asked_work or expected.work, _tell)
     else:
-        timing = forecast_cost.recorded_timing(made, tables, expected.records)
-    facts = {
+        timing = forecast_cost.recorded_timing(made, tables, expected.records, expected.efforts)
+    return {
         "name": ours.file.name,
         **expected.to_json(),
         "cost": _cost(made, expected, timing, study_lock.price(made), num_slots),
         "states": _states(made, expected, timing, memo),
+        "features": _features(made, expected),
         "detectable": _detectable(made, forecast_cost.noise(made, tables), history.num_seeds_read(journal)),
         "notes": [*notes, *kept, *arm_checks.notes(made)],
     }
-    if as_json:
-        print(json.dumps(facts, allow_nan=False))
-    else:
-        _show(console_for_tables(), facts)
 
 
 def _tell(text: str) -> None:
@@ -103,6 +124,13 @@ def _states(made: Plan, expected: Forecast, timing: Timing | None, memo: Memo) -
     }  # fmt: skip
 
 
+def _features(made: Plan, expected: Forecast) -> dict[str, Any]:
+    """How often features are left to be computed, how often trials ask for them, and their bytes."""
+    inputs = made.head_inputs if expected.asked_passes else None
+    size = inputs and inputs * 4 * sum(made.workload.counts[:2])
+    return {"to_compute": expected.passes, "asked": expected.asked_passes, "bytes_each": size}
+
+
 def _cost(
     made: Plan, expected: Forecast, timing: Timing | None, price: dict[str, Any] | None, num_slots: int
 ) -> dict[str, Any]:
@@ -114,7 +142,10 @@ def _cost(
     facts: dict[str, Any] = {"unit": unit, "slots": num_slots, "source": None, "price": price}
     if timing is None:
         return facts
-    seconds, alone = timing.seconds(expected.work), timing.seconds(expected.asked_work)
+    train, validation, _ = workload.counts
+    pass_s = timing.evaluation_s * (train + validation) / validation
+    seconds = timing.seconds(expected.work, expected.passes * pass_s)
+    alone = timing.seconds(expected.asked_work, expected.asked_passes * pass_s)
     return facts | {
         "source": timing.source,
         "timed": timing.count,
@@ -166,6 +197,7 @@ def _show(console: Console, facts: dict[str, Any]) -> None:
         *_sharing(facts),
         *_costs(facts["cost"], total),
         *_bytes(facts["states"]),
+        *_of_features(facts["features"]),
         *_difference(facts["detectable"]),
     )
     for text in lines:
@@ -273,6 +305,15 @@ def _bytes(states: dict[str, Any]) -> Iterator[str]:
         f"States: {_size(states['bytes_per_state'])} each, at most {_size(states['most_bytes'])} while the study runs "
         f"({counted(states['most'], 'epoch')}); {after}."
     )
+
+
+def _of_features(features: dict[str, Any]) -> Iterator[str]:
+    """What is computed for stages that train the head alone."""
+    if features["asked"]:
+        yield (
+            f"Features: {counted(features['asked'], 'trial')} train a head on features, which are computed "
+            f"{counted(features['to_compute'], 'time')}; {_size(features['bytes_each'])} each, kept like states."
+        )
 
 
 def _size(num_bytes: float) -> str:

@@ -13,6 +13,9 @@ from rich.console import Console
 
 from lrstudy.cli.options import Json, app, is_study_file, names_and_overrides
 from lrstudy.errors import Fault, InputError
+from lrstudy.policies.base import Policy
+from lrstudy.policies.stages import Stages, Stretch
+from lrstudy.policies.user_policies import values_of
 from lrstudy.tracing.make_traces import trace_policies, trace_study
 from lrstudy.tracing.trace import By, Trace
 
@@ -142,12 +145,26 @@ def _show(traces: list[Trace], by: By, as_table: bool) -> None:
 
 
 def _described(trace: Trace) -> str:
-    values = trace.to_json("epoch")
-    parameters = ", ".join(f"{key} {_short(value)}" for key, value in values["parameters"].items() if value is not None)
+    num_updates = sum(settings.num_updates for settings in trace.settings)
+    length = f"{trace.run.num_epochs} epochs of {trace.run.num_examples} examples, {num_updates} updates"
+    if not isinstance(trace.policy, Stages):
+        return f"{trace.label}: {_values(trace.policy)}; {length}"
+    return "\n".join([f"{trace.label}: {length}", *map(_of_stage, trace.policy.stretches(trace.run))])
+
+
+def _of_stage(stage: Stretch) -> str:
+    """``  stage 1, epochs 0-2, the head on features: sgdr, lr 0.1, ...``."""
+    flags, recipe = stage.run.recipe.trainable, stage.run.recipe
+    sections = {0: "all sections", 1: "the head"}.get(sum(flags), "the upper sections")
+    norm = f", BatchNorm {recipe.batchnorm}" if recipe.batchnorm != "train" else ""
     return (
-        f"{trace.label}: {parameters}; {trace.run.num_epochs} epochs of {trace.run.num_examples} examples, "
-        f"{sum(values['updates_per_epoch'])} updates"
+        f"  stage {stage.number + 1}, epochs {stage.start}-{stage.end - 1}, {sections} on {recipe.input}{norm}: "
+        f"{stage.policy.name}, {_values(stage.policy)}"
     )
+
+
+def _values(policy: Policy) -> str:
+    return ", ".join(f"{key} {_short(value)}" for key, value in values_of(policy).items() if value is not None)
 
 
 def _print_table(console: Console, traces: list[Trace], by: By) -> None:
@@ -180,4 +197,4 @@ _HEADINGS = {
 
 
 def _short(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:g}" if isinstance(value, float) else str(list(value) if isinstance(value, tuple) else value)

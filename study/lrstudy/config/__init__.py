@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import takewhile
 from typing import Any
 
 from pydantic import ValidationError
 
+from lrstudy.config import workloads
 from lrstudy.config.explain import KEY, Path, explain
 from lrstudy.config.not_yet import refuse_later
 from lrstudy.config.sections import StudyFile
 from lrstudy.config.text import apply_overrides, parse_yaml
 from lrstudy.errors import Fault, InputError, unknown
 
-__all__ = ["StudyFile", "examine", "load"]
+__all__ = ["StudyFile", "examine", "examine_each", "load", "of_workload"]
 
 _STAND_INS = {"lrstudy": 1, "name": "unnamed"}
 
@@ -31,9 +32,42 @@ def examine(text: str, overrides: Sequence[str] = ()) -> tuple[StudyFile | None,
     """The study file and all its faults.
 
     Fields at fault are left out of the study file, so that further checks can find more faults. It is None if too little
-    is left. Raises InputError if the text cannot be read at all.
+    is left. Raises InputError if the text cannot be read at all, or has a map of workloads.
+    """
+    (name, (study, faults)), *others = examine_each(text, overrides).items()
+    if name or others:
+        raise InputError(workloads.ONE_ONLY)
+    return study, faults
+
+
+def examine_each(
+    text: str, overrides: Sequence[str] = (), further: Callable[[StudyFile], list[Fault]] = lambda study: []
+) -> dict[str, tuple[StudyFile | None, list[Fault]]]:
+    """What `examine` gives, of the study of each workload in the file's map; of a file without a map under the name "".
+
+    A study of a map is called after the file and its workload, as in ``derm/faces``. `further` finds more faults.
     """
     raw = apply_overrides(parse_yaml(text), overrides)
+    found: dict[str, tuple[StudyFile | None, list[Fault]]] = {}
+    for name in workloads.names(raw):
+        study, faults = _examined(workloads.merged(raw, name))
+        if study is not None:
+            study = study.model_copy(update={"name": f"{study.name}/{name}"})
+            faults = [*faults, *further(study)]
+        found[name] = (study, workloads.named(faults, name, raw))
+    if not found:
+        study, faults = _examined(raw)
+        found[""] = (study, faults if study is None else [*faults, *further(study)])
+    return found
+
+
+def of_workload(faults: Sequence[Fault], name: str, text: str, overrides: Sequence[str] = ()) -> list[Fault]:
+    """Faults of the study of one workload, as `examine_each` places them and with its name."""
+    raw = apply_overrides(parse_yaml(text), overrides)
+    return [workloads.placed(fault, name) for fault in workloads.named(faults, name, raw)]
+
+
+def _examined(raw: dict[str, Any]) -> tuple[StudyFile | None, list[Fault]]:
     faults, raw = refuse_later(raw)
     reported: set[Path] = set()  # the sections whose faults were reported before
     while True:

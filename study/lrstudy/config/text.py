@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -71,8 +72,8 @@ def _apply(raw: dict[str, Any], override: str) -> None:
         raise InputError(faults)
     node = raw
     for depth, key in enumerate(above):
-        if above[:depth] == ["arms"] and key not in node:
-            raise InputError(unknown(f"arms.{key}", "arm", key, node))
+        if above[:depth] in (["arms"], ["workloads"]) and key not in node:
+            raise InputError(unknown(f"{above[0]}.{key}", above[0].removesuffix("s"), key, node))
         child = _as_map(node.get(key), ".".join(above[: depth + 1]))
         if not isinstance(child, dict):
             raise InputError(Fault(path, f"{'.'.join(above[: depth + 1])} is {shown(child)}, so there is no such key"))
@@ -86,7 +87,7 @@ def _as_map(section: Any, path: str) -> Any:
 
     An absent section becomes an empty map, a list of arms a map from their names, and a data source a map with it.
     """
-    if path == "workload.data" and isinstance(section, str):
+    if _plain(path) == "workload.data" and isinstance(section, str):
         return {"source": section}
     if isinstance(section, list) and all(isinstance(name, str) for name in section):
         return dict.fromkeys(section)
@@ -95,6 +96,7 @@ def _as_map(section: Any, path: str) -> Any:
 
 def _from_here(path: str, value: Any) -> Any:
     """`value` with its relative paths made absolute."""
+    path = _plain(path)
     if isinstance(value, dict):
         return {key: _from_here(f"{path}.{key}", item) for key, item in value.items()}
     if path in ("storage.path", "workload.data.root") and isinstance(value, str) and "://" not in value:
@@ -106,6 +108,11 @@ def _from_here(path: str, value: Any) -> Any:
         if where and not kind.endswith(".py"):
             return f"{kind}{colon}{user_path(where, path).resolve()}"
     return value
+
+
+def _plain(path: str) -> str:
+    """The path of a field of a workload, whichever of a map it belongs to."""
+    return re.sub(r"^workloads\.[^.]+\.", "workload.", path)
 
 
 def _loaded(text: str, where: str) -> Any:

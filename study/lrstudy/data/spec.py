@@ -20,13 +20,14 @@ class ImageSpec:
         resize: ``squash`` changes the aspect ratio; ``crop`` cuts out the largest centre of the right aspect ratio and
             scales it; ``pad`` scales the whole image to fit and adds black.
         channels: ``rgb``, ``grey``, or ``stored`` (as in the first image).
-        normalize: ``imagenet`` constants, ``data`` (mean and deviation of the training set), or ``none`` (0 ... 1).
+        normalize: ``imagenet`` constants, ``data`` (mean and deviation of the training set), ``weights`` (what the
+            weights that training begins with were trained with), or ``none`` (0 ... 1).
     """
 
     size: Size | None = None
     resize: Literal["squash", "crop", "pad"] = "squash"
     channels: Literal["rgb", "grey", "stored"] = "stored"
-    normalize: Literal["imagenet", "data", "none"] = "data"
+    normalize: Literal["imagenet", "data", "weights", "none"] = "data"
 
 
 @dataclass(frozen=True)

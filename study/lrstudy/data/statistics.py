@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Any
@@ -65,8 +65,8 @@ class Statistics:
 
     def with_copies(self, data: DataSet, splits: Splits) -> Statistics:
         """The same statistics with `num_copies`; reads all pixels once."""
-        seen = {_digest(data.images[k]) for part in (splits.train, splits.validation) for k in part}
-        return replace(self, num_copies=sum(_digest(data.images[k]) in seen for k in splits.test))
+        seen = {digest for part in (splits.train, splits.validation) for digest in pixel_digests(data.images, part)}
+        return replace(self, num_copies=sum(digest in seen for digest in pixel_digests(data.images, splits.test)))
 
     @property
     def summary(self) -> str:
@@ -157,5 +157,6 @@ def _advice(metric: str, is_weighted: bool) -> str:
     return f" Consider {', and '.join(wanted)}." if wanted else ""
 
 
-def _digest(image: NDArray[np.uint8]) -> bytes:
-    return blake2b(np.ascontiguousarray(image).data, digest_size=16).digest()
+def pixel_digests(images: NDArray[np.uint8], index: Iterable[int]) -> Iterator[bytes]:
+    """The digest of the pixels of each image at `index`: equal ones are copies of each other."""
+    return (blake2b(np.ascontiguousarray(images[k]).data, digest_size=16).digest() for k in index)

@@ -91,7 +91,7 @@ def build_model(
             module = _timm(name, num_classes, channels, size, stem)
         else:
             module = _torchvision(name, num_classes, channels, size, stem)
-    return Model(module, sections(module, head_of(module)), description)
+    return Model(module, sections(module, head_names(module)), description)
 
 
 def sections(module: nn.Module, head: Sequence[str] = ()) -> tuple[Names, Names, Names]:
@@ -215,7 +215,7 @@ def _timm(name: str, num_classes: int, channels: int, size: Size, stem: Stem) ->
     return module
 
 
-def head_of(module: nn.Module) -> Names:
+def head_names(module: nn.Module) -> Names:
     """The names of the modules that make the logits: as timm gives them (of a distilled model two), else the last layer."""
     configuration = getattr(module, "pretrained_cfg", None)
     given = configuration.get("classifier") if isinstance(configuration, dict) else None
@@ -230,6 +230,19 @@ def last_layer(module: nn.Module) -> str:
         name for name, part in module.named_modules() if any(True for _ in part.parameters(recurse=False))
     ]
     return own[-1]
+
+
+def head_of(module: nn.Module, sections: Sequence[Sequence[str]]) -> nn.Module | None:
+    """The module that consists of the last section: the innermost one, so that no dropout before it belongs to it.
+
+    None if no module has exactly the parameters of that section.
+    """
+    wanted, found = set(sections[-1]), None
+    for name, part in module.named_modules():
+        prefix = f"{name}." if name else ""
+        if {prefix + parameter for parameter, _ in part.named_parameters()} == wanted:
+            found = part
+    return found
 
 
 def _with_parameters(modules: Iterable[tuple[str, nn.Module]]) -> list[str]:

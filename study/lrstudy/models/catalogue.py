@@ -17,6 +17,9 @@ BUILDER = 1
 Where only some families change, their `revision` is raised instead, and the names of the others stay.
 """
 
+FITTING = 1
+"""Version of models/fitting.py: raised whenever the same file of weights gives a network other weights to begin with."""
+
 NUM_SECTIONS = 3
 """Every model has this many sections (groups of parameters), from input to head."""
 
@@ -140,7 +143,7 @@ def describe(name: str, num_classes: int, channels: int, size: Size, stem: Stem 
     assert num_classes >= 1, num_classes
     assert channels in (1, 3), channels
     return {
-        "name": timm_names.without_tag(name) if is_timm(name) else name.rpartition("/")[2],
+        "name": described_name(name),
         "num_classes": num_classes,
         "channels": channels,
         "size": size if isinstance(size, int) else list(size),
@@ -148,6 +151,11 @@ def describe(name: str, num_classes: int, channels: int, size: Size, stem: Stem 
         "version": BUILDER + family.revision,
         **({"timm": timm_names.installed()} if is_timm(name) else {}),
     }
+
+
+def described_name(name: str) -> str:
+    """What a lineage calls a model: without the folder of a user's file, and without a tag of timm's."""
+    return timm_names.without_tag(name) if is_timm(name) else name.rpartition("/")[2]
 
 
 def _require_size(name: str, family: Family, size: Size) -> None:

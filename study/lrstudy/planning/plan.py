@@ -11,17 +11,21 @@ from typing import Any, Literal
 
 from lrstudy import config
 from lrstudy.config import StudyFile
-from lrstudy.errors import InputError, faults_of
+from lrstudy.config.workloads import of_all
+from lrstudy.errors import Fault, InputError, faults_of
 from lrstudy.lineage import Root
 from lrstudy.models.catalogue import NUM_SECTIONS, has_batchnorm
 from lrstudy.models.facts import Facts
 from lrstudy.planning import arms as arms_module
 from lrstudy.planning.arms import Arm, at_cohort_points, common_definition
+from lrstudy.planning.rate_questions import RATE
 from lrstudy.policies.run import Run
 from lrstudy.search import INDEPENDENT
 from lrstudy.search.base import START_UP
-from lrstudy.search.parameter import Configuration
+from lrstudy.search.parameter import Configuration, parse_parameter
+from lrstudy.search.space import Space
 from lrstudy.settings import canonical_json
+from lrstudy.training.head_inputs import head_inputs
 from lrstudy.training.model_facts import facts_of
 from lrstudy.trial.selection import Selection
 from lrstudy.trial.spec import TrialSpec
@@ -105,12 +109,18 @@ class Plan:
         except Exception:  # the rehearsal says what is wrong
             return False
 
+    @cached_property
+    def head_inputs(self) -> int | None:
+        """How many numbers enter the model's head for an image; None if it cannot be trained on them alone."""
+        return head_inputs(self.workload)
+
     def run(self, arm: Arm, configuration: Configuration) -> Run:
         """What the policy of a trial knows about its run. The default `norm_batch` means nothing to a model without BatchNorm."""
         recipe = arm.recipe(configuration, self.workload.recipe)
         if recipe.norm_batch is not None and not self.has_batchnorm:
             recipe = replace(recipe, norm_batch=None)
-        return Run(self.workload.counts[0], self.study.budget.epochs, NUM_SECTIONS, recipe)
+        has_features = bool(arm.stages) and self.head_inputs is not None
+        return Run(self.workload.counts[0], self.study.budget.epochs, NUM_SECTIONS, recipe, has_features)
 
     def spec(
         self,
@@ -141,6 +151,7 @@ class Plan:
             read_test=confirm,
             origin=origin,
             selection=Selection(self.study.select, self.study.metric),
+            until=arm.until,
         )
 
     def root(self, seed: int) -> Root:
@@ -180,12 +191,27 @@ def read(text: str, overrides: Sequence[str] = (), base: Path = _HERE) -> StudyF
     Raises InputError with every fault that can be found without the data.
     """
     study, faults = config.examine(text, overrides)
-    if study is not None:
-        faults += faults_of(lambda: arms_module.resolve(study, base))
-        faults += [fault.within("workload") for fault in faults_of(lambda: check_without_data(study, base))]
+    faults = faults if study is None else [*faults, *_further_faults(study, base)]
     if faults or study is None:
         raise InputError(faults)
     return study
+
+
+def read_each(text: str, overrides: Sequence[str] = (), base: Path = _HERE) -> dict[str, StudyFile]:
+    """The study file of every workload in the map of a file, by its name; of a file without a map under the name "".
+
+    Raises InputError with every fault of all of them.
+    """
+    examined = config.examine_each(text, overrides, lambda study: _further_faults(study, base))
+    if faults := of_all({name: found for name, (_, found) in examined.items()}):
+        raise InputError(faults)
+    return {name: study for name, (study, _) in examined.items() if study is not None}
+
+
+def _further_faults(study: StudyFile, base: Path) -> list[Fault]:
+    """The faults of arms and of the workload that show without the data."""
+    of_arms = faults_of(lambda: arms_module.resolve(study, base))
+    return [*of_arms, *(fault.within("workload") for fault in faults_of(lambda: check_without_data(study, base)))]
 
 
 def make_plan(
@@ -222,6 +248,17 @@ def default_outstanding(study: StudyFile, slots: int) -> int:
     """W: as the study says, else 2 * slots / streams, rounded up, and at least 4."""
     streams = len(study.arms) * len(study.search.method) * study.search.repeats
     return study.search.outstanding or max(4, -(-2 * slots // streams))
+
+
+def with_rates(plan: Plan, rates: Mapping[str, float]) -> Plan:
+    """The plan with the rates that range tests have found, by arm, in the place of provisional ones."""
+    arms, cohort = dict(plan.arms), dict(plan.cohort)
+    for name, rate in rates.items():
+        found = parse_parameter(RATE, rate, RATE)
+        parameters = (found if parameter.name == RATE else parameter for parameter in arms[name].space.parameters)
+        arms[name] = replace(arms[name], space=Space(tuple(parameters)))
+        cohort[name] = [{**configuration, RATE: rate} for configuration in cohort.get(name, ())]
+    return replace(plan, arms=arms, cohort=cohort)
 
 
 def with_store_points(spec: TrialSpec, depths: frozenset[int]) -> TrialSpec:

@@ -58,6 +58,29 @@ class RayConnection(ABC):
         self._error: BaseException | None = None
         self._watched: int | None = None
         self._interrupting = threading.Lock()
+        self._is_kept = False
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Within it runs leave the connection open, for those that follow; on leaving it is closed."""
+        self._is_kept = True
+        try:
+            yield
+        finally:
+            self._is_kept = False
+            self.__exit__()
+
+    @contextmanager
+    def for_a_run(self) -> Iterator[None]:
+        """The connection for one run, which closes it at its end unless it is kept for others."""
+        self.__enter__()
+        try:
+            yield
+        except BaseException:
+            self.__exit__()
+            raise
+        if not self._is_kept:
+            self.__exit__()
 
     def __enter__(self) -> Self:
         for name, value in _ENVIRONMENT.items():

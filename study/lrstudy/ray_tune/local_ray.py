@@ -29,7 +29,7 @@ class LocalRay(RayConnection):
 
     def __init__(self, resources: Resources, num_slots: int) -> None:
         super().__init__(limit=num_slots)
-        self._resources = resources
+        self._resources, self._num_slots = resources, num_slots
         self._nodes = [Node("", platform.node(), num_slots)]
         self._node: Any = None
         self._token: ExitStack | None = None
@@ -57,8 +57,9 @@ class LocalRay(RayConnection):
 
     def fit(self, resources: Resources) -> None:
         """Let slots have these resources: fewer trials at once, if they take more than those that Ray was started for."""
-        num_slots = min(self._nodes[0].num_slots, resources.num_slots) if resources != self._resources else self.limit
-        assert num_slots is not None
+        num_slots = self._num_slots
+        if resources != self._resources:
+            num_slots = min(num_slots, resources.num_slots)
         self.limit = num_slots
         self._nodes = [Node("", platform.node(), num_slots)]
 

@@ -51,8 +51,9 @@ def run(
     from lrstudy.ray_tune.adapter import MANY, AdmissionSearcher, Events, KeepingWorkers
     from lrstudy.ray_tune.trainable import TuneTrial
 
-    # Leaving the context leaves Ray before the run notes its end, as devices count as allocated until then.
-    with connection, Interrupts() as interrupts, _scratch() as scratch:
+    # Leaving the context leaves Ray before the run notes its end, as devices count as allocated until then. Ray that is kept
+    # for another workload has no workers by then, and that one's devices count from the same moment.
+    with connection.for_a_run(), Interrupts() as interrupts, _scratch() as scratch:
 
         def on_step() -> None:
             interrupts.check()

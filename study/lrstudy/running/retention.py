@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from lrstudy.memo.records import Record
 from lrstudy.running.admission import Admission
 from lrstudy.running.trials import Trial
-from lrstudy.study_folder import driver_lock
+from lrstudy.study_folder import driver_lock, of_workloads
 
 _UNFINISHED = ("waiting", "running", "interrupted", "failed")
 
@@ -45,7 +45,7 @@ def clear(
     if isinstance(keep_gb, str) or sum(memo.state_sizes().values()) <= keep_gb * 1e9:
         return ()
     if bring_tables is not None:
-        folder = bring_tables() / folder.name
+        folder = bring_tables() / of_workloads.name(folder)
     try:
         needed = needed_states(admission, folder)
     except UnreadableError as error:
@@ -84,13 +84,15 @@ def needed_states(admission: Admission, folder: Path) -> set[str]:
 
 def _others(folder: Path) -> Iterator[Path]:
     """The other folders of the storage."""
-    yield from (other for other in folder.parent.iterdir() if other != folder and other.is_dir())
+    yield from (other for other in of_workloads.folders(of_workloads.root(folder)) if other != folder)
 
 
 def _kept(trial: Trial, admission: Admission) -> list[Record]:
     """The records of a trial whose states are needed."""
     if trial.status in _UNFINISHED or not admission.is_done:
-        return trial.walk(admission.memo.find)
+        walked = trial.walk(admission.memo.find)
+        features = (admission.memo.find(name) for name in trial.spec.features(trial.chain).values())
+        return walked + [record for record in features if record is not None]
     if trial.phase != "confirm":
         return []
     tested = [] if trial.selected is None else [trial.records[trial.selected]]
@@ -104,7 +106,7 @@ def _lineages(folder: Path) -> Iterator[str]:
         trials = _rows(folder / "trials.parquet", ("trial_id", "phase", "status", "lineage", "selected_lineage"))
         epochs = pq.read_table(folder / "epochs.parquet", columns=["trial_id", "lineage"]).to_pylist()
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
-        raise UnreadableError(folder.name) from error
+        raise UnreadableError(of_workloads.name(folder)) from error
     confirmed = [row for row in trials if row["phase"] == "confirm"]
     yield from filter(None, (row.get(name) for row in confirmed for name in ("lineage", "selected_lineage")))
     unfinished = {row["trial_id"] for row in trials if row["status"] in _UNFINISHED}

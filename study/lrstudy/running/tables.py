@@ -33,6 +33,8 @@ from lrstudy.study_folder.schemas import CALIBRATION, LEDGER, PREDICTIONS, SCHEM
 REFRESH_COST = 20.0
 """Tables are refreshed only when this many times what it last took has passed."""
 _ROWS_AT_ONCE = 20_000
+_TESTED = {"test": "", "train": "train_"}
+"""The parts that the state of a confirm trial is evaluated on, with what its metrics begin with in `Trial.test`."""
 _TRIAL_COSTS = ("data", "train", "evaluate", "range_test", "features", "state", "recompute", "waiting")
 
 
@@ -46,7 +48,7 @@ class TableWriter:
         self, admission: Admission, folder: Path, bring: Callable[[Iterable[str]], None] = lambda trials: None
     ) -> None:
         self._admission, self._folder, self._bring = admission, folder, bring
-        self._epochs = EpochTables(admission.plan)
+        self._epochs = EpochTables(admission.plan, admission.memo.known)
         self._predicted: set[str] | None = None
         self._finished, self._cost_s = -math.inf, 0.0
 
@@ -151,7 +153,7 @@ def _trials_table(trials: list[Trial], admission: Admission, spent: Mapping[str,
                 if name in row and not isinstance(row[name], str):
                     row[name] = json.dumps(row[name])
     measured = admission.plan.workload.task.metrics if any(trial.test for trial in trials) else ()
-    for name in sorted({f"test_{name}" for name in measured} - set(TRIALS.names)):
+    for name in sorted({f"{part}_{name}" for part in _TESTED for name in measured} - set(TRIALS.names)):
         schema = schema.append(pa.field(name, pa.float64()))
     return pa.Table.from_pylist(rows, schema=schema)
 
@@ -164,11 +166,11 @@ def _trial_row(trial: Trial, admission: Admission, spent: Mapping[str, float]) -
     best = max(known, key=lambda item: (item[0], -item[1]), default=(None, None))
     last = trial.records[-1] if trial.records else None
     selected = None if trial.selected is None else trial.records[trial.selected]
-    test, recipe = trial.test or {}, trial.spec.run.recipe
+    test, recipe, features = trial.test or {}, trial.spec.run.recipe, trial.features(admission.memo.known).values()
     row = {
         "trial_id": trial.trial_id,
         "arm": trial.arm,
-        "workload": plan.study.workload.model,
+        "workload": plan.study.name.partition("/")[2] or plan.study.workload.model,
         "policy": plan.arms[trial.arm].definition["policy"],
         "searcher": trial.method,
         "phase": trial.phase,
@@ -185,9 +187,11 @@ def _trial_row(trial: Trial, admission: Admission, spent: Mapping[str, float]) -
         "best_epoch": best[1],
         "test_loss": test.get("loss"),
         "test_metric": test.get(metric),
+        "train_loss": test.get("train_loss"),
+        "train_metric": test.get(f"train_{metric}"),
         "updates": sum(record.updates for record in trial.records),
         "examples": sum(record.examples for record in trial.records),
-        "standalone_device_s": sum(record.device_s for record in trial.records),
+        "standalone_device_s": sum(record.device_s for record in (*trial.records, *features)),
         "spent_device_s": spent.get(trial.trial_id, 0.0),
         "recalled_epochs": sum(trial.recalled),
         "started_at": trial.started_at,
@@ -203,7 +207,25 @@ def _trial_row(trial: Trial, admission: Admission, spent: Mapping[str, float]) -
         "selected_val_metric": trial.value,
         **_by_norm(test, plan.workload.numerics_spec.batchnorm, metric),
     }
-    return row | {f"test_{name}": test.get(name) for name in plan.workload.task.metrics} | _parameters(trial)
+    row |= _of_target(trial, row["standalone_device_s"])
+    measured = {
+        f"{part}_{name}": test.get(f"{prefix}{name}")
+        for part, prefix in _TESTED.items()
+        for name in plan.workload.task.metrics
+    }
+    return row | measured | _parameters(trial)
+
+
+def _of_target(trial: Trial, device_s: float) -> dict[str, Any]:
+    """The columns on the target that ends the training; what its epochs cost by now is `device_s`."""
+    until = trial.spec.until
+    if until is None:
+        return {}
+    target = {"until_metric": until.metric, "until_value": until.value}
+    if not trial.records or not until.is_reached(trial.records[-1].metrics):
+        return target
+    seconds = sum(record.train_s + record.eval_s + record.state_s for record in trial.records)
+    return target | {"reached_epoch": len(trial.records) - 1, "reached_s": seconds, "reached_device_s": device_s}
 
 
 def _by_norm(test: Mapping[str, Any], used: str, metric: str) -> dict[str, Any]:

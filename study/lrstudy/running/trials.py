@@ -47,7 +47,8 @@ class Trial:
     """One trial as the driver knows it. `chain` holds the names of its states; `records` grow as epochs arrive.
 
     `rank` is that of the configuration which it confirms, from 1; None for a tuning trial.
-    The chain of a reactive policy is the one that it follows if nothing triggers any more.
+    The chain of a reactive policy is the one that it follows if nothing triggers any more; that of a trial which trains
+    until a target is as long as its budget before it is reached.
     """
 
     trial_id: str
@@ -76,26 +77,55 @@ class Trial:
         return self.arm, self.method, self.repeat
 
     def walk(self, find: Callable[[str], Record | None]) -> list[Record]:
-        """The records along its chain, up to a missing one or one that diverged; the chain is replanned on the way."""
+        """The records along its chain, up to a missing one or its end; the chain is replanned on the way."""
         walked: list[Record] = []
         while len(walked) < len(self.chain) and (record := find(self.chain[len(walked)])) is not None:
             walked.append(record)
             if record.diverged:
                 break
-            if len(walked) > self._replanned_after and self.spec.is_reactive:
+            if len(walked) > self._replanned_after and self.spec.depends_on_results:
                 self.replan(walked)
         return walked
 
     def replan(self, records: Sequence[Record]) -> None:
-        """Let the chain go on as its policy decides after the `records` of the first epochs."""
+        """Let the chain go on, or end, as the `records` of the first epochs decide."""
         self.chain = self.spec.replanned(self.chain, [record.metrics for record in records])
         self._replanned_after = len(records)
+
+    def lacking(self, num_walked: int, known: Callable[[str], Record | None]) -> list[str]:
+        """The names of its states, and of the features that they are trained on, that are still to be made, in order.
+
+        Args:
+            num_walked: How many epochs of its chain have records.
+            known: The record of a name, if it is known.
+        """
+        names = self.chain[num_walked:]
+        features = self.spec.features(self.chain)
+        for start, end in reversed(self.spec.feature_stretches):
+            if num_walked < end and known(features[start]) is None:
+                names.insert(max(start - num_walked, 0), features[start])
+        return names
+
+    @property
+    def names(self) -> list[str]:
+        """The names of all its states, and of the features that they are trained on."""
+        return [*self.chain, *self.spec.features(self.chain).values()]
+
+    def features(self, known: Callable[[str], Record | None]) -> dict[int, Record]:
+        """The known records of the features that its recorded epochs were trained on, by the epoch with which that begins."""
+        named = self.spec.features(self.chain).items()
+        found = {start: known(name) for start, name in named if start < len(self.records)}
+        return {start: record for start, record in found.items() if record is not None}
 
     @property
     def recalled(self) -> list[bool]:
         """For each record, whether another trial trained it; what this one trained in an earlier run is not recalled."""
+        return [self.is_recalled(record) for record in self.records]
+
+    def is_recalled(self, record: Record) -> bool:
+        """Whether another trial made what this record tells of."""
         own = (self.spec.origin["study"], self.trial_id)
-        return [(record.origin.get("study"), record.origin.get("trial")) != own for record in self.records]
+        return (record.origin.get("study"), record.origin.get("trial")) != own
 
     @property
     def selected(self) -> int | None:

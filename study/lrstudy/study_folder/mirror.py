@@ -27,6 +27,7 @@ from pathlib import Path
 from lrstudy.errors import StorageError
 from lrstudy.storage.bucket import Bucket, Listed
 from lrstudy.storage.place import MEMO, Storage
+from lrstudy.study_folder import of_workloads
 from lrstudy.study_folder.replace_file import replacing
 
 JOURNAL_EVERY_S = 1.0
@@ -37,7 +38,7 @@ _CONFIRMED = ("run", "frozen", "look")
 """Kinds of lines that are published before the driver goes on: what a run is, and what confirm trials rest on."""
 _NAME = r"[A-Za-z0-9][A-Za-z0-9_.@-]{0,180}"
 _BROUGHT = re.compile(
-    rf"study\.yaml|study\.lock\.json|{_NAME}\.parquet|predictions/{_NAME}\.parquet|journal/\d{{1,9}}(-\d{{6,9}}){{0,2}}\.jsonl|"
+    rf"study\.yaml|study\.lock\.json|workloads\.json|{_NAME}\.parquet|predictions/{_NAME}\.parquet|journal/\d{{1,9}}(-\d{{6,9}}){{0,2}}\.jsonl|"
     r"report/answer\.json"
 )
 _TABLES_OF_ALL = ("study.lock.json", "trials.parquet", "epochs.parquet")
@@ -100,16 +101,21 @@ class Mirror:
         folder = self._storage.studies / _TABLES
         present = [name for name in Bucket(self._storage.location).folders() if name != MEMO and _STUDY.fullmatch(name)]
         for name in present:
-            study = Mirror(self._storage, name)
-            study.folder = folder / name
-            try:
-                for path in _TABLES_OF_ALL:
-                    study._download(path, [path])
-            except OSError as error:
-                raise self._disk(error) from error
+            self._bring_tables_of(name, folder, (of_workloads.INDEX, *_TABLES_OF_ALL))
+            for workload in of_workloads.read(folder / name):
+                self._bring_tables_of(f"{name}/{workload}", folder, _TABLES_OF_ALL)
         for gone in {path.name for path in folder.glob("*")} - {*present}:
             shutil.rmtree(folder / gone, ignore_errors=True)
         return folder
+
+    def _bring_tables_of(self, name: str, folder: Path, paths: Iterable[str]) -> None:
+        study = Mirror(self._storage, name)
+        study.folder = folder / name
+        try:
+            for path in paths:
+                study._download(path, [path])
+        except OSError as error:
+            raise self._disk(error) from error
 
     def bring_predictions(self, trials: Iterable[str]) -> None:
         """Bring the predictions of these trials that are not here; workers put them into the bucket."""

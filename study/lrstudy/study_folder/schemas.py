@@ -56,7 +56,7 @@ _TRIALS = TableDescription(
                "`<arm>-<searcher>-<index>-<seed>`; of a confirm trial `<arm>-confirm-<rank>-<seed>`, ranks from 1; of an "
                "arm's later searches `<searcher>.<repeat>` and `confirm.<repeat>`"),
         Column("arm", _TEXT, "", "the arm's name; one that has changed since an earlier run is `<name>@2`, `@3`, ..."),
-        Column("workload", _TEXT, "", "the study's workload, by its model as the study file names it"),
+        Column("workload", _TEXT, "", "the study's workload: its name in `workloads`; of a file without such a map its model, as the file names it"),
         Column("policy", _TEXT, "", "the arm's policy: a name, or a reference such as `./mine.py:knee`"),
         Column("searcher", _TEXT, "",
                "the searcher that the trial counts for; of a confirm trial the study's first, which chose it"),
@@ -81,11 +81,11 @@ _TRIALS = TableDescription(
         Column("updates", _INT64, "updates", "updates of all its epochs"),
         Column("examples", _INT64, "examples", "examples trained on in all its epochs, counted each time"),
         Column("standalone_device_s", _FLOAT, _DEVICE_S,
-               "what this training costs whoever adopts it: `device_s` of all its epochs, recalled ones and those after "
-               "the selected one included"),
+               "what this training costs whoever adopts it: `device_s` of all its epochs and of the features that it uses, "
+               "recalled ones and those after the selected one included"),
         Column("spent_device_s", _FLOAT, _DEVICE_S,
-               "what this study paid for it in all its runs: `data`, `train`, `evaluate`, `state`, `recompute` and "
-               "`waiting` under it in the ledger; recalled epochs cost nothing"),
+               "what this study paid for it in all its runs: `data`, `train`, `evaluate`, `features`, `state`, `recompute` "
+               "and `waiting` under it in the ledger; recalled epochs cost nothing"),
         Column("recalled_epochs", _INT32, "epochs",
                "those that were trained for another trial, of this study or any other"),
         Column("started_at", _FLOAT, "s, Unix time",
@@ -116,6 +116,18 @@ _TRIALS = TableDescription(
         Column("test_metric_precise", _FLOAT, "",
                "`test_metric` with BatchNorm's statistics recomputed over the training part; likewise. One of the two is "
                "`test_metric`, as `batchnorm` in the study file says"),
+        Column("until_metric", _TEXT, "",
+               "the metric that ends the training once it is reached, as `until` in the study file says; null without"),
+        Column("until_value", _FLOAT, "", "the value on the validation part that has to be reached; likewise"),
+        Column("reached_epoch", _INT32, "",
+               "the epoch, from 0, that reached it, which is the trial's last; null if none has: of a trial that has ended, "
+               "its time to the target is then censored at its end"),
+        Column("reached_s", _FLOAT, "s", "wall time to it: `train_s`, `eval_s` and `state_s` of all epochs; likewise"),
+        Column("reached_device_s", _FLOAT, _DEVICE_S, "what it cost to get there, stand-alone; likewise"),
+        Column("train_loss", _FLOAT, "",
+               "mean loss per example on the training part, of the same state as `test_loss` and evaluated alike: without "
+               "augmentation, dropout and class weights; null where an earlier version tested the trial"),
+        Column("train_metric", _FLOAT, "", "the study's metric on the training part, likewise"),
     ),
     (
         Column("p_<name>", _FLOAT, "the parameter's",
@@ -123,6 +135,7 @@ _TRIALS = TableDescription(
                "what is none); null where it is inactive or the arm has no such parameter"),
         Column("test_<metric>", _FLOAT, "",
                "each metric of the task on the test part, as `test_metric`; there once a test part has been read"),
+        Column("train_<metric>", _FLOAT, "", "each metric of the task on the training part, as `train_metric`; likewise"),
     ),
 )  # fmt: skip
 
@@ -132,17 +145,19 @@ _EPOCHS = TableDescription(
     (
         Column("trial_id", _TEXT, "", "the trial"),
         Column("arm", _TEXT, "", "the trial's arm"),
-        Column("epoch", _INT32, "", "number of the epoch, from 0"),
+        Column("epoch", _INT32, "", "number of the epoch, from 0; of features that of the first epoch that uses them"),
         Column("lineage", _TEXT, "",
                "name of the state after the epoch: trials that share it share the training up to here"),
         Column("parent", _TEXT, "", "name of the state before the epoch"),
         Column("recalled", _FLAG, "",
                "whether it was trained for another trial, of this study or any other; the columns after this one then "
                "tell of that training"),
-        Column("kind", _TEXT, "", "`train`"),
+        Column("kind", _TEXT, "",
+               "`train`, or `features`: what the features cost that the head is trained on from this epoch on, in a row of "
+               "its own before that of the epoch. They have neither updates nor rates nor metrics"),
         Column("batch_size", _INT32, "examples", "examples of an update"),
         Column("updates", _INT32, "updates", "updates of the epoch"),
-        Column("examples", _INT64, "examples", "examples trained on"),
+        Column("examples", _INT64, "examples", "examples trained on; of features those that they were computed of"),
         Column("lr_first", _FLOAT, "", "learning rate of the head section in the first update"),
         Column("lr_min", _FLOAT, "", "lowest learning rate of the head section"),
         Column("lr_max", _FLOAT, "", "highest learning rate of the head section"),
@@ -151,7 +166,7 @@ _EPOCHS = TableDescription(
         Column("train_loss", _FLOAT, "", "mean loss per training example, as the epoch went; null if it is not finite"),
         Column("val_loss", _FLOAT, "", "mean loss per validation example after the epoch; null if it is not finite"),
         Column("val_metric", _FLOAT, "", "the study's metric on the validation part after the epoch"),
-        Column("train_s", _FLOAT, "s", "wall time of the training"),
+        Column("train_s", _FLOAT, "s", "wall time of the training, or of computing features"),
         Column("eval_s", _FLOAT, "s", "wall time of evaluating the validation part"),
         Column("state_s", _FLOAT, "s", "wall time of storing the state, as far as training waited for it"),
         Column("device_kind", _TEXT, "", "what it was trained on: `<device>: <model>`"),
@@ -164,6 +179,10 @@ _EPOCHS = TableDescription(
     (
         Column("val_<metric>", _FLOAT, "",
                "each metric of the task on the validation part, as `val_metric`; null where it is undefined"),
+        Column("train_<metric>", _FLOAT, "",
+               "`accuracy`, and `exact_match` where an example may have several labels, of the training examples as the "
+               "epoch went: augmented, with dropout, and by weights that changed with every update; null with a train step "
+               "of yours, and of epochs that an earlier version trained"),
     ),
 )  # fmt: skip
 
@@ -217,7 +236,7 @@ _LEDGER = TableDescription(
         Column("duration_s", _FLOAT, "s", "wall time; times `share` it is device-seconds"),
         Column("category", _TEXT, "",
                "`setup` (the driver gets ready, a worker starts, or compiles), `data` (it opens the data), `train`, "
-               "`evaluate`, `state` (stored or loaded), `recompute` (a recorded epoch trained again, as its state is not "
+               "`evaluate`, `features` (computed for a head to train on), `state` (stored or loaded), `recompute` (a recorded epoch trained again, as its state is not "
                "stored), `calibrate`, `between` (a worker between two trials or after its last one, or looking up what is "
                "recorded), `waiting` (for the driver, between a report and the trial's next step), `idle` (the driver had "
                "nothing to hand out), `lost` (with a worker that died or was stopped in its work, until its successor was "

@@ -108,7 +108,7 @@ def trace_study(
     for name in dict.fromkeys(names or arms):
         arm = arms[name]
         configuration = arm.space.default()
-        policy = policies.build(arm.policy, arm.parameters(configuration))
+        policy = arm.build(configuration)
         recipe = arm.recipe(configuration, Recipe())
         run = Run(examples, study.budget.epochs, sections or NUM_SECTIONS, recipe)
         traces.append(Trace.of(name, policy, run, history))

@@ -57,7 +57,7 @@ def rehearse(workload: Workload) -> None:
         ) from error
 
 
-def _build(workload: Workload) -> Model:
+def build(workload: Workload) -> Model:
     """The workload's model, on the CPU."""
     from lrstudy.models.build import build_model
 
@@ -73,7 +73,7 @@ def _train_one_update(workload: Workload, part: Part) -> None:
     from lrstudy.training.epoch import UserFunctions, train_epoch
     from lrstudy.training.state import State
 
-    state = State.of(_build(workload), part.device)
+    state = State.of(build(workload), part.device)
     settings = Settings(np.full((1, len(state.sections)), 1e-3), np.array(0.9), len(part), workload.recipe)
     functions = UserFunctions(workload.user_function("augment"), workload.user_function("train_step"))
     train_epoch(state, settings, part, 0, 0, functions)

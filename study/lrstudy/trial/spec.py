@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from lrstudy.lineage import Root, chain, extend
+from lrstudy.lineage import Root, chain, extend, features_name
 from lrstudy.memo.records import Record
-from lrstudy.policies import build, resolve
 from lrstudy.policies.base import Policy
 from lrstudy.policies.run import History, Run
+from lrstudy.policies.stages import STAGES, build_policy, feature_stretches
 from lrstudy.settings import Settings
 from lrstudy.trial.selection import FINAL, Selection
+from lrstudy.trial.until import Until
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +23,8 @@ class TrialSpec:
 
     `run` holds the budget, the size of the training set, sections and recipe. `device_share` is the number of devices (CPU
     cores on a CPU) that the trial occupies. `read_test`: whether the state of the epoch that `selection` selects is
-    evaluated on the test part at the end. `store_at`: after how many epochs other trials wait for the state.
+    evaluated on the test part at the end. `store_at`: after how many epochs other trials wait for the state. `until`: what
+    ends the trial before its budget does.
     """
 
     trial_id: str
@@ -35,20 +37,47 @@ class TrialSpec:
     store_at: frozenset[int] = frozenset()
     origin: Mapping[str, Any] = field(default_factory=dict)
     selection: Selection = FINAL
+    until: Until | None = None
 
     def build_policy(self) -> Policy:
         """The policy with its parameters."""
-        return build(self.policy, self.parameters)
+        return build_policy(self.policy, self.parameters)
 
     @cached_property
     def is_reactive(self) -> bool:
         """Whether the policy looks at the metrics of earlier epochs."""
-        return resolve(self.policy).reactive
+        return self.build_policy().reactive
+
+    @property
+    def depends_on_results(self) -> bool:
+        """Whether the metrics of an epoch may change what comes after it."""
+        return self.is_reactive or self.until is not None
+
+    def ends_with(self, metrics: Mapping[str, float]) -> bool:
+        """Whether an epoch with these metrics is the trial's last, whatever is left of its budget."""
+        return self.until is not None and self.until.is_reached(metrics)
 
     @cached_property
     def cycle_ends(self) -> tuple[int, ...]:
         """After how many epochs each cycle of the policy ends within the budget."""
         return tuple(self.build_policy().cycle_ends(self.run))
+
+    @cached_property
+    def stage_starts(self) -> frozenset[int]:
+        """The first epoch of every stage: the state before it is worth storing, as other second stages may follow."""
+        return frozenset(self.build_policy().stage_starts(self.run))
+
+    @cached_property
+    def feature_stretches(self) -> tuple[tuple[int, int], ...]:
+        """The epochs that train on features, as (first, one past the last)."""
+        return tuple(feature_stretches(self.build_policy(), self.run)) if self.policy == STAGES else ()
+
+    def features(self, names: Sequence[str]) -> dict[int, str]:
+        """The names of the features that are trained on, by the epoch with which that begins; `names` is the chain so far."""
+        starts = (start for start, _ in self.feature_stretches if start <= len(names))
+        return {
+            start: features_name(self.root, names[start - 1] if start else self.root.name(), start) for start in starts
+        }
 
     def selected(self, records: Sequence[Record]) -> int:
         """The epoch, from 0, that is selected of those with these records, at least one: so far, if there will be more."""
@@ -71,8 +100,13 @@ class TrialSpec:
         return [*names, *chain(names[-1] if names else self.root.name(), self.untriggered(len(names), history))]
 
     def replanned(self, names: list[str], history: History) -> list[str]:
-        """The chain as the policy plans it after the epochs of `history`: `names` itself if that changes nothing."""
+        """The chain as it goes on after the epochs of `history`: `names` itself if these change nothing.
+
+        It ends with an epoch that reaches the trial's target; else it is as the policy plans it.
+        """
         reached = len(history)
+        if self.ends_with(history[-1]):
+            return names if len(names) == reached else names[:reached]
         if not self.is_reactive or reached == self.run.num_epochs:
             return names
         following = extend(names[reached - 1], self.build_policy().settings(reached, history, self.run))

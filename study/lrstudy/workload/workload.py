@@ -12,11 +12,11 @@ from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lrstudy import user_code
 from lrstudy.config import StudyFile
-from lrstudy.config.sections import NumericsConfig, WorkloadConfig
+from lrstudy.config.sections import WorkloadConfig
 from lrstudy.data.cache import DamagedError, DataSet, opened, prepare
 from lrstudy.data.normalise import Constants, normalisation
 from lrstudy.data.open_source import open_source
@@ -27,14 +27,21 @@ from lrstudy.errors import Fault, InputError, faults_of
 from lrstudy.lineage import Root
 from lrstudy.models.catalogue import SMALL_IMAGE, Stem, describe, stem_of
 from lrstudy.models.image_size import Size, sides
+from lrstudy.models.pretrained import as_grey
 from lrstudy.settings import Recipe, canonical_json
 from lrstudy.storage.place import Storage
 from lrstudy.tasks.kinds import Task
-from lrstudy.workload import copies, numerics, user_files
+from lrstudy.workload import copies, numerics, user_files, weights
+from lrstudy.workload.chosen_numerics import chosen
 from lrstudy.workload.devices import Resources
 from lrstudy.workload.learning import augmentation, check_metrics, recipe_of, task_of
 from lrstudy.workload.machine import Machine, ThisMachine
 from lrstudy.workload.numerics import PLAIN, NumericsSpec
+from lrstudy.workload.seen import OurData
+from lrstudy.workload.weights import Weights
+
+if TYPE_CHECKING:
+    from lrstudy.models.build import Model
 
 _HERE = ThisMachine()
 
@@ -67,6 +74,7 @@ class Workload:
         numerics: All numerics, those of the machine and the chosen ones; workers compare theirs.
         numerics_spec: The numerics that the study chooses.
         user_files: The files that the user's code may read, by what the study file calls them.
+        weights: What training begins with.
     """
 
     data: DataSpec
@@ -92,6 +100,7 @@ class Workload:
     numerics: dict[str, object]
     numerics_spec: NumericsSpec = PLAIN
     user_files: Mapping[str, Path] = field(default_factory=dict)
+    weights: Weights = weights.NONE
 
     @property
     def resources(self) -> Resources:
@@ -106,7 +115,7 @@ class Workload:
             split=self.split_digest,
             preprocessing={"normalize": image.normalize, "constants": [list(c) for c in self.constants]},
             model=describe(self.model, len(self.classes), self.channels, self.size, self.stem),
-            weights="random",
+            weights=self.weights.digest,
             seed=seed,
             numerics=self.numerics,
             task=self.task.kind,
@@ -160,13 +169,15 @@ def resolve(
         user_references(config, base),
         user_files.named(config.files, base),
     )
+    source = weights_source(config, base, storage, config.download)
     with ThreadPoolExecutor(1) as pool:  # the first time both take seconds, each on a core of its own
         measuring = pool.submit(machine.numerics, resources, storage.numerics, earlier)
         data, parts = load(spec, storage, before_decoding)
     _require_accelerator(study, measuring.result())
     task = task_of(config, data)
     check_metrics(study, task, data, parts)
-    numerics_spec = _numerics_spec(config, resources.device, data.channels * prod(sides(data.size)))
+    numerics_spec = chosen(config, resources.device, data.channels * prod(sides(data.size)))
+    begin = initial_weights(source, config, base, storage, data, parts)
     return Workload(
         data=spec,
         storage=storage,
@@ -176,7 +187,7 @@ def resolve(
         classes=tuple(data.classes),
         counts=(len(parts.train), len(parts.validation), len(parts.test)),
         statistics=copies.statistics(data, parts, storage.memo),
-        constants=normalisation(spec.image.normalize, data.images, parts.train),
+        constants=_constants(config, begin, data, parts),
         task=task,
         recipe=recipe_of(config, data, parts, task),
         model=references.get("model", config.model),
@@ -184,14 +195,72 @@ def resolve(
         source_digests=_digests(references, files),
         channels=data.channels,
         size=data.size,
-        stem=stem_of(config.model, data.size, config.stem, is_random=config.weights == "random"),
+        stem=_stem(config, data.size, source),
         device=resources.device,
         threads=resources.threads,
         device_share=resources.device_share,
         numerics=numerics.describe(numerics_spec, measuring.result()),
         numerics_spec=numerics_spec,
         user_files=files,
+        weights=begin,
     )
+
+
+def weights_source(config: WorkloadConfig, base: Path, storage: Storage, may_download: bool) -> weights.Source | None:
+    """Where a study's weights come from, made sure to be here; None for random ones. Raises InputError and StorageError."""
+    try:
+        return weights.locate(config.weights, config.model, base, storage, may_download)
+    except InputError as error:
+        raise error.within("workload") from None
+
+
+def initial_weights(
+    source: weights.Source | None,
+    config: WorkloadConfig,
+    base: Path,
+    storage: Storage,
+    data: DataSet,
+    parts: Splits,
+) -> Weights:
+    """What training begins with, fitted to the model and kept in the memo.
+
+    Raises InputError if the weights do not fit the model or have seen the test part, StorageError if the storage fails.
+    """
+    if source is None:
+        return weights.NONE
+    references, files = user_references(config, base), user_files.named(config.files, base)
+    digests, size = _digests(references, files), (len(data.classes), data.channels, data.size)
+    stem = _stem(config, data.size, source)
+
+    def build() -> Model:
+        from lrstudy.models.build import build_model
+
+        builder: Any = user_code.load(references["model"], "model", digests["model"]) if "model" in references else None
+        with user_files.only_named(references, digests, files, storage.ours):
+            return build_model(references.get("model", config.model), *size, 0, builder, stem)
+
+    network = weights.Network(config.model, describe(config.model, *size, stem), digests, build)
+    try:
+        return weights.fitted(config.weights, source, network, storage, OurData(data, parts, config.data_spec(base)))
+    except InputError as error:
+        raise error.within("workload") from None
+
+
+def _stem(config: WorkloadConfig, size: Size, source: weights.Source | None) -> Stem:
+    """How the first layers of the model are: as the study says, else as the state was trained that it begins with."""
+    if config.stem == "auto" and source is not None and source.stem is not None:
+        return source.stem
+    return stem_of(config.model, size, config.stem, is_random=source is None)
+
+
+def _constants(config: WorkloadConfig, begin: Weights, data: DataSet, parts: Splits) -> Constants:
+    """What images are normalised with. Raises InputError if the weights shall say it, and do not."""
+    if config.normalize != "weights":
+        return normalisation(config.normalize, data.images, parts.train)
+    if begin.constants is None:
+        expected = "imagenet, data or none, as these weights do not say what images were normalised with for them"
+        raise InputError(Fault("workload.image.normalize", expected=expected))
+    return as_grey(begin.constants, data.channels)
 
 
 def load(spec: DataSpec, storage: Storage, before_decoding: Callable[[], None] | None = None) -> tuple[DataSet, Splits]:
@@ -234,10 +303,18 @@ def check_without_data(study: StudyFile, base: Path) -> None:
         lambda: _files(config, base),
         lambda: stem_of(config.model, SMALL_IMAGE, config.stem),
         lambda: augmentation(config),
+        lambda: weights.check(config.weights, config.model, base),
+        lambda: _normalisation(config),
     )
     faults = [fault for check in checks for fault in faults_of(check)]
     if faults:
         raise InputError(faults)
+
+
+def _normalisation(config: WorkloadConfig) -> None:
+    """Raise InputError if weights that are drawn from a seed shall say how images are normalised."""
+    if (config.weights, config.normalize) == (weights.RANDOM, "weights"):
+        raise InputError(Fault("image.normalize", expected="imagenet, data or none with random weights", got="weights"))
 
 
 def _files(config: WorkloadConfig, base: Path) -> None:
@@ -282,45 +359,3 @@ def _require_accelerator(study: StudyFile, measured: Mapping[str, object]) -> No
     kind, model = study.resources.accelerator, str(measured["device_model"])
     if kind is not None and (measured["device"] != "cuda" or kind.lower() not in model.lower()):
         raise InputError(Fault("resources.accelerator", expected=f"a GPU of the kind {kind}", got=model))
-
-
-_EVALUATED_AT_ONCE = {"cpu": 2**19, "cuda": 2**25}
-"""Pixel values in the images of one evaluation batch: a CPU is up to twice as fast while activations stay in its cache."""
-
-
-def _numerics_spec(workload: WorkloadConfig, device: str, image_elements: int) -> NumericsSpec:
-    """The numerics that a study chooses, ``auto`` decided. Raises InputError for what the device cannot do.
-
-    On a CPU channels_last trained 11 networks 1.0 to 1.7 times as fast. That a GPU needs it to use its tensor cores, and
-    is slower with it otherwise, is what NVIDIA says and was not measured.
-    """
-    config = workload.numerics
-    _require_supported(config, device)
-    uses_tensor_cores = config.precision != "fp32" or config.tf32
-    best = "channels_last" if device == "cpu" or uses_tensor_cores else "contiguous"
-    most_images = max(1, _EVALUATED_AT_ONCE[device] // image_elements)
-    return NumericsSpec(
-        precision=config.precision,
-        tf32=config.tf32,
-        memory_format=best if config.memory_format == "auto" else config.memory_format,
-        compile=config.compile,
-        # Unfused, an optimizer asks the device after every update whether a scaled gradient overflowed.
-        fused=config.precision == "fp16" if config.fused == "auto" else config.fused,
-        eval_batch=min(1024, 2 ** (most_images.bit_length() - 1)) if config.eval_batch == "auto" else config.eval_batch,
-        batchnorm=workload.batchnorm,
-    )
-
-
-def _require_supported(config: NumericsConfig, device: str) -> None:
-    """Raise InputError for a precision that only a GPU computes, or computes fast."""
-    if device != "cpu":
-        return
-    if config.precision == "fp16":
-        raise InputError(
-            Fault(
-                "workload.numerics.precision",
-                "fp16 needs a GPU, as a CPU computes it many times slower than fp32; expected fp32 or bf16",
-            )
-        )
-    if config.tf32:
-        raise InputError(Fault("workload.numerics.tf32", "only NVIDIA GPUs have TF32; expected false on a CPU"))

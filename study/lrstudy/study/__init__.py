@@ -16,6 +16,8 @@ import pyarrow.parquet as pq
 
 from lrstudy import run
 from lrstudy.config import StudyFile
+from lrstudy.config.text import located
+from lrstudy.config.workloads import ONE_ONLY
 from lrstudy.errors import Fault, InputError
 from lrstudy.memo.memo import Memo
 from lrstudy.planning import plan, study_lock
@@ -26,6 +28,7 @@ from lrstudy.ray_tune.cluster import Cluster
 from lrstudy.ray_tune.connection import RayConnection
 from lrstudy.ray_tune.local_ray import LocalRay
 from lrstudy.run import Display, Summary
+from lrstudy.running.limits import NOTHING, Taken
 from lrstudy.storage import probe
 from lrstudy.storage.place import Storage, checked_url, is_url
 from lrstudy.study_folder.mirror import Mirror
@@ -34,7 +37,17 @@ from lrstudy.training.rehearsal import rehearse
 from lrstudy.training.sharing import MOST_PER_GPU, trials_per_gpu
 from lrstudy.workload.devices import Resources
 from lrstudy.workload.machine import Machine, ThisMachine
-from lrstudy.workload.workload import resolve
+from lrstudy.workload.weights import Weights
+from lrstudy.workload.workload import initial_weights, load, resolve, weights_source
+
+
+@dataclass(frozen=True)
+class TrainsOn:
+    """What a study is trained on: a connection to Ray, the machine to plan for, and what measures a trial's share of a GPU."""
+
+    ray: RayConnection
+    machine: Machine
+    measure_gpu: Callable[[Probe], dict[str, int]]
 
 
 @dataclass(frozen=True)
@@ -47,6 +60,7 @@ class Study:
         base: The folder that its relative paths start from.
         overrides: The overrides, as ``key=value`` texts.
         begun: When the user began to wait for the study (monotonic clock).
+        workload: Which of the file's map of workloads it is of; "" for a file without one.
     """
 
     file: StudyFile
@@ -54,6 +68,7 @@ class Study:
     base: Path
     overrides: tuple[str, ...] = ()
     begun: float = field(default_factory=time.monotonic)
+    workload: str = ""
 
     @staticmethod
     def from_yaml(
@@ -62,7 +77,7 @@ class Study:
         name: str | None = None,
         begun: float | None = None,
     ) -> Study:
-        """Read and check a study file.
+        """Read and check a study file of one workload.
 
         Args:
             path: The study file; None for the embedded quickstart, whose relative paths start from the current folder.
@@ -71,7 +86,24 @@ class Study:
             begun: When the user began to wait for the study (monotonic clock); by default now.
 
         Raises:
-            InputError: The file cannot be read, or is at fault; every fault is reported.
+            InputError: The file cannot be read, or is at fault; every fault is reported. Or it has a map of workloads, which
+                `each` and `lrstudy.study.several` take.
+        """
+        studies = Study.each(path, overrides, name, begun)
+        if studies[0].workload:
+            raise InputError(ONE_ONLY)
+        return studies[0]
+
+    @staticmethod
+    def each(
+        path: str | Path | None = None,
+        overrides: Sequence[str] = (),
+        name: str | None = None,
+        begun: float | None = None,
+    ) -> tuple[Study, ...]:
+        """The study of each workload of a study file with a map of them, in its order; else the file's only study.
+
+        Takes and raises what `from_yaml` does, faults being those of all workloads.
         """
         source = Path(path) if path is not None else search_spaces() / "studies" / "quickstart.yaml"
         if source.suffix == ".py":
@@ -84,7 +116,8 @@ class Study:
         base = source.resolve().parent if path is not None else Path.cwd()
         named = [*overrides, *([f"name={json.dumps(name)}"] if name else [])]
         begun = time.monotonic() if begun is None else begun
-        return Study(plan.read(text, named, base), text, base, tuple(named), begun)
+        files = plan.read_each(text, named, base)
+        return tuple(Study(file, text, base, tuple(named), begun, workload) for workload, file in files.items())
 
     @staticmethod
     def load(folder: str | Path) -> Tables:
@@ -119,6 +152,16 @@ class Study:
     def folder(self) -> Path:
         """The study's own folder; of a study in a bucket, this node's copy to be looked at."""
         return self.mirror.folder
+
+    def fetch_weights(self) -> Weights:
+        """Bring the weights that training begins with into the storage, downloading them if need be; the data is decoded.
+
+        Raises InputError if they cannot be had or do not fit, StorageError if the storage fails.
+        """
+        config = self.file.workload
+        source = weights_source(config, self.base, self.storage, may_download=True)
+        data, parts = load(config.data_spec(self.base), self.storage)
+        return initial_weights(source, config, self.base, self.storage, data, parts)
 
     def plan(
         self,
@@ -196,17 +239,26 @@ class Study:
 
         In each case everything recorded stays, and the tables show it.
         """
+        with self.connected(slots, address, without_token=without_token) as trains_on:
+            return self.run_planned(*self.plan_on(trains_on), trains_on, display, is_decided)
+
+    @contextmanager
+    def connected(
+        self, slots: int | None = None, address: str | None = None, *, without_token: bool = False
+    ) -> Iterator[TrainsOn]:
+        """What the study, or those of all workloads of its file, will be trained on; arguments and errors as of `run`."""
         if address is not None:
             with Cluster(address, slots, without_token=without_token) as cluster:
                 self._examine(cluster)
-                return self._run_on(cluster, cluster, cluster.measure_gpu, display, is_decided)
+                yield TrainsOn(cluster, cluster, cluster.measure_gpu)
+            return
         resources = Resources.of(self.file.resources)
         if self.file.resources.gpu == "auto" and resources.device == "cuda":
             resources = replace(
                 resources, device_share=1 / MOST_PER_GPU
             )  # what Ray is started for, to be on the safe side
         with LocalRay(resources, slots or resources.num_slots) as local_ray:
-            return self._run_on(local_ray, ThisMachine(), measure_in_child, display, is_decided)
+            yield TrainsOn(local_ray, ThisMachine(), measure_in_child)
 
     @contextmanager
     def machine(
@@ -229,19 +281,45 @@ class Study:
         probe.check(self.storage.location)
         preflight(every_node, Needs(self.storage.location))
 
-    def _run_on(
+    def plan_on(self, trains_on: TrainsOn) -> tuple[Plan, tuple[str, ...]]:
+        """The plan for what the study will be trained on, as `plan` gives and raises it; Ray starts while data is decoded."""
+        return self.plan(trains_on.ray.begin, trains_on.machine, trains_on.measure_gpu)
+
+    def run_planned(
         self,
-        ray: RayConnection,
-        machine: Machine,
-        measure_gpu: Callable[[Probe], dict[str, int]],
-        display: Display | None,
-        is_decided: Callable[[Path], bool] | None,
+        resolved: Plan,
+        notes: tuple[str, ...],
+        trains_on: TrainsOn,
+        display: Display | None = None,
+        is_decided: Callable[[Path], bool] | None = None,
+        elsewhere: Taken = NOTHING,
     ) -> Summary:
-        resolved, notes = self.plan(ray.begin, machine, measure_gpu)
-        ray.fit(resolved.workload.resources)
+        """Run the study as planned. Raises what `run` does.
+
+        Args:
+            resolved: What `plan_on` gave, with `notes`.
+            notes: For the summary.
+            trains_on: What to train on, as `connected` gives it.
+            display: As of `run`.
+            is_decided: As of `run`.
+            elsewhere: What the runs of the file's other workloads have taken of its limits.
+        """
+        trains_on.ray.fit(resolved.workload.resources)
         folder = self.drivers_mirror.folder
         _require_writable(folder)
-        options = run.RunOptions(self.text, self.overrides, folder, self.storage, self.begun, ray, is_decided)
+        overrides = located(self.overrides)  # the lock says them to whoever reads it in another folder
+        options = run.RunOptions(
+            self.file.name,
+            self.text,
+            overrides,
+            folder,
+            self.storage,
+            self.begun,
+            trains_on.ray,
+            is_decided,
+            self.base,
+            elsewhere,
+        )
         return run.run(resolved, options, notes, display)
 
 
