@@ -144,13 +144,13 @@ def test_refusing_leaves_the_raw_study_as_it_was_and_returns_one_without_those_p
     raw = {
         "limits": {"money": 50},
         "arms": {"step": {"optimizer": "lars"}, "clr": None},
-        "workload": {"subset": 3},
+        "workload": {"task": {"loss": "./mine.py:focal"}, "subset": 3},
     }
     before = deepcopy(raw)
     found, rest = refuse_later(raw)
-    assert len(found) == 2
+    assert len(found) == 3
     assert raw == before
-    assert rest == {"limits": {}, "arms": {"step": {}, "clr": None}, "workload": {"subset": 3}}
+    assert rest == {"limits": {}, "arms": {"step": {}, "clr": None}, "workload": {"task": {}, "subset": 3}}
 
 
 def test_a_study_that_is_refused_is_never_returned():

@@ -11,6 +11,7 @@ from PIL import Image
 
 from lrstudy.data.decoding import decode
 from lrstudy.export.preprocessing import ImageForm, Preprocessing
+from lrstudy.models.image_size import Size, sides
 
 SHAPES = [(1, 1), (1, 90), (90, 1), (48, 48), (50, 50), (7, 13), (97, 51), (51, 97), (300, 40), (40, 300), (131, 128)]
 """Height and width: strips, the size itself, smaller and larger images, tall ones that are resized vertically first."""
@@ -20,11 +21,13 @@ def noise(height: int, width: int) -> np.ndarray:
     return np.random.default_rng(height * 1000 + width).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-def form(size: int, channels: int, resize: str, pillow: str = "13.0.0") -> ImageForm:
-    return ImageForm((size, size), channels, resize, [0.4] * channels, [0.2] * channels, pillow)  # type: ignore[arg-type]
+def form(size: Size, channels: int, resize: str, pillow: str = "13.0.0") -> ImageForm:
+    return ImageForm(sides(size), channels, resize, [0.4] * channels, [0.2] * channels, pillow)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("resize", "channels", "size"), product(("squash", "crop", "pad"), (1, 3), (48, 50)))
+@pytest.mark.parametrize(
+    ("resize", "channels", "size"), product(("squash", "crop", "pad"), (1, 3), (48, 50, (48, 37), (37, 48)))
+)
 def test_pixels_are_those_of_decoding_to_the_bit(resize, channels, size):
     from PIL import __version__
 

@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 
 from lrstudy import child_process
 from lrstudy.cli import _main
+from lrstudy.config.sections import WorkloadConfig
 from lrstudy.errors import InputError, StorageError
 from lrstudy.memo.memo import Memo
 from lrstudy.models import pretrained
@@ -25,6 +26,7 @@ from lrstudy.models.build import build_model
 from lrstudy.models.weight_files import to_bytes
 from lrstudy.planning import study_lock
 from lrstudy.training.trainer import Trainer
+from lrstudy.workload import workload
 from serial import SMALL, study
 
 HERE = SMALL.replace("model: small_cnn", "model: small_cnn, weights: w.pt, image: {normalize: data}")
@@ -344,3 +346,20 @@ def test_googlenet_renormalises_inside_where_we_do_it_outside():
     images = torch.rand(2, 3, 8, 8)
     mean, deviation = (torch.tensor(values)[:, None, None] for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
     assert torch.allclose(inside._transform_input((images - mean) / deviation), (images - 0.5) / 0.5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("trained", "size", "chosen", "expected"),
+    [
+        ("3x3", 224, "auto", "3x3"),
+        ("original", 32, "auto", "original"),
+        ("3x3", 32, "original", "original"),
+        (None, 32, "auto", "original"),
+        (None, 32, "small", "3x3"),
+    ],
+)
+def test_a_warm_start_keeps_the_stem_of_its_state_unless_the_study_says_another(trained, size, chosen, expected):
+    """Of a file or published weights it is not known, and a first convolution of 7 x 7 is taken to be among them."""
+    config = WorkloadConfig(model="resnet18", stem=chosen)
+    assert workload._stem(config, size, SimpleNamespace(stem=trained)) == expected
+    assert workload._stem(config, 32, None) == ("original" if chosen == "original" else "3x3")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import Any, cast
+from typing import Any
 
 import torch
 from safetensors.torch import load
@@ -16,7 +16,7 @@ from lrstudy.errors import Fault, InputError
 from lrstudy.export.preprocessing import ImageForm, Preprocessing
 from lrstudy.export.winner import Winner
 from lrstudy.models.build import Builder, Model, build_model
-from lrstudy.models.catalogue import Stem
+from lrstudy.models.image_size import sides, size_of
 from lrstudy.settings import Recipe, canonical_json
 from lrstudy.training.precise_norm import precise_norm
 from lrstudy.training.state import State
@@ -66,9 +66,9 @@ def build(description: Mapping[str, Any], name: str, builder: Builder | None) ->
 
     Raises InputError if this version builds another one.
     """
-    size = description["size"] if isinstance(description["size"], int) else tuple(description["size"])
-    stem = cast(Stem, description["stem"])
-    model = build_model(name, description["num_classes"], description["channels"], size, 0, builder, stem)
+    size, stem = description["size"], description["stem"]
+    shape = size if isinstance(size, int) else size_of(*size)
+    model = build_model(name, description["num_classes"], description["channels"], shape, 0, builder, stem)
     if canonical_json(model.description) != canonical_json(dict(description)):
         raise InputError(
             Fault(
@@ -92,9 +92,9 @@ def form_of(winner: Winner) -> ImageForm:
     from PIL import __version__ as pillow
 
     model, image = winner.lock["model"], winner.study.workload.image
-    size = model["size"] if isinstance(model["size"], list) else [model["size"], model["size"]]
+    height, width = model["size"] if isinstance(model["size"], list) else sides(model["size"])
     mean, deviation = winner.lock["identity"]["preprocessing"]["constants"]
-    return ImageForm((size[0], size[1]), model["channels"], image.resize, mean, deviation, pillow)
+    return ImageForm((height, width), model["channels"], image.resize, mean, deviation, pillow)
 
 
 def fill(module: nn.Module, weights: Weights) -> None:

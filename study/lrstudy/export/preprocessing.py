@@ -87,8 +87,8 @@ class Preprocessing(nn.Module):
         height, width = self.form.size
         zero = torch.zeros_like(rows)
         if self.form.resize == "crop":
-            inner_rows = torch.minimum(rows, columns * height / width)
-            inner_columns = torch.minimum(columns, rows * width / height)
+            inner_rows = torch.clamp(torch.minimum(rows, torch.round(columns * height / width)), min=1)
+            inner_columns = torch.clamp(torch.minimum(columns, torch.round(rows * width / height)), min=1)
             first_row, first_column = torch.floor((rows - inner_rows) / 2), torch.floor((columns - inner_columns) / 2)
             return (
                 (first_row, inner_rows / height, zero, zero + height),

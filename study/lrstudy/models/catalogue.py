@@ -143,7 +143,7 @@ def describe(name: str, num_classes: int, channels: int, size: Size, stem: Stem 
     assert num_classes >= 1, num_classes
     assert channels in (1, 3), channels
     return {
-        "name": timm_names.without_tag(name) if is_timm(name) else name.rpartition("/")[2],
+        "name": described_name(name),
         "num_classes": num_classes,
         "channels": channels,
         "size": size if isinstance(size, int) else list(size),
@@ -151,6 +151,11 @@ def describe(name: str, num_classes: int, channels: int, size: Size, stem: Stem 
         "version": BUILDER + family.revision,
         **({"timm": timm_names.installed()} if is_timm(name) else {}),
     }
+
+
+def described_name(name: str) -> str:
+    """What a lineage calls a model: without the folder of a user's file, and without a tag of timm's."""
+    return timm_names.without_tag(name) if is_timm(name) else name.rpartition("/")[2]
 
 
 def _require_size(name: str, family: Family, size: Size) -> None:

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from lrstudy.errors import Fault, InputError
+from lrstudy.models.timm_names import PREFIX, is_timm
 from lrstudy.user_code import is_reference
 
 Constants = tuple[tuple[float, ...], tuple[float, ...]]
 """Mean and standard deviation of each channel, for values scaled to 0 ... 1."""
 
-TIMM = "timm:"
 _OWN = ("small_cnn", "lenet")
 _RENORMALISED = ("googlenet", "inception_v3")
 """With pretrained weights torchvision turns their input from ImageNet's constants to those of TensorFlow, inside the
@@ -44,14 +44,14 @@ def require_published(model: str) -> None:
 
 def library_of(model: str) -> str:
     """The package whose version decides which weights a name means."""
-    return "timm" if model.startswith(TIMM) else "torchvision"
+    return "timm" if is_timm(model) else "torchvision"
 
 
 def constants_of(model: str) -> Constants | None:
     """The constants that the published weights of a model were trained with; None if there are none."""
     if not _may_be_published(model):
         return None
-    if model.startswith(TIMM):
+    if is_timm(model):
         config = _timm_config(model)
         return None if config is None else (tuple(config.mean), tuple(config.std))
     if model in _RENORMALISED:
@@ -71,7 +71,7 @@ def find(model: str, may_download: bool) -> Pretrained:
         InputError: There are none, they are not on this machine, or their file is not the one that was published.
     """
     require_published(model)
-    return _of_timm(model, may_download) if model.startswith(TIMM) else _of_torchvision(model, may_download)
+    return _of_timm(model, may_download) if is_timm(model) else _of_torchvision(model, may_download)
 
 
 def _may_be_published(model: str) -> bool:
@@ -99,7 +99,7 @@ def _of_torchvision(model: str, may_download: bool) -> Pretrained:
 def _of_timm(model: str, may_download: bool) -> Pretrained:
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
-    config, name = _timm_config(model), model.removeprefix(TIMM)
+    config, name = _timm_config(model), model.removeprefix(PREFIX)
     if config is None or not config.hf_hub_id:
         advice = "timm.list_pretrained() lists the names that have some; a tag after a point chooses one of several."
         raise InputError(
@@ -135,7 +135,7 @@ def _timm_config(model: str) -> Any:
     from timm.models import get_pretrained_cfg
 
     try:
-        return get_pretrained_cfg(model.removeprefix(TIMM))
+        return get_pretrained_cfg(model.removeprefix(PREFIX))
     except RuntimeError:
         return None
 

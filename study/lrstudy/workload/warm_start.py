@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from lrstudy.data.normalise import Constants
 from lrstudy.errors import Fault, InputError, unknown, user_path
+from lrstudy.models.catalogue import Stem
 from lrstudy.storage.place import Storage, checked_url, is_url
 from lrstudy.study_folder.mirror import Mirror
 
@@ -53,6 +54,12 @@ class WarmStart:
         """What images were normalised with: mean and standard deviation of each channel."""
         mean, deviation = self.lock["identity"]["preprocessing"]["constants"]
         return tuple(mean), tuple(deviation)
+
+    @property
+    def stem(self) -> Stem:
+        """How the first layers of its network are."""
+        stem: Stem = self.lock["model"]["stem"]
+        return stem
 
     @property
     def origin(self) -> dict[str, object]:
@@ -163,7 +170,13 @@ def _lock(folder: Path, storage: Storage, name: str) -> dict[str, Any]:
     try:
         lock: dict[str, Any] = json.loads((folder / "study.lock.json").read_text(encoding="utf-8"))
         is_complete = lock["complete"]
-        _ = lock["arms"], lock["model"]["name"], lock["data"]["source"], lock["identity"]["split"]
+        _ = (
+            lock["arms"],
+            lock["model"]["name"],
+            lock["model"]["stem"],
+            lock["data"]["source"],
+            lock["identity"]["split"],
+        )
     except FileNotFoundError:
         known = [] if storage.is_bucket else sorted(p.parent.name for p in storage.studies.glob("*/study.lock.json"))
         raise InputError(unknown("weights", f"study in {storage.location}:", name, known)) from None

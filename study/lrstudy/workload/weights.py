@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from lrstudy.data.normalise import Constants
 from lrstudy.errors import Fault, InputError, StorageError, unknown, user_path
 from lrstudy.models import pretrained
-from lrstudy.models.catalogue import FITTING
+from lrstudy.models.catalogue import FITTING, Stem
 from lrstudy.settings import canonical_json
 from lrstudy.storage.place import Storage
 from lrstudy.workload import warm_start
@@ -120,6 +120,10 @@ class Source(Protocol):
     def key(self) -> tuple[object, ...]:
         """What the weights depend on: plain values."""
 
+    @property
+    def stem(self) -> Stem | None:
+        """The stem of the network that they are of, if that is known."""
+
     def find(self) -> str:
         """Make sure that they are here; returns what they are called. Raises InputError."""
 
@@ -140,6 +144,7 @@ class _File:
     text: str
     path: Path
     model: str
+    stem: Stem | None = None
 
     @property
     def key(self) -> tuple[object, ...]:
@@ -167,6 +172,7 @@ class _Published:
 
     model: str
     may_download: bool
+    stem: Stem | None = None
 
     @property
     def key(self) -> tuple[object, ...]:
@@ -196,6 +202,10 @@ class _Run:
     @property
     def key(self) -> tuple[object, ...]:
         return (warm_start.PREFIX, self.start.lineage)
+
+    @property
+    def stem(self) -> Stem | None:
+        return self.start.stem
 
     def find(self) -> str:
         return self.start.name

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from lrstudy import user_code
 from lrstudy.config import StudyFile
-from lrstudy.config.sections import NumericsConfig, WorkloadConfig
+from lrstudy.config.sections import WorkloadConfig
 from lrstudy.data.cache import DamagedError, DataSet, opened, prepare
 from lrstudy.data.normalise import Constants, normalisation
 from lrstudy.data.open_source import open_source
@@ -32,6 +32,7 @@ from lrstudy.settings import Recipe, canonical_json
 from lrstudy.storage.place import Storage
 from lrstudy.tasks.kinds import Task
 from lrstudy.workload import copies, numerics, user_files, weights
+from lrstudy.workload.chosen_numerics import chosen
 from lrstudy.workload.devices import Resources
 from lrstudy.workload.learning import augmentation, check_metrics, recipe_of, task_of
 from lrstudy.workload.machine import Machine, ThisMachine
@@ -175,7 +176,7 @@ def resolve(
     _require_accelerator(study, measuring.result())
     task = task_of(config, data)
     check_metrics(study, task, data, parts)
-    numerics_spec = _numerics_spec(config, resources.device, data.channels * prod(sides(data.size)))
+    numerics_spec = chosen(config, resources.device, data.channels * prod(sides(data.size)))
     begin = initial_weights(source, config, base, storage, data, parts)
     return Workload(
         data=spec,
@@ -194,7 +195,7 @@ def resolve(
         source_digests=_digests(references, files),
         channels=data.channels,
         size=data.size,
-        stem=stem_of(config.model, data.size, config.stem, is_random=config.weights == "random"),
+        stem=_stem(config, data.size, source),
         device=resources.device,
         threads=resources.threads,
         device_share=resources.device_share,
@@ -229,7 +230,7 @@ def initial_weights(
         return weights.NONE
     references, files = user_references(config, base), user_files.named(config.files, base)
     digests, size = _digests(references, files), (len(data.classes), data.channels, data.size)
-    stem = stem_of(config.model, data.size, config.stem, is_random=False)
+    stem = _stem(config, data.size, source)
 
     def build() -> Model:
         from lrstudy.models.build import build_model
@@ -243,6 +244,13 @@ def initial_weights(
         return weights.fitted(config.weights, source, network, storage, OurData(data, parts, config.data_spec(base)))
     except InputError as error:
         raise error.within("workload") from None
+
+
+def _stem(config: WorkloadConfig, size: Size, source: weights.Source | None) -> Stem:
+    """How the first layers of the model are: as the study says, else as the state was trained that it begins with."""
+    if config.stem == "auto" and source is not None and source.stem is not None:
+        return source.stem
+    return stem_of(config.model, size, config.stem, is_random=source is None)
 
 
 def _constants(config: WorkloadConfig, begin: Weights, data: DataSet, parts: Splits) -> Constants:
@@ -351,45 +359,3 @@ def _require_accelerator(study: StudyFile, measured: Mapping[str, object]) -> No
     kind, model = study.resources.accelerator, str(measured["device_model"])
     if kind is not None and (measured["device"] != "cuda" or kind.lower() not in model.lower()):
         raise InputError(Fault("resources.accelerator", expected=f"a GPU of the kind {kind}", got=model))
-
-
-_EVALUATED_AT_ONCE = {"cpu": 2**19, "cuda": 2**25}
-"""Pixel values in the images of one evaluation batch: a CPU is up to twice as fast while activations stay in its cache."""
-
-
-def _numerics_spec(workload: WorkloadConfig, device: str, image_elements: int) -> NumericsSpec:
-    """The numerics that a study chooses, ``auto`` decided. Raises InputError for what the device cannot do.
-
-    On a CPU channels_last trained 11 networks 1.0 to 1.7 times as fast. That a GPU needs it to use its tensor cores, and
-    is slower with it otherwise, is what NVIDIA says and was not measured.
-    """
-    config = workload.numerics
-    _require_supported(config, device)
-    uses_tensor_cores = config.precision != "fp32" or config.tf32
-    best = "channels_last" if device == "cpu" or uses_tensor_cores else "contiguous"
-    most_images = max(1, _EVALUATED_AT_ONCE[device] // image_elements)
-    return NumericsSpec(
-        precision=config.precision,
-        tf32=config.tf32,
-        memory_format=best if config.memory_format == "auto" else config.memory_format,
-        compile=config.compile,
-        # Unfused, an optimizer asks the device after every update whether a scaled gradient overflowed.
-        fused=config.precision == "fp16" if config.fused == "auto" else config.fused,
-        eval_batch=min(1024, 2 ** (most_images.bit_length() - 1)) if config.eval_batch == "auto" else config.eval_batch,
-        batchnorm=workload.batchnorm,
-    )
-
-
-def _require_supported(config: NumericsConfig, device: str) -> None:
-    """Raise InputError for a precision that only a GPU computes, or computes fast."""
-    if device != "cpu":
-        return
-    if config.precision == "fp16":
-        raise InputError(
-            Fault(
-                "workload.numerics.precision",
-                "fp16 needs a GPU, as a CPU computes it many times slower than fp32; expected fp32 or bf16",
-            )
-        )
-    if config.tf32:
-        raise InputError(Fault("workload.numerics.tf32", "only NVIDIA GPUs have TF32; expected false on a CPU"))
