@@ -125,20 +125,21 @@ def test_a_metric_besides_the_studys_is_taken_from_its_column(make) -> None:
 
 def test_what_the_tables_do_not_have_was_not_measured(make) -> None:
     folder = make()
-    of_none = [VALUE | {"metric": name} for name in ("train_accuracy", "exact_match")]
+    of_none = [VALUE | {"metric": name} for name in ("train_exact_match", "exact_match")]
     of_none.append(VALUE | {"metric": "recall", "label": "no such class"})
     for finding in found(folder, *of_none):
         assert (finding.verdict, finding.note, finding.measured.n) == ("undecided", "not measured", 0)
     assert section(folder).count("| not measured | undecided | – |") == 3
 
 
-def test_training_accuracy_is_taken_where_it_was_measured(make) -> None:
+def test_training_accuracy_is_that_of_the_tested_states(make) -> None:
     folder = make()
     trials = pd.read_parquet(folder / "trials.parquet")
-    trials["train_accuracy"] = trials["test_metric"] + 0.02
-    trials.to_parquet(folder / "trials.parquet")
+    mine = trials[(trials["phase"] == "confirm") & (trials["arm"] == "step")]
     (finding,) = found(folder, VALUE | {"metric": "train_accuracy"})
-    assert finding.measured.mean == pytest.approx(by_arm(folder)["step"]["test_metric"] + 0.02)
+    assert finding.measured.mean == pytest.approx(mine["train_accuracy"].mean())
+    assert finding.measured.mean != pytest.approx(mine["test_metric"].mean())
+    assert "training accuracy, step, 5 seeds" in section(folder)
 
 
 def test_a_claim_on_a_class_is_read_from_the_predictions_of_the_confirm_trials(make) -> None:
