@@ -43,6 +43,16 @@ def source(tmp_path_factory) -> Path:
     return folder
 
 
+def test_the_study_of_one_workload_of_a_map_is_found_by_both_names(tmp_path):
+    finish(tmp_path)
+    (tmp_path / "runs" / "of_all").mkdir()
+    (tmp_path / "runs" / "small").rename(tmp_path / "runs" / "of_all" / "small")
+    plan, notes = study(tmp_path, NEXT, warm("run:of_all/small/constant")).plan()
+    assert plan.workload.weights.run["arm"] == "constant"
+    assert notes[0].startswith("Training begins with the weights of of_all/small/constant")
+    assert "no study in" in refusal(lambda: study(tmp_path, NEXT, warm("run:of_all/smal/constant")).plan())
+
+
 def trials(folder: Path) -> list[dict[str, object]]:
     rows = pq.read_table(folder / "runs" / "small" / "trials.parquet").to_pylist()
     return [row for row in rows if row["phase"] == "confirm"]

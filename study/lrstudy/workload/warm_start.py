@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from lrstudy.models.weight_files import Tensors
 
 PREFIX = "run:"
+_OF_WORKLOAD = re.compile(r"[\w][\w.-]*/[\w][\w.-]*")
 _FORM = re.compile(r"run:(?P<study>.+?)/(?P<arm>[A-Za-z][A-Za-z0-9_]{0,59}(@\d+)?)(/(?P<seed>\d+))?")
 _MODEL = "model."
 _COLUMNS = ("arm", "phase", "status", "seed", "rank", "selected_epoch", "selected_lineage", "selected_val_metric",
@@ -155,13 +156,17 @@ def _badness(trial: Mapping[str, Any]) -> tuple[float, int, int]:
 
 
 def _place(study: str, base: Path, storage: Storage) -> tuple[Storage, str]:
-    """The storage of a study and its name there: a name alone is one of the storage at hand."""
+    """The storage of a study and its name there.
+
+    A name alone is one of the storage at hand, and so is NAME/WORKLOAD unless there is such a folder; any other path is one.
+    """
     if is_url(study):
         location, _, name = checked_url(study, "weights").rpartition("/")
         return Storage(location), name
     if "/" in study or study.startswith(("~", ".")):
         folder = (base / user_path(study, "weights")).resolve()
-        return Storage(str(folder.parent)), folder.name
+        if not _OF_WORKLOAD.fullmatch(study) or (folder / "study.lock.json").is_file():
+            return Storage(str(folder.parent)), folder.name
     return storage, study
 
 
