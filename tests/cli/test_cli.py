@@ -13,8 +13,8 @@ from rich.console import Console
 import lrstudy_reports
 from lrstudy import __version__
 from lrstudy.cli import _LATER, _main
+from lrstudy.cli.concluding import _print_verdicts
 from lrstudy.cli.options import console_for_tables
-from lrstudy.cli.studies import _print_verdicts
 from prescribed import Training, run_study
 from report_studies import SMALL as SMALL_STUDY
 
@@ -74,7 +74,7 @@ def test_a_fault_of_ours_is_one_paragraph_with_the_way_to_more(capsys, monkeypat
     def fail(*arguments):
         raise RuntimeError("boom")
 
-    monkeypatch.setattr("lrstudy.study.Study.from_yaml", fail)
+    monkeypatch.setattr("lrstudy.study.Study.each", fail)
     assert _main(["validate"]) == 1
     said = capsys.readouterr().err
     assert said.startswith("lrstudy: RuntimeError: boom")

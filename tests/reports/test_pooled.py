@@ -60,10 +60,12 @@ def test_the_sign_of_all_differences_does_not_matter():
 
 
 def build(folder, effects, *overrides):
-    """The report over workloads, each of which is a study that the engine ran, with its own effect of step."""
+    """The report over workloads, each of which is a study that the engine ran, with effects of its own."""
     of_workloads.write(folder, "text", "map", list(effects))
-    for name, effect in effects.items():
-        study = run_study(folder, SMALL, f"name={name}", ARMS, *overrides, training=Training({"step": effect}))
+    for seed, (name, effect) in enumerate(effects.items()):
+        split = f"workload.split.seed={seed}"  # other training, which is not recalled
+        training = Training({"step": effect, "cosine": effect / 3 - 0.003})
+        study = run_study(folder, SMALL, f"name={name}", split, ARMS, *overrides, training=training)
         edit_table(study / "trials.parquet", lambda trials, name=name: trials.assign(workload=name))
         lrstudy_reports.build(study)
     lrstudy_reports.build_workloads(folder)
