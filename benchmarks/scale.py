@@ -150,7 +150,7 @@ class _Trainer:
 
     def train(self, settings: Settings, seed: int, epoch: int) -> Any:
         validation = SimpleNamespace(loss=0.5, metrics={"accuracy": 0.5})
-        return SimpleNamespace(train_loss=0.5, validation=validation, train_s=0.0, eval_s=0.0)
+        return SimpleNamespace(train_loss=0.5, train_metrics={}, validation=validation, train_s=0.0, eval_s=0.0)
 
     def restore(self, data: bytes) -> None: ...
 

@@ -10,9 +10,10 @@ import pyarrow as pa
 from lrstudy.study_folder import schemas as engine
 from lrstudy_reports import schemas as reports
 from lrstudy_reports.pooled_schema import POOLED
+from lrstudy_reports.table_description import TableDescription
 
 FILE = Path(__file__).with_name("tables.md")
-Description = engine.TableDescription | reports.TableDescription
+Description = engine.TableDescription | TableDescription
 
 _INTRODUCTION = """\
 # The tables of a study
@@ -22,9 +23,10 @@ A study's folder, `<storage.path>/<name>/`, holds
 | file | what it is |
 |---|---|
 | `study.yaml`, `study.lock.json` | the last run's study file, and what it came to: arms, classes, splits, numerics, versions |
-| `trials`, `epochs`, `settings`, `ledger`, `calibration` and `predictions.parquet` | tables that a run writes |
+| `trials`, `epochs`, `settings`, `ledger`, `calibration`, `range_tests` and `predictions.parquet` | tables that a run writes |
 | `accuracy_per_gpu_hour.parquet` | what a report makes of them: test value and cost of each arm and confirm trial, to be put together with those of other studies |
-| `arms.parquet`, `curves.parquet`, `report/` | likewise: verdicts; learning curves over calibrated cost; the page, its figures, its tables as CSV |
+| `arms.parquet`, `claims.parquet`, `curves.parquet`, `report/` | likewise: verdicts; what was found of claims; learning curves over calibrated cost; the page, its figures, its tables as CSV |
+| `class_metrics`, `confusion` and `exact_match.parquet` | likewise, of the predictions on the test part: precision, recall, F1 and specificity of each class; confusion matrices; how many labels of an example are wrong |
 | `journal/`, `predictions/`, `source/` | what a run needs to go on: decisions, predictions by trial, source of own policies |
 | `driver.lock` | there while a run is under way: one driver at a time writes into the folder |
 
@@ -60,7 +62,7 @@ def render() -> str:
     parts += [_section(f"{table.name}.parquet", table) for table in (*engine.TABLES, *reports.PARQUET_TABLES)]
     parts.append(
         "## report/tables/\n\nWhat the figures and tables of the page show, as CSV; a file is "
-        "left out if there is nothing to show. `arms.csv` is `arms.parquet`, `curves.csv` is `curves.parquet`.\n"
+        "left out if there is nothing to show. Where a Parquet file has the same name, it has the same content.\n"
     )
     parts += [
         _section(f"{table.name}.csv", table, level=3)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import psutil
 
-UP_S, DOWN_S = 90, 20
+UP_S, DOWN_S = 90, 60
 ATTEMPTS = 3
 ROOT = Path(__file__).parents[1]
 RAY = [sys.executable, "-P", "-m", "ray.scripts.scripts"]

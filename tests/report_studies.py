@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from lrstudy.planning import study_lock
 from lrstudy_reports import summary
+from prescribed import run_study
 from study_files import plan_of
 
 EFFECTS = {"step": 0.006, "batch_increase": -0.001, "sgdr_dlr": 0.021}
@@ -53,6 +54,17 @@ confirm: {{seeds: 5}}
 KILLED = "sgdr_dlr-random-2-0"
 """The trial of the full study whose worker dies once."""
 
+NAMES = ["ant", "bee", "cat"]
+COUNTS = {"train": (40, 15, 5), "val": (12, 8, 0), "test": (20, 10, 0)}
+"""How many examples of each of these classes every part has, in the studies `with_classes`."""
+DATA = """
+import numpy as np
+
+def load():
+    labels, part = {labels!r}, {part!r}
+    return {{"images": np.zeros((len(labels), 8, 8), np.uint8), "labels": labels, "part": part}}
+"""
+
 Edit = Callable[[pd.DataFrame], pd.DataFrame]
 
 
@@ -90,3 +102,14 @@ def confirmed(folder: Path) -> pd.DataFrame:
     """Test values of the confirm trials: a row per seed, a column per arm."""
     trials = pd.read_parquet(folder / "trials.parquet")
     return trials[trials["phase"] == "confirm"].pivot(index="seed", columns="arm", values="test_metric")
+
+
+def with_classes(folder: Path, several: bool, names: list[str] = NAMES) -> Path:
+    """A study of data whose examples have one of the classes `names`; or `several`, which happen to be one each."""
+    of_each = [(part, name, n) for part, counts in COUNTS.items() for name, n in zip(names, counts, strict=False)]
+    labels = [[name] if several else name for _, name, n in of_each for _ in range(n)]
+    part = [part for part, _, n in of_each for _ in range(n)]
+    (folder / "mine.py").write_text(DATA.format(labels=labels, part=part))
+    data = f"workload.data={folder / 'mine.py'}:load"
+    given = ("workload.split.test=given", "workload.split.validation=given", "workload.subset=null")
+    return run_study(folder / "runs", SMALL, data, *given, "confirm.seeds=3")

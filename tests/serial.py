@@ -7,6 +7,7 @@ from pathlib import Path
 
 from lrstudy.memo.memo import Memo
 from lrstudy.planning.plan import Plan
+from lrstudy.running import range_tests
 from lrstudy.running.admission import Admission
 from lrstudy.running.trials import Trial
 from lrstudy.study import Study
@@ -50,6 +51,9 @@ class Serial:
         running: list[tuple[Trial, Trainer, Walk, object]] = []
         free = list(self.trainers)
         while True:
+            while (waiting := self.admission.next_test()) is not None:
+                range_tests.measure(waiting, self.plan.workload, Memo(self.memo.location), lambda: self.trainers[0])
+                self.admission.tested(waiting)
             while free and (trial := self.admission.next()) is not None:
                 trainer = free.pop()
                 walk = Walk(trial.spec, Memo(self.memo.location), lambda trainer=trainer: trainer)
@@ -64,7 +68,7 @@ class Serial:
                 self.steps.append(step)
                 if not step.recalled:
                     self.trained.append(step.record.lineage)
-                self.admission.stepped(trial.trial_id, [step.record])
+                self.admission.stepped(trial.trial_id, step.records)
                 if stop_after is not None and len(self.trained) >= stop_after:
                     self.admission.stop("test")
                     return self.admission
@@ -77,10 +81,12 @@ class Serial:
             test = None
             if trial.spec.read_test:
                 holder, _, _ = walk.bring_to_selected()
-                evaluation, _ = holder.test()  # type: ignore[attr-defined]
+                evaluation, _ = holder.test(walk.selected_recipe)  # type: ignore[attr-defined]
                 test = {"loss": evaluation.loss, **evaluation.metrics}
-                if (other := holder.test_otherwise()) is not None:  # type: ignore[attr-defined]
-                    test |= {other[0]: other[1].metrics["accuracy"]}
+                if (other := holder.test_otherwise(walk.selected_recipe)) is not None:  # type: ignore[attr-defined]
+                    test |= {other[0]: other[1].metrics[self.plan.study.metric]}
+                fitted = holder.evaluate_training(walk.selected_recipe)  # type: ignore[attr-defined]
+                test |= {"train_loss": fitted.loss, **{f"train_{k}": v for k, v in fitted.metrics.items()}}
             self.admission.ended(trial.trial_id, "completed", test=test)
 
 

@@ -68,3 +68,48 @@ def test_the_loop_of_the_guide_follows_the_studys_own_rates() -> None:
         torch.optim.SGD = original  # type: ignore[misc]
     policy, run = SGDR(lr=0.1, batch_size=32, t0=2, t_mult=2), Run(320, 6)
     assert used == [float(lr) for epoch in range(6) for lr in policy.settings(epoch, (), run).lr[:, 0]]
+
+
+@pytest.mark.slow
+def test_the_commands_and_loaders_of_the_export_guide_run(tmp_path: Path) -> None:
+    from PIL import Image
+
+    from finished_studies import TINY, finished
+
+    for k in range(60):
+        path = tmp_path / "{}" / "ab"[k % 2] / f"{k}.png"
+        for folder in ("first", "week48"):
+            file = Path(str(path).format(folder))
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (80, 70), (4 * k, 100, 7)).save(file)
+    Image.new("RGB", (90, 100), (200, 100, 7)).save(tmp_path / "lesion.jpg")
+    workload = "{data: 'folder:first', split: {test: 10, validation: 10}, image: {size: 65}, model: squeezenet1_1}"
+    finished(
+        tmp_path,
+        TINY.replace("{data: digits, subset: 200, split: {test: 60, validation: 40}, model: small_cnn}", workload)
+        .replace("[constant, step]", "{sgdr: {t0: 1, t_mult: 1}}")
+        .replace("epochs: 2", "epochs: 1")
+        .replace("trials: 2", "trials: 1"),
+    )
+    commands = [command.strip().replace("skin", "small") for command in blocks("export.md", "sh")]
+    assert [command.split()[1] for command in commands] == ["export", "train"]
+    lrstudy = [sys.executable, "-P", "-c", "from lrstudy.cli import main; main()"]
+    for command in commands:
+        done = subprocess.run(
+            [*lrstudy, *command.split()[1:]], cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False
+        )
+        assert done.returncode == 0, done.stderr
+    assert "accuracy on the test part: " in done.stdout
+    loader, plain, onnx = blocks("export.md", "python")
+    assert all(sum(bool(line.strip()) for line in code.splitlines()) == 5 for code in (loader, plain))
+    for code in (loader, plain, onnx):
+        code += "\nprint(logits.shape)" if "logits" in code else "\nprint(network)"
+        done = subprocess.run(
+            [sys.executable, "-P", "-c", code.replace("skin", "small")],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert "1, 2" in done.stdout or "SqueezeNet" in done.stdout

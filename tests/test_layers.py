@@ -33,6 +33,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("lrstudy.ray_tune",),
     ("lrstudy.run",),
     ("lrstudy.study",),
+    ("lrstudy.export",),
     ("lrstudy.cli",),
 )
 TORCH = (
@@ -41,6 +42,7 @@ TORCH = (
     "lrstudy.data.reading",
     "lrstudy.data.sources.torchvision_sets",
     "lrstudy.doctor.gpu_report",
+    "lrstudy.export",
     "lrstudy.models",
     "lrstudy.policies.torch_schedulers",
     "lrstudy.tasks.metrics",

@@ -128,6 +128,7 @@ def provenance(analysis: Analysis) -> PageSection:
     groups = (
         ("Data", {name: fact for name, fact in lock.data.items() if name not in ("classes", "statistics")}),
         ("Model", lock.model),
+        ("Weights", {name: lock.weights[name] for name in ("source", "name", "digest") if lock.weights.get(name)}),
         ("Numerics", lock.numerics),
         ("Versions", lock.versions),
     )

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
+from lrstudy_reports.claim_findings import Finding
 from lrstudy_reports.comparison import Comparison
 from lrstudy_reports.costs import Closing, Sharing
 from lrstudy_reports.last_answer import LastAnswer
 from lrstudy_reports.page import Cell, Drawing
+from lrstudy_reports.predicted import Predicted
 from lrstudy_reports.style import Look
 from lrstudy_reports.tables import StudyTables
 
@@ -19,7 +21,8 @@ from lrstudy_reports.tables import StudyTables
 class Analysis:
     """What the sections of the page draw on.
 
-    `ranked` is the test AUROC by class (rows) and arm (columns), `last` the last complete answer, if there was one.
+    `predicted` is what was predicted on the test part, and the four after it are its tables. `findings` is what was found of
+    the study's claims, `last` the last complete answer, if there was one.
     """
 
     study: StudyTables
@@ -27,10 +30,15 @@ class Analysis:
     sharing: Sharing
     closing: Closing | None
     searchers: pd.DataFrame
-    ranked: pd.DataFrame
+    predicted: Predicted
+    areas: pd.DataFrame
+    class_metrics: pd.DataFrame
+    confusions: pd.DataFrame
+    exact: pd.DataFrame
     looks: Mapping[str, Look]
     drawings: Mapping[str, Drawing]
     until: pd.DataFrame
+    findings: Sequence[Finding] = ()
     last: LastAnswer | None = None
 
     def drawn(self, *names: str) -> tuple[Drawing, ...]:

@@ -17,14 +17,19 @@ from lrstudy_reports import figures, last_answer, traces
 from lrstudy_reports.accounts import troubled
 from lrstudy_reports.accuracy_per_gpu_hour import accuracy_per_gpu_hour
 from lrstudy_reports.analysis import Analysis
-from lrstudy_reports.classes import by_class
+from lrstudy_reports.claim_findings import findings
+from lrstudy_reports.claim_schema import CLAIMS
+from lrstudy_reports.class_schemas import CLASS_METRICS, CONFUSION, EXACT_MATCH
 from lrstudy_reports.comparison import Comparison, compare
+from lrstudy_reports.confusion_figure import confusions
 from lrstudy_reports.costs import Closing, Sharing, close_ledger, sharing
 from lrstudy_reports.curves import mean_curves
 from lrstudy_reports.page import Drawing, render
-from lrstudy_reports.schemas import ACCURACY, ARMS, CONFIRMED, CURVES, SCHEMA_VERSION, TableDescription
+from lrstudy_reports.predicted import Predicted, predicted
+from lrstudy_reports.schemas import ACCURACY, ARMS, CONFIRMED, CURVES, SCHEMA_VERSION
 from lrstudy_reports.sections import compose
 from lrstudy_reports.style import Look, looks, settings, svg
+from lrstudy_reports.table_description import TableDescription
 from lrstudy_reports.tables import StudyTables, load
 from lrstudy_reports.tuning import all_configurations, best_after, searcher_table
 from lrstudy_reports.until import until_table
@@ -41,20 +46,32 @@ def build_report(folder: Path) -> Path:
     comparison = compare(study)
     tuned = all_configurations(study)
     after, searchers = best_after(study, tuned), searcher_table(study, tuned)
-    curves, ranked = mean_curves(comparison.curves, study.lock), by_class(study)
+    curves, tested = mean_curves(comparison.curves, study.lock), predicted(study)
+    areas, ratios = tested.areas(), tested.class_metrics()
+    confused, exact = tested.confusions(), tested.exact_matches()
     shared, closing = sharing(study), close_ledger(study)
     look = looks(study.arms, study.lock.control)
-    drawings = _draw(study, comparison, curves, after, shared, closing, look)
-    last, targets = last_answer.read(folder), until_table(study, comparison.curves)
-    page = compose(Analysis(study, comparison, shared, closing, searchers, ranked, look, drawings, targets, last))
+    drawings = _draw(study, comparison, curves, after, shared, closing, tested, look)
+    targets, found = until_table(study, comparison.curves), findings(study, comparison)
+    page = compose(
+        Analysis(
+            study, comparison, shared, closing, searchers, tested, areas, ratios, confused, exact, look, drawings, targets,
+            found, last_answer.read(folder),
+        )
+    )  # fmt: skip
     report = folder / "report"
+    claims = [finding.row(study) for finding in found]
     frames = {
         "arms": comparison.arms,
         "best_after": after,
         "calibration": comparison.calibration.updates,
-        "classes": ranked.reset_index(),
+        "claims": pd.DataFrame(claims, columns=CLAIMS.names),
+        "class_metrics": ratios,
+        "classes": areas.reset_index(),
         "confirmed": _confirmed(study),
+        "confusion": confused,
         "curves": curves,
+        "exact_match": exact,
         "ledger": _closing_table(closing),
         "searchers": searchers,
         "searches": shared.searches,
@@ -70,7 +87,11 @@ def build_report(folder: Path) -> Path:
     parquet: dict[TableDescription, list[dict[Any, Any]]] = {
         ARMS: comparison.rows(),
         ACCURACY: accuracy_per_gpu_hour(study, comparison),
+        CLAIMS: claims,
+        CLASS_METRICS: without_nan(ratios).to_dict("records"),
+        CONFUSION: without_nan(confused).to_dict("records"),
         CURVES: without_nan(curves).to_dict("records"),
+        EXACT_MATCH: without_nan(exact).to_dict("records"),
     }
     for table, rows in parquet.items():
         replace(folder / f"{table.name}.parquet", as_parquet(table, rows))
@@ -107,6 +128,7 @@ def _draw(
     after: pd.DataFrame,
     shared: Sharing,
     closing: Closing | None,
+    tested: Predicted,
     look: Mapping[str, Look],
 ) -> dict[str, Drawing]:
     """All figures that the study has data for, by name."""
@@ -116,6 +138,9 @@ def _draw(
         "over_epochs": lambda: figures.over_epochs(study, curves, look),
         "traces": lambda: traces.draw(traces.applied_rates(study, comparison), look),
         "best_after": lambda: figures.best_after(study, after, look),
+        "confusion_by_label" if tested.has_several else "confusion": lambda: confusions(
+            tested, comparison.arms["arm"].tolist()
+        ),
         "sharing": lambda: figures.sharing(shared),
         "ledger": lambda: figures.ledger(study, closing),
     }

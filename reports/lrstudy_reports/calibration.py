@@ -5,13 +5,14 @@ All costs are in allocated device-seconds, i.e. share x wall time.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 
 from lrstudy_reports.lock import Lock
-from lrstudy_reports.tables import StudyTables, trainable_sections, update_kinds
+from lrstudy_reports.tables import FEATURES, StudyTables, is_on_features, trainable_sections, update_kinds
 
 _KEY = ["kind", "batch_size", "sections", "device_kind"]
 ALONE = "alone"
@@ -70,17 +71,27 @@ def calibrate(study: StudyTables) -> Calibration:
 def _alone(study: StudyTables) -> Calibration | None:
     """Price by measured costs; None if some are missing.
 
-    An epoch beyond its updates, and an evaluation, cost the same for all kinds of update: the median.
+    An epoch beyond its updates, and an evaluation, cost the same for all kinds of update on images, and for all on features:
+    the median. What is no epoch, such as computing features, costs what was recorded.
     """
     prices, epochs = study.calibration, study.epochs
     measured = prices[prices["source"] != _BETWEEN]
-    each = measured["device_s_per_epoch"].median() + measured["device_s_per_evaluation"].median()
-    priced = epochs.assign(calibrated_s=_of_updates(study) + each)
+    beyond = (measured["device_s_per_epoch"], measured["device_s_per_evaluation"])
+    each = {
+        on: sum(part[measured["recipe"].map(_is_on_features) == on].median() for part in beyond) for on in (True, False)
+    }
+    on_features = epochs["settings"].map(trainable_sections(study.folder)) == FEATURES
+    of_epochs = _of_updates(study) + on_features.map(each).astype("float64")
+    priced = epochs.assign(calibrated_s=of_epochs.where(epochs.index.isin(study.trained.index), epochs["device_s"]))
     confirm = _confirm(study, priced)
     if prices.empty or confirm["calibrated_s"].isna().any():
         return None
     updates = prices.assign(source=prices["source"].where(prices["source"] == _BETWEEN, ALONE))
     return Calibration(updates.drop(columns="update_kind"), priced, confirm, True, str(prices["device_kind"].iloc[0]))
+
+
+def _is_on_features(recipe: str | None) -> bool:
+    return is_on_features(json.loads(recipe)) if recipe else False
 
 
 def _of_updates(study: StudyTables) -> pd.Series[float]:
@@ -104,12 +115,14 @@ def _by_medians(study: StudyTables) -> Calibration:
     size have the same one.
     """
     epochs = _prepared(study)
-    updates, evaluations = _update_medians(epochs), _evaluation_medians(epochs)
+    updates, evaluations = _update_medians(epochs), _evaluation_medians(epochs[epochs["kind"] == "train"])
     reference = _reference_kind(epochs)
     rate = _looked_up(epochs.assign(device_kind=reference), updates).fillna(_looked_up(epochs, updates))
     recorded = epochs["device_share"] * epochs["train_s"]
-    evaluate = pd.Series(evaluations.get(reference, 0.0), index=epochs.index, dtype="float64")
-    priced = epochs.assign(calibrated_s=(rate * epochs["updates"]).fillna(recorded) + evaluate)
+    keys = (epochs["sections"] == FEATURES).map(lambda on_features: (reference, on_features))
+    evaluate = keys.map(evaluations).astype("float64").fillna(0.0)
+    of_epochs = (rate * epochs["updates"]).fillna(recorded) + evaluate
+    priced = epochs.assign(calibrated_s=of_epochs.where(epochs["kind"] == "train", epochs["device_s"]))
     return Calibration(updates, priced, _confirm(study, priced), False, reference)
 
 
@@ -144,11 +157,12 @@ def _update_medians(epochs: pd.DataFrame) -> pd.DataFrame:
     return both.sort_values(_KEY, kind="stable").reset_index(drop=True)
 
 
-def _evaluation_medians(epochs: pd.DataFrame) -> dict[str, float]:
-    trained = epochs[~epochs["recalled"]]
-    medians = epochs.groupby("device_kind")["evaluate_s"].median().dropna().to_dict()
-    medians |= trained.groupby("device_kind")["evaluate_s"].median().dropna().to_dict()
-    return {str(kind): float(value) for kind, value in medians.items()}
+def _evaluation_medians(epochs: pd.DataFrame) -> dict[tuple[str, bool], float]:
+    """Median device-seconds of an evaluation by device kind, and whether it was of features."""
+    keys = [epochs["device_kind"], epochs["sections"] == FEATURES]
+    medians = epochs["evaluate_s"].groupby(keys).median().dropna().to_dict()
+    medians |= epochs["evaluate_s"][~epochs["recalled"]].groupby(keys).median().dropna().to_dict()
+    return {cast(tuple[str, bool], key): float(value) for key, value in medians.items()}
 
 
 def _reference_kind(epochs: pd.DataFrame) -> str:

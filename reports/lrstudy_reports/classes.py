@@ -1,95 +1,55 @@
-"""Class counts, test AUROC by class and arm, and the report metrics."""
+"""Class counts, what each arm makes of each class, exact matches, and the report metrics."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from lrstudy_reports import formats
 from lrstudy_reports.analysis import Analysis
 from lrstudy_reports.page import Cell, PageSection, Table
+from lrstudy_reports.predicted import class_names
 from lrstudy_reports.statistics import mean_interval
-from lrstudy_reports.tables import StudyTables, predictions, test_metrics
+from lrstudy_reports.tables import StudyTables, test_metrics
 
 UNDEFINED = "undefined"
 MOST_CLASSES = 20
+MOST_SINGLY = 4
+"""So many numbers of wrong labels, from 0, have a column each; if there are more labels, the rest have one together."""
 _PARTS = ("train", "validation", "test")
 
 
-def auroc_by_class(scores: NDArray[np.float64], positive: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Area under the ROC curve of each class, from scores and truth, both of shape (examples, classes).
-
-    This is the probability that an example of the class scores higher than one that is not of it, ties counting
-    half (Mann and Whitney). NaN for a class that no example has, or that all have.
-    """
-    ranks = pd.DataFrame(scores).rank().to_numpy()
-    positives = positive.sum(axis=0).astype(np.float64)
-    pairs = positives * (len(scores) - positives)
-    above = (ranks * positive).sum(axis=0) - positives * (positives + 1) / 2
-    return np.asarray(np.where(pairs > 0, above / np.maximum(pairs, 1), np.nan))
-
-
-def by_class(study: StudyTables) -> pd.DataFrame:
-    """Test AUROC by class (rows) and arm (columns), averaged over the arm's confirm trials; NaN where undefined."""
-    names = class_names(study)
-    columns: dict[str, NDArray[np.float64]] = {}
-    trials = study.confirming[["trial_id", "arm"]].to_dict("records")
-    predicted = predictions(study.folder, [str(trial["trial_id"]) for trial in trials])
-    for arm in study.arms:
-        mine = [
-            predicted[trial["trial_id"]] for trial in trials if trial["arm"] == arm and trial["trial_id"] in predicted
-        ]
-        values = [_of_trial(rows) for rows in mine]
-        if values and all(len(value) == len(names) for value in values):
-            columns[arm] = np.mean(values, axis=0)
-    return pd.DataFrame(columns, index=pd.Index(names, name="class"))
-
-
-def class_names(study: StudyTables) -> list[str]:
-    """The names of the classes; an empty list if the lock does not have them."""
-    names = study.lock.data.get("classes")
-    return [str(name) for name in names] if isinstance(names, list) else []
-
-
 def classes(analysis: Analysis) -> PageSection:
-    """The section on classes (examples in each part, test AUROC by arm) and on the report metrics."""
-    study = analysis.study
-    tables = [table for table in (_further(analysis), _per_class(analysis)) if table is not None]
+    """The section on the report metrics, on the two classes of a binary task or on each class, and on exact matches."""
+    predicted = analysis.predicted
+    found = [_further(analysis), *_twofold(analysis), _per_class(analysis), *_ratios(analysis), _exact(analysis)]
+    tables = [table for table in found if table is not None]
     notes = []
+    if predicted.is_twofold and predicted.of_arm:
+        notes.append(
+            "Sensitivity is the share of positives, specificity of negatives that are recognised; precision (positive "
+            "predictive value) and negative predictive value are the shares of such predictions that are right. The more "
+            "probable class is predicted; another threshold would trade one for the other."
+        )
     if any(cell.text == UNDEFINED for table in tables for row in table.rows for cell in row):
         notes.append(
-            "Undefined: no example of that part has the class, or all have, so there is nothing to rank. Means over "
+            "Undefined: no example of that part has the class, or all have, or none was predicted to have it. Means over "
             "classes leave it out."
         )
-    if tables and _is_twofold(study) and len(analysis.ranked.columns):
-        has_auroc = "auroc" in (study.lock.metric, *study.lock.report_metrics)
+    if tables and predicted.is_twofold and predicted.of_arm:
+        has_auroc = "auroc" in (analysis.study.lock.metric, *analysis.study.lock.report_metrics)
         where = "it stands above" if has_auroc else "with auroc among the report metrics it is shown"
         notes.append(f"Of two classes each is ranked as well as the other: they have one AUROC, and {where}.")
-    if len(class_names(study)) > MOST_CLASSES:
-        notes.append(f"The {MOST_CLASSES} largest of {len(class_names(study))} classes; tables/classes.csv has all.")
+    if len(predicted.names) > MOST_CLASSES:
+        notes.append(
+            f"The {MOST_CLASSES} largest of {len(predicted.names)} classes; tables/classes.csv and tables/class_metrics.csv "
+            "have all."
+        )
     return PageSection("classes", "Classes and further metrics", tables=tables, notes=notes)
-
-
-def _is_twofold(study: StudyTables) -> bool:
-    """Whether every example has one of two classes; two labels that an example may both have are ranked on their own."""
-    statistics = study.lock.data.get("statistics")
-    has_several = bool(statistics.get("several")) if isinstance(statistics, dict) else False
-    return len(class_names(study)) == 2 and not has_several
-
-
-def _of_trial(rows: Mapping[str, Any]) -> NDArray[np.float64]:
-    scores = np.asarray(rows["scores"], dtype=np.float64)
-    if rows["labels"] is not None:
-        return auroc_by_class(scores, np.asarray(rows["labels"], dtype=bool))
-    positive = np.asarray(rows["label"])[:, None] == np.arange(scores.shape[1])
-    highest = scores.max(axis=1, keepdims=True)
-    total = highest + np.log(np.exp(scores - highest).sum(axis=1, keepdims=True))
-    return auroc_by_class(scores - total, positive)  # log probabilities: each class against the rest
 
 
 def _shown(study: StudyTables) -> list[int]:
@@ -114,12 +74,11 @@ def _per_class(analysis: Analysis) -> Table | None:
     counts = {part: _counts(study, part) for part in _PARTS}
     if not all(counts.values()):
         return None
-    is_twofold = _is_twofold(study)
-    arms = [arm for arm in analysis.comparison.arms["arm"] if arm in analysis.ranked and not is_twofold]
+    areas = analysis.areas
+    arms = [arm for arm in analysis.comparison.arms["arm"] if arm in areas and not analysis.predicted.is_twofold]
     rows = []
     for k in _shown(study):
-        values = [float(analysis.ranked[arm].iloc[k]) for arm in arms]
-        ranked = [Cell(UNDEFINED if math.isnan(v) else formats.fixed(v, 3)) for v in values]
+        ranked = [_value(float(areas[arm].iloc[k]), math.nan, math.nan, 3) for arm in arms]
         rows.append([Cell(names[k]), *(Cell(f"{counts[part][k]:,}") for part in _PARTS), *ranked])
     totals = [study.lock.data.get(part) for part in _PARTS]
     last = [Cell(f"{total:,}" if isinstance(total, int) else "") for total in totals]
@@ -127,6 +86,103 @@ def _per_class(analysis: Analysis) -> Table | None:
     caption = "Examples by class and part" + ("; test AUROC against the rest by arm, mean over seeds" if arms else "")
     columns = ["Class", "Training", "Validation", "Test", *arms]
     return Table(caption, columns, rows, frozenset(range(1, len(columns))))
+
+
+def _twofold(analysis: Analysis) -> list[Table]:
+    """Sensitivity, specificity and what goes with them, by arm, of a task with two classes; the second is the positive one."""
+    predicted = analysis.predicted
+    if not predicted.is_twofold or not predicted.of_arm:
+        return []
+    negative, positive = predicted.names
+    wanted = ((1, "recall"), (1, "specificity"), (1, "precision"), (0, "precision"), (1, "f1"))
+    by_arm = _by_arm(analysis)
+    decimals = [_decimals([row_of[k] for _, row_of in by_arm], ratio) for k, ratio in wanted]
+    rows = [
+        [analysis.arm(arm), *(_of_row(row_of[k], ratio, n) for (k, ratio), n in zip(wanted, decimals, strict=True))]
+        for arm, row_of in by_arm
+    ]
+    columns = ["Arm", "Sensitivity", "Specificity", "Precision", "Negative predictive value", "F1"]
+    caption = f"Test examples told apart, positive being {positive} and negative {negative}"
+    return [Table(caption, columns, rows, frozenset(range(1, len(columns))))]
+
+
+def _ratios(analysis: Analysis) -> list[Table]:
+    """F1 by class and arm and, folded away, what it is made of; a task with two classes has a table of its own."""
+    predicted = analysis.predicted
+    if predicted.is_twofold or not predicted.of_arm:
+        return []
+    names = {"f1": "F1", "precision": "Precision", "recall": "Recall"}
+    if predicted.has_several:
+        names |= {"recall": "Sensitivity (recall)", "specificity": "Specificity"}
+    by_arm = _by_arm(analysis)
+    support = by_arm[0][1]
+    columns = ["Class", "Test examples", *(arm for arm, _ in by_arm)]
+    tables = []
+    for ratio, name in names.items():
+        decimals = _decimals([row for _, row_of in by_arm for row in row_of], ratio)
+        rows = [
+            [
+                Cell(predicted.names[k]),
+                Cell(f"{support[k]['support']:,}"),
+                *(_of_row(row_of[k], ratio, decimals) for _, row_of in by_arm),
+            ]
+            for k in _shown(analysis.study)
+        ]
+        caption = f"{name} by class on the test part, mean over seeds"
+        tables.append(Table(caption, columns, rows, frozenset(range(1, len(columns))), folded=ratio != "f1"))
+    return tables
+
+
+def _by_arm(analysis: Analysis) -> list[tuple[str, list[dict[Any, Any]]]]:
+    """The arms whose predictions are known, best first, with the rows of class_metrics.csv of their classes."""
+    found: dict[str, list[dict[Any, Any]]] = {
+        str(arm): rows.to_dict("records") for arm, rows in analysis.class_metrics.groupby("arm")
+    }
+    return [(str(arm), found[arm]) for arm in analysis.comparison.arms["arm"] if arm in found]
+
+
+def _decimals(rows: Iterable[Mapping[Any, Any]], name: str) -> int:
+    """As many decimals as suit the intervals of a column."""
+    return formats.decimals_for(formats.half_width(row[f"{name}_low"], row[f"{name}_high"]) for row in rows)
+
+
+def _of_row(row: Mapping[str, Any] | pd.Series[Any], ratio: str, decimals: int) -> Cell:
+    """A ratio with its interval; or, of precision, how many trials predicted the class, if not all did."""
+    cell = _value(row[ratio], row[f"{ratio}_low"], row[f"{ratio}_high"], decimals)
+    if ratio == "precision" and 0 < row["predicted_by"] < row["trials"]:
+        return replace(cell, sub=f"in {row['predicted_by']} of {row['trials']} seeds")
+    return cell
+
+
+def _exact(analysis: Analysis) -> Table | None:
+    """How many of an example's labels are wrong, as shares of the test examples by arm; None with one label each."""
+    frame, most = analysis.exact, len(analysis.predicted.names)
+    if frame.empty:
+        return None
+    singly = range(most) if most <= MOST_SINGLY + 1 else range(MOST_SINGLY)
+    rest, decimals = range(len(singly), most), _decimals(frame.to_dict("records"), "fraction")
+    rows = []
+    for arm in analysis.comparison.arms["arm"]:
+        mine = frame[frame["arm"] == arm].set_index("wrong")
+        if mine.empty:
+            continue
+        values = [_of_row(mine.loc[k], "fraction", decimals) for k in (*singly, most)]
+        between = [Cell(formats.fixed(float(mine.loc[list(rest), "fraction"].sum()), decimals))] if rest else []
+        rows.append([analysis.arm(arm), *values[:-1], *between, values[-1]])
+    names = [
+        "All right",
+        *(f"{k} wrong" for k in singly[1:]),
+        *([f"{rest[0]} to {rest[-1]} wrong"] if rest else []),
+        "All wrong",
+    ]
+    caption = f"Test examples by how many of their {most} labels are predicted wrongly, mean over seeds"
+    return Table(caption, ["Arm", *names], rows, frozenset(range(1, len(names) + 1)))
+
+
+def _value(mean: float, low: float, high: float, decimals: int) -> Cell:
+    if math.isnan(mean):
+        return Cell(UNDEFINED)
+    return Cell(formats.fixed(mean, decimals), formats.interval(low, high, decimals))
 
 
 def _further(analysis: Analysis) -> Table | None:

@@ -26,16 +26,15 @@ from lrstudy_reports.lock import Lock
 from lrstudy_reports.schemas import ARMS
 from lrstudy_reports.statistics import (
     FloatArray,
-    Interval,
     Paired,
     equivalence_p,
     holm,
-    mean_interval,
     smallest_detectable,
 )
 from lrstudy_reports.tables import StudyTables
+from lrstudy_reports.training_part import fitted
 from lrstudy_reports.tuning import best_configurations
-from lrstudy_reports.verdicts import Evidence, Outcome, judge, outcomes, paired
+from lrstudy_reports.verdicts import Evidence, Outcome, judge, outcomes, over_seeds, paired
 
 
 @dataclass(frozen=True)
@@ -205,7 +204,7 @@ def _identity(
     tuned, value = best.get(arm, (None, math.nan))
     workload = trials["workload"].dropna()
     selected = [curve.selected for curve in curves if math.isfinite(curve.selected)]
-    interval = _test_interval(study, outcome)
+    interval, on_training = over_seeds(study, outcome.tested, bounded=study.lock.is_bounded), fitted(study, arm)
     return {
         "arm": arm,
         "workload": str(workload.iloc[0]) if len(workload) else None,
@@ -225,15 +224,10 @@ def _identity(
         "test_low": interval.low,
         "test_high": interval.high,
         "test_sd": interval.sd,
+        "train_metric": on_training.mean,
+        "train_low": on_training.low,
+        "train_high": on_training.high,
     }
-
-
-def _test_interval(study: StudyTables, outcome: Outcome) -> Interval:
-    """The mean test value with its interval: over seeds, or over the means of the searches if there are several."""
-    values = pd.Series(outcome.tested, dtype="float64").dropna()
-    if study.num_searches > 1:
-        values = values.groupby(level=0).mean()
-    return mean_interval(values, study.lock.level, bounded=study.lock.is_bounded)
 
 
 def _confirmed_validation(study: StudyTables, arm: str) -> float:

@@ -29,8 +29,8 @@ class Lock:
     it was made of, and `caveats` to what a report must say about it. `retired` arms are those of earlier runs that the
     study file no longer has. `trials_per_arm` is the number of configurations per search, including the cohort's.
     `seeds` are the tuning seeds, and `repeats` the searches of each arm and searcher. `confirm_seeds` is how many fresh
-    seeds every arm is confirmed with, and `looks` after how many of them the study planned to compare the arms. `target`
-    is a value of the metric; if it is None, the target is `target_of_control` x the control's mean validation value after
+    seeds every arm is confirmed with, and `looks` after how many of them the study planned to compare the arms. `claims`
+    are what the study is held against, as they stand there (claims.py reads them). `target` is a value of the metric; if it is None, the target is `target_of_control` x the control's mean validation value after
     its selected epochs.
     """
 
@@ -59,10 +59,12 @@ class Lock:
     device_kind: str = ""
     unit: str = "device-hours"
     price: HourlyPrice | None = None
+    claims: tuple[Mapping[str, Any], ...] = ()
     target: float | None = None
     target_of_control: float = TARGET_OF_CONTROL
     data: Mapping[str, Any] = field(default_factory=dict)
     model: Mapping[str, Any] = field(default_factory=dict)
+    weights: Mapping[str, Any] = field(default_factory=dict)
     numerics: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, Any] = field(default_factory=dict)
     deviations: tuple[str, ...] = ()
@@ -162,10 +164,12 @@ def parse_lock(raw: Mapping[str, Any], name: str) -> Lock:
         price=HourlyPrice(float(price["device_hour"]), str(price.get("currency") or ""))
         if price.get("device_hour") is not None
         else None,
+        claims=tuple(map(_map, raw.get("claims") or ())),
         target=value,
         target_of_control=of_control,
         data=_map(raw.get("data")),
         model=_map(raw.get("model")),
+        weights=_map(raw.get("weights")),
         numerics=_map(raw.get("numerics")),
         versions=_map(raw.get("versions")),
         deviations=tuple(map(str, raw.get("deviations") or ())),

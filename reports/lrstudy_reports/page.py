@@ -30,12 +30,17 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """A table. The columns in `numeric` are right-aligned; the first column has the row headings."""
+    """A table. The columns in `numeric` are right-aligned, those in `prose` have room for lines of text.
+
+    The first column has the row headings. A `folded` table shows its caption alone until a reader opens it.
+    """
 
     caption: str
     columns: Sequence[str]
     rows: Sequence[Sequence[Cell]]
     numeric: frozenset[int] = frozenset()
+    prose: frozenset[int] = frozenset()
+    folded: bool = False
 
 
 @dataclass(frozen=True)

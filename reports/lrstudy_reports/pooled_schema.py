@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from lrstudy_reports.schemas import Column, TableDescription
+from lrstudy_reports.table_description import Column, TableDescription
 
 TEXT, INT32, FLOAT = pa.string(), pa.int32(), pa.float64()
 

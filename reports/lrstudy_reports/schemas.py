@@ -6,45 +6,13 @@ CSV file stands for.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import pyarrow as pa
 
+from lrstudy_reports.claim_schema import CLAIMS
+from lrstudy_reports.class_schemas import CLASS_METRICS, CLASSES, CONFUSION, EXACT_MATCH
+from lrstudy_reports.table_description import Column, TableDescription
+
 SCHEMA_VERSION = 1
-
-
-@dataclass(frozen=True)
-class Column:
-    """One column of a table; `unit` is empty where its values have none."""
-
-    name: str
-    type: pa.DataType
-    unit: str
-    meaning: str
-
-
-@dataclass(frozen=True)
-class TableDescription:
-    """A table: what a row of it is, and its columns in their order.
-
-    `patterns` stand for the columns that depend on the study; in the file they come last.
-    """
-
-    name: str
-    row: str
-    columns: tuple[Column, ...]
-    patterns: tuple[Column, ...] = ()
-
-    @property
-    def names(self) -> list[str]:
-        """The names of the columns that every such table has."""
-        return [column.name for column in self.columns]
-
-    @property
-    def schema(self) -> pa.Schema:
-        """Those columns, for Arrow."""
-        return pa.schema([(column.name, column.type) for column in self.columns])
-
 
 _TEXT, _FLAG, _INT32, _INT64, _FLOAT = pa.string(), pa.bool_(), pa.int32(), pa.int64(), pa.float64()
 _DEVICE_S = "device-seconds"
@@ -106,8 +74,9 @@ ARMS = TableDescription(
         Column("training_recorded_device_s", _FLOAT, _DEVICE_S, "the same as recorded, stand-alone"),
         Column("cost_ratio", _FLOAT, "", "`training_device_s` over the control's"),
         Column("tuning_standalone_device_s", _FLOAT, _DEVICE_S,
-               "stand-alone cost of all tuning trials, of all searchers, stopped, diverged and failed ones too"),
-        Column("tuning_spent_device_s", _FLOAT, _DEVICE_S, "what the study paid for these trials"),
+               "stand-alone cost of all tuning trials, of all searchers, stopped, diverged and failed ones too, and of the range "
+               "test that found the arm's rate, if one did"),
+        Column("tuning_spent_device_s", _FLOAT, _DEVICE_S, "what the study paid for these trials and that test"),
         Column("confirm_spent_device_s", _FLOAT, _DEVICE_S, "what the study paid for the arm's confirm trials"),
         Column("lost_device_s", _FLOAT, _DEVICE_S,
                "what the ledger has as `recompute` under the arm's trials, and as `lost` after them, as their worker died"),
@@ -133,11 +102,11 @@ ARMS = TableDescription(
         Column("currency", _TEXT, "", "currency of the study's price; null if it states none"),
         Column("tuning_device_s", _FLOAT, _DEVICE_S,
                "calibrated cost of tuning, stand-alone: one search of the searcher that chose, with its cohort, stopped, "
-               "diverged and failed trials; the mean over its repeats; null where a kind of update has no measured "
+               "diverged and failed trials; the mean over its repeats; and the range test that found the arm's rate; null where a kind of update has no measured "
                "cost, as in tables of an earlier version"),
         Column("tuning_paid_device_s", _FLOAT, _DEVICE_S,
                "the arm's part in what the study trained for tuning, of all searchers: an epoch that several arms used "
-               "is paid by them in equal parts, whoever trained it, at its recorded cost"),
+               "is paid by them in equal parts, whoever trained it, at its recorded cost; so is a range test"),
         Column("confirm_paid_device_s", _FLOAT, _DEVICE_S, "its part in what was trained for confirm trials, likewise"),
         Column("paid_money", _FLOAT, "`currency`", "the last two at the study's price"),
         *_STUDY,
@@ -161,6 +130,10 @@ ARMS = TableDescription(
                "the same of its confirm trials, mean over those that completed: what is left of it with fresh seeds"),
         Column("exploratory", _FLAG, "",
                "whether the plan was changed after the test part had been read, so that verdicts are exploratory"),
+        Column("train_metric", _FLOAT, "",
+               "metric of the tested states on the training part, without augmentation, mean over completed confirm trials"),
+        Column("train_low", _FLOAT, "", "lower end of its interval, as `test_low`"),
+        Column("train_high", _FLOAT, "", "its upper end"),
     ),
 )  # fmt: skip
 
@@ -240,17 +213,6 @@ CALIBRATION = TableDescription(
         Column("kind", _TEXT, "", "median: `kind` in epochs.parquet"),
         Column("sections", _TEXT, "", "median: which sections are trainable, `all` or 0 and 1 for each"),
         Column("epochs", _INT32, "epochs", "median: over how many epochs it was taken"),
-    ),
-)  # fmt: skip
-
-CLASSES = TableDescription(
-    "classes",
-    "class",
-    (Column("class", _TEXT, "", "the class's name"),),
-    (
-        Column("<arm>", _FLOAT, "",
-               "area under the ROC curve of the class against the rest on the test part, mean over confirm trials; "
-               "empty where undefined"),
     ),
 )  # fmt: skip
 
@@ -392,8 +354,9 @@ UNTIL = TableDescription(
 )  # fmt: skip
 
 CSV_TABLES = (
-    ARMS, BEST_AFTER, CALIBRATION, CLASSES, CONFIRMED, CURVES, LEDGER, SEARCHERS, SEARCHES, SHARING, TROUBLE, UNTIL,
+    ARMS, BEST_AFTER, CALIBRATION, CLAIMS, CLASS_METRICS, CLASSES, CONFIRMED, CONFUSION, CURVES, EXACT_MATCH, LEDGER, SEARCHERS,
+    SEARCHES, SHARING, TROUBLE, UNTIL,
 )  # fmt: skip
 """Those in report/tables, by the names of their files."""
-PARQUET_TABLES = (ARMS, ACCURACY, CURVES)
+PARQUET_TABLES = (ARMS, ACCURACY, CLAIMS, CLASS_METRICS, CONFUSION, CURVES, EXACT_MATCH)
 """Those beside the tables of a run, by the names of their files."""

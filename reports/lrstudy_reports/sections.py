@@ -1,4 +1,4 @@
-"""Composes the page. Sections on the comparison itself are here, the others in accounts.py and classes.py."""
+"""Composes the page. Sections on the comparison itself are here, the others in modules of their own."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ from lrstudy_reports import formats
 from lrstudy_reports.accounts import ledger, provenance, trouble, what_was_shared
 from lrstudy_reports.analysis import Analysis
 from lrstudy_reports.batchnorm import batchnorm_notes
+from lrstudy_reports.claims_section import claims
 from lrstudy_reports.classes import classes
 from lrstudy_reports.comparison import configuration_of, verdicts_by_look
 from lrstudy_reports.configurations import policies
+from lrstudy_reports.confusion_section import confusion
 from lrstudy_reports.curves import FRACTIONS
+from lrstudy_reports.found_rates import found_rates
 from lrstudy_reports.headline import answer, metric_name, ratio, status
 from lrstudy_reports.page import Cell, Page, PageSection, Table
 from lrstudy_reports.statistics import FEWEST
@@ -28,13 +31,16 @@ def compose(analysis: Analysis) -> Page:
     study = analysis.study
     sections = [
         _verdicts(analysis),
+        claims(analysis),
         _curves(analysis),
         until(analysis),
         transfer(analysis),
         policies(analysis),
         _tuning(analysis),
         classes(analysis),
+        confusion(analysis),
         trouble(analysis),
+        found_rates(analysis),
         what_was_shared(analysis),
         ledger(analysis),
         PageSection(

@@ -20,6 +20,8 @@ from lrstudy_reports.lock import Lock, read_lock
 
 FloatArray = NDArray[np.float64]
 TUNING = ("tune", "cohort")
+FEATURES = "features"
+"""The kind of the rows of epochs.parquet that tell what computing features cost, and the input of what trains on them."""
 ENDED = ("completed", "stopped", "diverged", "failed")
 
 _TEXT, _NUMBER, _FLAG = "str", "float64", "bool"
@@ -56,6 +58,7 @@ _TRIALS = {
     "until_value": _NUMBER,
     "reached_epoch": _NUMBER,
     "reached_s": _NUMBER,
+    "train_metric": _NUMBER,
 }
 _EPOCHS = {
     "trial_id": _TEXT,
@@ -67,6 +70,8 @@ _EPOCHS = {
     "batch_size": _NUMBER,
     "updates": _NUMBER,
     "val_metric": _NUMBER,
+    "train_accuracy": _NUMBER,
+    "train_exact_match": _NUMBER,
     "train_s": _NUMBER,
     "eval_s": _NUMBER,
     "device_kind": _TEXT,
@@ -96,6 +101,23 @@ _CALIBRATION = {
 }
 
 
+_RANGE_TESTS = {
+    "arm": _TEXT,
+    "lr": _NUMBER,
+    "range_test": _TEXT,
+    "suggestion": _TEXT,
+    "recalled": _FLAG,
+    "device_s": _NUMBER,
+    "spent_device_s": _NUMBER,
+    "form": _TEXT,
+    "low": _NUMBER,
+    "high": _NUMBER,
+    "update_kind": _TEXT,
+    "updates": _NUMBER,
+    "evaluations": _NUMBER,
+}
+
+
 @dataclass(frozen=True, eq=False)
 class StudyTables:
     """The tables of a study as they were when read, with its lock. The frames must not be modified.
@@ -110,8 +132,14 @@ class StudyTables:
     epochs: pd.DataFrame
     ledger: pd.DataFrame
     calibration: pd.DataFrame
+    range_tests: pd.DataFrame
     arms: tuple[str, ...]
     missing: tuple[str, ...]
+
+    @cached_property
+    def trained(self) -> pd.DataFrame:
+        """The epochs, without what was computed or tried before them."""
+        return self.epochs[self.epochs["kind"].fillna("train") == "train"]
 
     @cached_property
     def tuning(self) -> pd.DataFrame:
@@ -180,13 +208,22 @@ def load(folder: Path) -> StudyTables:
         epochs=_read(folder / "epochs.parquet", _EPOCHS),
         ledger=_read(folder / "ledger.parquet", _LEDGER),
         calibration=_read(folder / "calibration.parquet", _CALIBRATION),
+        range_tests=_read(folder / "range_tests.parquet", _RANGE_TESTS),
         arms=tuple(arms),
         missing=tuple(name for name in names if not (folder / f"{name}.parquet").exists()),
     )
 
 
+def is_on_features(recipe: Mapping[str, Any]) -> bool:
+    """Whether a recipe trains on features, computed beforehand."""
+    return recipe.get("input") == FEATURES
+
+
 def trainable_sections(folder: Path) -> dict[str, str]:
-    """Trainable sections by settings digest, as 0 and 1 for each section; only where not all are trainable."""
+    """Trainable sections by settings digest, as 0 and 1 for each section; only where not all are trainable.
+
+    For settings that train the head on features it is ``features``, as nothing else is computed then.
+    """
     path = folder / "settings.parquet"
     if not path.exists():
         return {}
@@ -194,9 +231,10 @@ def trainable_sections(folder: Path) -> dict[str, str]:
     partly: dict[str, str] = {}
     for chunk in table.column("recipe").chunks:
         for recipe in chunk.dictionary.to_pylist():
-            flags = json.loads(recipe).get("trainable") or [] if recipe else []
+            told = json.loads(recipe) if recipe else {}
+            flags = told.get("trainable") or []
             if not all(flags):
-                partly[recipe] = "".join("1" if flag else "0" for flag in flags)
+                partly[recipe] = FEATURES if is_on_features(told) else "".join("1" if flag else "0" for flag in flags)
     if not partly:
         return {}
     rows = zip(table.column("settings").to_pylist(), table.column("recipe").to_pylist(), strict=True)
@@ -240,9 +278,13 @@ def learning_rates(folder: Path, digests: Iterable[str]) -> dict[str, FloatArray
 
 def test_metrics(folder: Path, names: Sequence[str]) -> pd.DataFrame:
     """The metrics `names` on the test part, one column each beside `trial_id`; NaN where a trial has no value."""
-    columns = {"trial_id": _TEXT, **{f"test_{name}": _NUMBER for name in names}}
-    frame = _read(folder / "trials.parquet", columns)
+    frame = trial_values(folder, [f"test_{name}" for name in names])
     return frame.rename(columns={f"test_{name}": name for name in names})
+
+
+def trial_values(folder: Path, names: Sequence[str]) -> pd.DataFrame:
+    """The columns `names` of trials.parquet as numbers beside `trial_id`; NaN where a trial, or the table, has no value."""
+    return _read(folder / "trials.parquet", {"trial_id": _TEXT, **dict.fromkeys(names, _NUMBER)})
 
 
 def predictions(folder: Path, trial_ids: Iterable[str]) -> dict[str, dict[str, Any]]:

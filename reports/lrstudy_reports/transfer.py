@@ -10,7 +10,13 @@ from lrstudy_reports.analysis import Analysis
 from lrstudy_reports.headline import metric_name
 from lrstudy_reports.lock import Lock
 from lrstudy_reports.page import Cell, PageSection, Table
+from lrstudy_reports.statistics import Interval
+from lrstudy_reports.training_part import as_it_went, counted_in_training, fitted, lost_on_test
 
+_ON_TRAINING = (
+    "On the training part: as the epoch went is what training counted of its own predictions in the selected epoch, of augmented "
+    "images and by weights that changed with every update. The tested state was evaluated in one more pass, as on the test part."
+)
 LARGE_GAP = 0.05
 """Validation and test values that differ by less are not remarked on."""
 
@@ -35,13 +41,42 @@ def transfer(analysis: Analysis) -> PageSection:
         "The best of several trials owes some of its value to its seed: the mean over fresh seeds is what its "
         "configuration gives, and tuning again could choose another one."
     )
+    on_training = _on_training(analysis)
     return PageSection(
         "transfer",
         "From tuning to test",
         text=[text for text in (gap_in_words(lock, rows),) if text],
-        tables=[Table(caption, columns, cells, frozenset({1, 2, 3}))],
-        notes=[note],
+        tables=[Table(caption, columns, cells, frozenset({1, 2, 3})), *on_training],
+        notes=[note, *([_ON_TRAINING] if on_training else [])],
     )
+
+
+def _on_training(analysis: Analysis) -> list[Table]:
+    """A table of what the tested states make of the training part; none where that was not measured."""
+    study = analysis.study
+    arms = [row["arm"] for row in analysis.comparison.rows() if row["train_metric"] is not None]
+    if not arms:
+        return []
+    went, fits, lost = ([measure(study, arm) for arm in arms] for measure in (as_it_went, fitted, lost_on_test))
+    of_columns = (_cells(went), _cells(fits), _cells(lost, sign=True))
+    rows = [[analysis.arm(arm), *cells] for arm, *cells in zip(arms, *of_columns, strict=True)]
+    counted, metric = counted_in_training(study).replace("_", " "), metric_name(study)
+    columns = [
+        "Arm",
+        f"{counted} as the epoch went".capitalize(),
+        f"{metric} of the tested state".capitalize(),
+        "Less the test value",
+    ]
+    return [Table("On the training part, mean over fresh seeds", columns, rows, frozenset({1, 2, 3}))]
+
+
+def _cells(intervals: list[Interval], sign: bool = False) -> list[Cell]:
+    """A column of means with their intervals, all with as many decimals."""
+    decimals = formats.decimals_for(formats.half_width(each.low, each.high) for each in intervals)
+    return [
+        Cell(formats.fixed(each.mean, decimals, sign), formats.interval(each.low, each.high, decimals, sign))
+        for each in intervals
+    ]
 
 
 def gap_in_words(lock: Lock, rows: list[dict[str, Any]]) -> str | None:

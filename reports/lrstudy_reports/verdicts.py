@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from lrstudy_reports.bootstrap import contributions, paired_over_searches
 from lrstudy_reports.lock import Lock
-from lrstudy_reports.statistics import FEWEST, FloatArray, Interval, Paired, paired_t, verdict
+from lrstudy_reports.statistics import FEWEST, FloatArray, Interval, Paired, mean_interval, paired_t, verdict
 from lrstudy_reports.tables import ENDED, StudyTables, predictions
 
 Key = tuple[int, int]
@@ -81,6 +82,14 @@ def paired(study: StudyTables, arm: Outcome, control: Outcome | None) -> Paired:
         return paired_t([arm.tested[key] for key in keys], [control.tested[key] for key in keys], study.lock.level)
     differences, strata = _differences(study, arm, control, searches)
     return paired_over_searches(differences, strata, study.lock.level)
+
+
+def over_seeds(study: StudyTables, values: Mapping[Key, float], *, bounded: bool = False) -> Interval:
+    """The mean of values by search and seed with its interval: over seeds, or over the means of several searches."""
+    known = pd.Series(values, dtype="float64").dropna()
+    if study.num_searches > 1:
+        known = known.groupby(level=0).mean()
+    return mean_interval(known, study.lock.level, bounded=bounded)
 
 
 def _is_known(arm: Outcome, control: Outcome, key: Key) -> bool:
@@ -157,7 +166,7 @@ def judge(
     if reason is not None:
         return "undecided", reason
     shortfall = _joined(arm.shortfall, control.shortfall and f"control: {control.shortfall}")
-    if _same_training(arm, control):
+    if same_training(arm, control):
         return "equivalent", _joined("the very same training as the control", shortfall)
     if difference.n < FEWEST:
         pairs = "one pair of seeds gives" if difference.n == 1 else f"{difference.n} pairs of seeds give"
@@ -165,11 +174,21 @@ def judge(
     if not difference.sd > 0:
         return "undecided", _joined("all differences are equal: no spread to test against", shortfall)
     judged = verdict(difference, evidence.p, evidence.p_equivalence, lock.sign, lock.alpha)
-    unsafe = {"better", "equivalent"} if arm.lost else set()
-    unsafe |= {"worse", "equivalent"} if control.lost else set()
-    if judged in unsafe:
+    if judged in withheld(arm, control):
         return "undecided", _joined(shortfall, f"'{judged}' withheld: the seeds left may not speak for all")
     return judged, _joined(_beside_the_interval(judged, difference, evidence, lock.alpha), shortfall) or None
+
+
+def withheld(arm: Outcome, control: Outcome) -> set[str]:
+    """The verdicts that are not given, as lost seeds of the arm or of the control could speak against them."""
+    unsafe = {"better", "equivalent"} if arm.lost else set()
+    return unsafe | ({"worse", "equivalent"} if control.lost else set())
+
+
+def same_training(arm: Outcome, control: Outcome) -> bool:
+    """Whether the two trained the very same states, with every seed that they have in common."""
+    shared = set(arm.lineages) & set(control.lineages)
+    return bool(shared) and all(arm.lineages[seed] == control.lineages[seed] for seed in shared)
 
 
 def _beside_the_interval(judged: str, difference: Interval, evidence: Evidence, alpha: float) -> str:
@@ -213,11 +232,6 @@ def _no_test(arm: Outcome, control: Outcome, difference: Interval, is_final: boo
         lost = _joined(arm.shortfall, control.shortfall and f"control: {control.shortfall}")
         return lost or "no seed in common with the control"
     return None
-
-
-def _same_training(arm: Outcome, control: Outcome) -> bool:
-    shared = set(arm.lineages) & set(control.lineages)
-    return bool(shared) and all(arm.lineages[seed] == control.lineages[seed] for seed in shared)
 
 
 def _joined(*notes: str | None) -> str:

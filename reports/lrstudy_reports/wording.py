@@ -39,6 +39,17 @@ FIGURES = {
         "Expected best validation value of t tuning trials drawn from those that were run (all subsets, "
         "order ignored). A curve that is flat early is cheap to tune.",
     ),
+    "confusion": (
+        "Confusion matrix of each arm",
+        "A row has the test examples of one class, with their number, and says which percentage was taken for what, over all "
+        "confirm trials. Blue is right, orange wrong; small errors are drawn stronger than in proportion.",
+    ),
+    "confusion_by_label": (
+        "What became of each label under each arm",
+        "Percentages over all confirm trials: of the test examples that have the label (their number stands beside it) found "
+        "and missed, of the others wrongly said to have it and rightly not. Blue is right, orange wrong; small errors are drawn "
+        "stronger than in proportion.",
+    ),
     "sharing": (
         "Epochs asked for, distinct, trained",
         "Of one search and the confirm trials. Trials with the same settings so far share their epochs; the gap between "
@@ -117,7 +128,8 @@ def limits(study: StudyTables, comparison: Comparison) -> list[str]:
 def protocol(study: StudyTables, comparison: Comparison) -> list[str]:
     """How the numbers were obtained."""
     lock, searchers = study.lock, study.searchers()
-    sentences = [_tuned(study)] if lock.trials_per_arm is not None else []
+    sentences = [str(text) for text in lock.weights.get("notes") or ()]
+    sentences += [_tuned(study)] if lock.trials_per_arm is not None else []
     if len(searchers) > 1:
         sentences.append(f"The confirmed configurations are those that {searchers[0]} found.")
     sentences.extend(_confirmed(lock))
@@ -134,7 +146,7 @@ def protocol(study: StudyTables, comparison: Comparison) -> list[str]:
     if not math.isnan(comparison.target):
         how = "as the study set it" if lock.target is not None else f"{lock.target_of_control:g} of the control"
         sentences.append(f"Target for device time: validation {metric_name(study)} {comparison.target:.4g} ({how}).")
-    sentences.extend(f"Deviation: {text}" for text in lock.deviations)
+    sentences.extend(f"Deviation: {text}" for text in (*lock.deviations, *(lock.weights.get("deviations") or ())))
     sentences.extend(f"Missing table: {name}.parquet; what it feeds is left out." for name in study.missing)
     return sentences
 

@@ -9,7 +9,7 @@ The policy is not in the name, so two policies that ask for the same training na
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from hashlib import blake2b
 
 from lrstudy.settings import Settings, canonical_json
@@ -25,7 +25,7 @@ class Root:
     Attributes:
         data, split: Digests (hexadecimal) of the examples and of their division into parts.
         preprocessing, model: Plain descriptions (JSON values).
-        weights: ``random`` for weights drawn from the seed.
+        weights: ``random`` for weights drawn from the seed, else the digest of the tensors that training begins with.
         seed: The seed of the trial.
         numerics: Whatever changes the order of floating-point operations: device kind and model, CPU capability,
             threads per trial, mkldnn, precision, TF32, compile, memory format, torch version, evaluation batch.
@@ -65,6 +65,17 @@ def chain(name: str, epochs: Iterable[Settings]) -> Iterator[str]:
     for settings in epochs:
         name = extend(name, settings)
         yield name
+
+
+def features_name(root: Root, name: str, depth: int) -> str:
+    """The name of what a frozen backbone makes of the data.
+
+    It is that of the state `name` after `depth` epochs, from which on the backbone stays as it is. Weights that are not
+    drawn from the seed have the same backbone under every seed, as long as nothing is trained.
+    """
+    if depth == 0 and root.weights != "random":
+        name = replace(root, seed=0).name()
+    return _hash(b"features", bytes.fromhex(name))
 
 
 def _hash(*parts: bytes) -> str:

@@ -89,6 +89,7 @@ class RunOptions:
         ray: The Ray to run on.
         is_decided: Whether the tables in the study's folder decide all comparisons, asked between two planned looks;
             without it there are all looks.
+        base: The folder that relative paths of the study file start from.
         elsewhere: What the runs of the file's other workloads have taken of its limits.
     """
 
@@ -100,6 +101,7 @@ class RunOptions:
     begun: float
     ray: RayConnection
     is_decided: Callable[[Path], bool] | None = None
+    base: Path | None = None
     elsewhere: Taken = NOTHING
 
     @cached_property
@@ -121,7 +123,7 @@ def run(plan: Plan, options: RunOptions, notes: tuple[str, ...], display: Displa
         How the run ended.
 
     Raises:
-        InputError: Another driver is running the study.
+        InputError: Another driver is running the study, or a range test finds no rate.
         StorageError: The storage failed.
         KeyboardInterrupt: The user interrupted the run.
 
@@ -144,7 +146,7 @@ def run(plan: Plan, options: RunOptions, notes: tuple[str, ...], display: Displa
         _describe(admission, options, is_complete=False)
         try:
             first = _within_limits(admission, admission.next(), options.elsewhere)
-            if first is not None or admission.unpriced():
+            if first is not None or admission.waits_for_rates or admission.unpriced():
                 _train(admission, options, first, lock, tables, display)
         finally:
             _close(admission, options, tables, lock)
@@ -163,11 +165,12 @@ def _is_held(storage: Storage, folder: Path) -> bool:
 
 def _within_limits(admission: Admission, first: Trial | None, elsewhere: Taken) -> Trial | None:
     """The trial that was admitted first, unless earlier runs have reached a limit: then it waits for another run."""
-    if first is not None:
-        Limits(admission.plan.study, admission.journal, elsewhere).enforce(admission)
-        if admission.stopped:
-            admission.returned(first.trial_id)
-            return None
+    if first is None and not admission.waits_for_rates:
+        return None
+    Limits(admission.plan.study, admission.journal, elsewhere).enforce(admission)
+    if first is not None and admission.stopped:
+        admission.returned(first.trial_id)
+        return None
     return first
 
 
@@ -208,6 +211,8 @@ def _train(
         slots.close(upkeep.refreshed_at)  # if it was interrupted: what workers had not reported by then is lost
     if admission.failure:
         raise StorageError(admission.failure)
+    if admission.refusal:
+        raise admission.refusal
 
 
 def _close(admission: Admission, options: RunOptions, tables: TableWriter, lock: Lock) -> None:
@@ -227,8 +232,9 @@ def _keep_sources(plan: Plan, folder: Path) -> None:
     """Copy the source of users' policies into the study's folder."""
     try:
         for arm in plan.arms.values():
-            if user_code.is_reference(arm.policy) and arm.name not in plan.retired:
-                user_code.keep(arm.policy, folder / study_lock.SOURCES)
+            for policy in arm.policies if arm.name not in plan.retired else ():
+                if user_code.is_reference(policy):
+                    user_code.keep(policy, folder / study_lock.SOURCES)
     except OSError as error:
         raise StorageError(f"storage.path: cannot write in {folder}: {error.strerror}.") from error
 
@@ -254,6 +260,7 @@ def _describe(admission: Admission, options: RunOptions, is_complete: bool) -> N
             versions,
             history.deviations(admission.journal),
             {"num_seeds": protocol.num_seeds, "planned_trials": protocol.num_planned},
+            options.base,
         )
         for name, text in (("study.yaml", options.text), ("study.lock.json", lock)):
             with replacing(options.folder / name) as fresh:

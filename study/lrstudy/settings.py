@@ -21,6 +21,8 @@ from numpy.typing import ArrayLike, NDArray
 FloatArray = NDArray[np.float64]
 Optimizer = Literal["sgd", "adam", "adamw", "rmsprop", "rmsprop_keras"]
 Tail = Literal["keep", "drop"]
+BatchNormMode = Literal["train", "frozen", "eval"]
+Input = Literal["images", "features"]
 DIGITS = 9
 _POWERS = np.array([float(f"1e{k}") for k in range(-300, 301)])
 
@@ -61,9 +63,15 @@ class Recipe:
         clip_norm: The largest norm of the gradient, or None.
         augment: ``none``, ``flip``, ``crop_flip``, a list of transforms as canonical JSON, or a reference to a user's
             function.
-        trainable: One flag per section, or empty if all sections are trained.
+        trainable: One flag per section, or empty if all sections are trained. The others get neither gradients nor
+            updates, not even by weight decay.
+        batchnorm: ``train``: BatchNorm normalises by the batch and gathers running statistics. ``frozen``: it uses its
+            running statistics and keeps them; scale and shift still learn. ``eval``: whatever is not trained is in
+            evaluation mode, BatchNorm, dropout and stochastic depth alike.
         norm_batch: The number of examples that BatchNorm takes its statistics over; None: the whole batch.
         micro_batch: The number of examples whose gradients are accumulated at a time; None: the whole batch.
+        reset_optimizer: Whether the epoch begins with a new optimizer: true where a stage begins.
+        input: ``images``, or ``features``: the head alone is trained, on what enters it, computed once for all epochs.
         tail: What happens to the last, smaller batch of an epoch. `keep` trains it, but merges a tail of a single
             example into the batch before it, because BatchNorm cannot normalise one example; `drop` leaves it out.
     """
@@ -79,11 +87,11 @@ class Recipe:
     clip_norm: float | None = None
     augment: str = "none"
     trainable: tuple[bool, ...] = ()
-    batchnorm: Literal["train"] = "train"
+    batchnorm: BatchNormMode = "train"
     norm_batch: int | None = None
     micro_batch: int | None = None
     reset_optimizer: bool = False
-    input: Literal["images"] = "images"
+    input: Input = "images"
     tail: Tail = "keep"
 
     def __post_init__(self) -> None:
@@ -106,6 +114,15 @@ OPTIMIZER_CONSTANTS: dict[str, dict[str, float]] = {
     "rmsprop_keras": {"alpha": 0.9, "eps": 1e-7},
 }
 """The constants that each optimizer has, with torch's or Keras' defaults; Keras calls alpha rho."""
+
+
+Effort = Literal["all", "some", "features"]
+"""How much of the network an epoch computes with: all of it, all forward and some sections backward, or the head alone."""
+
+
+def effort(recipe: Recipe) -> Effort:
+    """How much of the network an epoch with this recipe computes with."""
+    return "features" if recipe.input == "features" else "some" if recipe.trainable else "all"
 
 
 @dataclass(frozen=True, eq=False)

@@ -95,7 +95,10 @@ def folder(tmp_path) -> Path:
         ("arms.clr.stepsize=3", "arms.clr.stepsize: unknown key. Did you mean 'step_size'?"),
         ("budget.epoch=3", "budget.epoch: unknown key. Did you mean 'epochs'?"),
         ("search.method=hyperop", "search.method: there is no searcher 'hyperop'. Did you mean 'hyperopt'?"),
-        ("workload.weights=imagenet", "workload.weights: this kind of weights ('imagenet') is not available yet."),
+        (
+            "workload.weights=imagnet",
+            "workload.weights: there is no kind of weights 'imagnet'. Did you mean 'imagenet'?",
+        ),
         ("arms.mine={policy: './mine.py:knee'}", "arms.mine.policy: there is no file "),
         ("budget", "command line: expected key.key=VALUE; got 'budget'."),
     ],

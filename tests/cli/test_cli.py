@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 
+import pandas as pd
 import pytest
 from rich.console import Console
 
 import lrstudy_reports
 from lrstudy import __version__
-from lrstudy.cli import _LATER, _main
+from lrstudy.cli import _LATER, _main, interrupted
 from lrstudy.cli.concluding import _print_verdicts
 from lrstudy.cli.options import console_for_tables
 from prescribed import Training, run_study
@@ -29,7 +33,7 @@ def test_a_command_of_a_later_version_is_refused_with_not_yet(capsys, command):
     assert _main([command]) == 2
     said = capsys.readouterr().err
     assert (
-        f"the command '{command}' is not available yet. Available: doctor, init, launch, plan, prepare, report, run, status, trace, validate."
+        f"the command '{command}' is not available yet. Available: doctor, export, init, launch, lr-find, plan, prepare, report, run, score, status, trace, train, validate."
         in said
     )
 
@@ -74,7 +78,7 @@ def test_a_fault_of_ours_is_one_paragraph_with_the_way_to_more(capsys, monkeypat
     def fail(*arguments):
         raise RuntimeError("boom")
 
-    monkeypatch.setattr("lrstudy.study.Study.each", fail)
+    monkeypatch.setattr("lrstudy.study.Study.from_yaml", fail)
     assert _main(["validate"]) == 1
     said = capsys.readouterr().err
     assert said.startswith("lrstudy: RuntimeError: boom")
@@ -120,3 +124,60 @@ def test_the_terminal_shows_p_notes_and_the_answer(tmp_path):
     assert "step: 2 pairs of seeds give no interval" in said
     assert lrstudy_reports.answer(folder) in said
     assert "-0.000" not in said
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_within_the_import_machinery_is_raised_after_it(number):
+    """In a callback of importlib the exception was printed and dropped, and the lock that it held stayed held."""
+    within = compile("os.kill(os.getpid(), number)\nis_whole = True", "<frozen importlib._bootstrap>", "exec")
+    names = {"os": os, "number": number}
+
+    def import_and_wait() -> None:
+        exec(within, names)
+        time.sleep(60)
+
+    before = signal.signal(number, interrupted)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            import_and_wait()
+        assert names["is_whole"]
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), number)
+    finally:
+        signal.signal(number, before)
+
+
+def runs_and_targets(folder):
+    columns = {"submission": ["fast", "slow"], "workload": "a", "study": 0, "trial": 0, "metric_name": "accuracy"}
+    frame = pd.DataFrame({**columns, "metric": 1.0, "submission_time_s": [1.0, 2.5]})
+    frame.to_parquet(folder / "runs.parquet")
+    targets = {"a": {"target_metric_name": "accuracy", "validation_target_value": 0.9}}
+    (folder / "targets.json").write_text(json.dumps({"workloads": targets, "base_workloads": ["a"]}))
+    return [str(folder / "runs.parquet"), "--targets", str(folder / "targets.json")]
+
+
+def test_score_prints_scores_for_people_and_for_programs(tmp_path, capsys):
+    arguments = runs_and_targets(tmp_path)
+    assert _main(["score", *arguments]) == 0
+    said = capsys.readouterr().out
+    assert "1.0000" in said
+    assert "2.50" in said
+    assert _main(["score", *arguments, "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["scores"][0] == {"submission": "fast", "score": 1.0, "solved": 1}
+    assert facts["costs"]["slow"] == {"a": 2.5}
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--by", "epochs"], "--by: expected time or steps; got epochs"),
+        (["--goal", "accuracy"], "--goal: expected METRIC=min or METRIC=max; got accuracy"),
+        (["--by", "steps"], "has no column global_step"),
+        (["--relax", "1"], "expected a part in [0, 1)"),
+        (["--max-ratio", "1"], "expected a largest ratio above 1"),
+    ],
+)
+def test_score_refuses_what_does_not_fit(tmp_path, capsys, more, said):
+    assert _main(["score", *runs_and_targets(tmp_path), *more]) == 2
+    assert said in capsys.readouterr().err

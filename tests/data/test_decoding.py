@@ -135,7 +135,48 @@ def test_images_of_several_sizes_need_a_size(image_folder, tmp_path):
     assert prepare(DataSpec(f"folder:{image_folder}", image=ImageSpec(size=6)), tmp_path / "store").size == 6
 
 
-def test_images_that_are_not_square_need_a_size(tmp_path):
+def test_stored_images_may_be_taller_than_wide(tmp_path):
     for name in ("a/1.png", "b/1.png"):
-        image(tmp_path / "data" / name, np.zeros((6, 8), np.uint8))
-    assert "images are not square but 8 x 6 (2); set image.size" in fault(tmp_path / "data", tmp_path / "s")
+        image(tmp_path / "data" / name, np.zeros((8, 6), np.uint8))
+    data = prepare(DataSpec(f"folder:{tmp_path / 'data'}"), tmp_path / "s")
+    assert (data.size, data.images.shape) == ((8, 6), (2, 1, 8, 6))
+
+
+@pytest.mark.parametrize("resize", ["squash", "crop", "pad"])
+@pytest.mark.parametrize(("height", "width"), [(16, 12), (10, 40), (40, 10), (12, 9), (24, 18)])
+def test_images_are_resized_to_height_and_width(tmp_path, resize, height, width):
+    """White pictures: the crop is white all over, padding is black where the picture of another shape does not reach."""
+    path = image(tmp_path / "x.png", np.full((height, width), 255, np.uint8))
+    result = decode(path, 1, (12, 9), resize)[0]
+    assert result.shape == (12, 9)
+    rows, columns = (result == 255).any(axis=1).sum(), (result == 255).any(axis=0).sum()
+    if resize == "pad":
+        scale = min(12 / height, 9 / width)
+        assert (rows, columns) == (round(height * scale), round(width * scale))
+    else:
+        assert (rows, columns) == (12, 9)
+
+
+def test_a_crop_to_height_and_width_is_the_centre_without_distortion(tmp_path):
+    pixels = np.zeros((24, 40), np.uint8)
+    pixels[:, 11:29] = 255  # the middle 18 of 40 columns: 24 x 18 has the shape of 12 x 9
+    result = decode(image(tmp_path / "x.png", pixels), 1, (12, 9), "crop")[0]
+    assert (result[:, 1:-1] == 255).all()
+    assert (result > 200).all(), "antialiasing reaches one stored column beyond the cut"
+    pixels[:, 13:27] = 0
+    assert (decode(image(tmp_path / "y.png", pixels), 1, (12, 9), "crop")[0, :, [0, 8]] > 128).all()
+
+
+@pytest.mark.parametrize(("height", "width"), [(37, 53), (53, 37), (8, 8), (1, 30)])
+def test_square_images_are_cropped_and_padded_as_they_always_were(tmp_path, height, width):
+    """Their caches go on to be used: the formulas are those from before there were other shapes."""
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width), dtype=np.uint8)
+    picture, side, scale = Image.fromarray(pixels), min(height, width), 16 / max(height, width)
+    left, top = (width - side) // 2, (height - side) // 2
+    cropped = picture.resize((16, 16), Image.Resampling.BILINEAR, (left, top, left + side, top + side))
+    scaled = (max(1, round(width * scale)), max(1, round(height * scale)))
+    left, top = (scaled[0] - 16) // 2, (scaled[1] - 16) // 2
+    padded = picture.resize(scaled, Image.Resampling.BILINEAR).crop((left, top, left + 16, top + 16))
+    path = image(tmp_path / "x.png", pixels)
+    for resize, expected in (("crop", cropped), ("pad", padded)):
+        assert (decode(path, 1, 16, resize)[0] == np.asarray(expected)).all()

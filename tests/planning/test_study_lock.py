@@ -55,6 +55,7 @@ def test_the_same_study_runs_on_unchanged():
         "storage.keep_gb=5",
         "compare={control: clr, margin: 0.01}",
         "target.value=0.9",
+        "claims=[{claim: c014, measure: difference, arm: clr, against: constant}]",
         "confirm={top: 2, seeds: 7}",
         "report_metrics=[balanced_accuracy]",
         "search.trials=9",
@@ -241,6 +242,13 @@ def test_the_control_of_the_lock_is_the_arm_as_it_runs_now():
     assert plan.control == lock["control"] == "clr@2"
     plan, lock, _ = rerun(lock, "compare.control=clr")
     assert plan.control == lock["control"] == "clr"
+
+
+def test_a_claim_about_a_changed_arm_is_about_the_arm_as_it_runs_now():
+    claims = "claims=[{claim: c014, measure: difference, arm: clr, against: constant}]"
+    _, lock, _ = rerun(lock_of(plan_of()), claims, "arms.clr.base_ratio=0.2")
+    (claim,) = lock["claims"]
+    assert (claim["arm"], claim["against"]) == ("clr@2", "constant")
 
 
 # --- what may not change ----------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lrstudy.config.sections import ResourcesConfig
+from lrstudy.config.means import ResourcesConfig
 from lrstudy.errors import InputError
 from lrstudy.ray_tune.cluster import Cluster, _Found
 from lrstudy.workload.devices import Resources

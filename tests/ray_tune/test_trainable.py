@@ -10,9 +10,34 @@ from lrstudy.memo.memo import Memo
 from lrstudy.ray_tune.trainable import Assignment, TuneTrial
 from lrstudy.running.admission import Admission
 from lrstudy.study_folder.journal import Journal
+from lrstudy.training.trainer import Trainer
 from serial import SMALL, study
 
 PAUSE_S = 0.05
+
+
+@pytest.mark.slow
+def test_a_confirm_trial_reports_its_state_on_the_training_part_and_charges_the_pass_as_evaluation(tmp_path):
+    plan = study(tmp_path, SMALL).plan()[0]
+    arm = plan.arms["constant"]
+    spec = plan.spec("constant-confirm-1-1000", arm, arm.space.default(), 1000, True, {})
+    memo = Memo(tmp_path / "memo")
+    worker = TuneTrial({"assignment": Assignment(spec, "constant", plan.workload, memo.location, str(tmp_path))})
+    reports = [worker.step()]
+    while not reports[-1]["done"]:
+        reports.append(worker.step())
+    assert reports[-1]["status"] == "completed", reports[-1]
+    trainer, test = Trainer(plan.workload), dict(reports[-1]["test"])
+    trainer.restore(memo.state_of(memo.find(reports[-1]["records"][-1]["lineage"])))
+    fitted = trainer.evaluate_training()
+    assert {name: value for name, value in test.items() if name.startswith("train_")} == {
+        "train_loss": fitted.loss,
+        **{f"train_{name}": value for name, value in fitted.metrics.items()},
+    }
+    assert test["accuracy"] == trainer.test()[0].metrics["accuracy"] != test["train_accuracy"]
+    evaluated = [span for report in reports for span in report["spans"] if span[2] == "evaluate"]
+    assert evaluated[-1][0] + evaluated[-1][1] <= reports[-1]["at"]
+    assert [record["metrics"]["train_accuracy"] for report in reports for record in report["records"]]
 
 
 @pytest.mark.slow

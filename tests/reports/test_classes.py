@@ -8,51 +8,14 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
-from hypothesis import settings as tried
-from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
 from lrstudy_reports import build
-from lrstudy_reports.classes import UNDEFINED, auroc_by_class, by_class
+from lrstudy_reports.classes import UNDEFINED
+from lrstudy_reports.predicted import predicted
 from lrstudy_reports.tables import load
 from prescribed import Training, run_study
-from report_studies import SMALL
-
-NAMES = ["ant", "bee", "cat"]
-COUNTS = {"train": (40, 15, 5), "val": (12, 8, 0), "test": (20, 10, 0)}
-DATA = """
-import numpy as np
-
-def load():
-    labels, part = {labels!r}, {part!r}
-    return {{"images": np.zeros((len(labels), 8, 8), np.uint8), "labels": labels, "part": part}}
-"""
-
-
-@tried(deadline=None, max_examples=50)
-@given(n=st.integers(2, 40), seed=st.integers(0, 10_000))
-def test_the_area_of_each_class_is_scikit_learns(n: int, seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    scores = rng.integers(0, 5, (n, 3)).astype(np.float64)  # few values, so that there are ties
-    positive = rng.random((n, 3)) < (0.0, 0.5, 0.9)
-    found = auroc_by_class(scores, positive)
-    for k in range(3):
-        if 0 < positive[:, k].sum() < n:
-            assert found[k] == pytest.approx(roc_auc_score(positive[:, k], scores[:, k]), abs=1e-12)
-        else:
-            assert np.isnan(found[k])
-
-
-def with_classes(folder: Path, several: bool, names: list[str] = NAMES) -> Path:
-    """A study of data whose examples have one of the classes `names`; or `several`, which happen to be one each."""
-    of_each = [(part, name, n) for part, counts in COUNTS.items() for name, n in zip(names, counts, strict=False)]
-    labels = [[name] if several else name for _, name, n in of_each for _ in range(n)]
-    part = [part for part, _, n in of_each for _ in range(n)]
-    (folder / "mine.py").write_text(DATA.format(labels=labels, part=part))
-    data = f"workload.data={folder / 'mine.py'}:load"
-    given = ("workload.split.test=given", "workload.split.validation=given", "workload.subset=null")
-    return run_study(folder / "runs", SMALL, data, *given, "confirm.seeds=3")
+from report_studies import NAMES, SMALL, with_classes
 
 
 @pytest.mark.parametrize("several", [False, True])
@@ -61,7 +24,7 @@ def test_classes_are_ranked_by_the_mean_over_seeds_and_one_without_positives_is_
 ) -> None:
     folder = with_classes(tmp_path, several)
     rows = pd.read_parquet(folder / "predictions.parquet")
-    found = by_class(load(folder))
+    found = predicted(load(folder)).areas()
     assert list(found.index) == NAMES
     for arm in ("constant", "step"):
         values = []
@@ -96,7 +59,7 @@ def test_two_labels_that_an_example_may_both_have_are_ranked_each(tmp_path: Path
     folder = with_classes(tmp_path, several=True, names=NAMES[:2])
     text = build(folder).with_name("report.md").read_text()
     row = next(line for line in text.splitlines() if line.startswith("| bee |"))
-    expected = by_class(load(folder)).loc["bee"]
+    expected = predicted(load(folder)).areas().loc["bee"]
     assert row.startswith("| bee | 15 | 8 | 10 | ")
     assert sorted(row.strip("| ").split(" | ")[4:]) == sorted(f"{area:.3f}" for area in expected)
     assert "they have one AUROC" not in text

@@ -19,7 +19,7 @@ from lrstudy.planning import study_lock
 from lrstudy.planning.plan import Plan
 from lrstudy.policies.spaces import search_spaces
 from lrstudy.running import forecast_cost, probe_cost
-from lrstudy.running.forecast import Forecast, Work, forecast
+from lrstudy.running.forecast import EpochKind, Forecast, Work, forecast
 from lrstudy.running.forecast_cost import Timing
 from lrstudy.running.tables import TableWriter
 from lrstudy.search import INDEPENDENT, stream
@@ -243,7 +243,12 @@ def test_seconds_follow_from_updates_batches_and_evaluations() -> None:
     assert timing.update_s(8) == 0.010, "smaller batches are not faster"
     assert timing.update_s(40) == pytest.approx(0.020)
     assert timing.update_s(128) == pytest.approx(0.060), "larger ones grow with their examples"
-    assert timing.seconds(Counter({(16, 100): 2, (64, 25): 1})) == pytest.approx(2 * 1.6 + 0.75 + 0.6)
+    assert timing.seconds(Counter({EpochKind(16, 100): 2, EpochKind(64, 25): 1})) == pytest.approx(2 * 1.6 + 0.75 + 0.6)
+    partly = Timing({16: 0.010}, 0.5, "measured", 2, partial_s={"features": {16: 0.001}})
+    work = Counter({EpochKind(16, 100, "features"): 3, EpochKind(16, 100, "some"): 1})
+    assert partly.seconds(work, 7.0) == pytest.approx(3 * 0.1 + 1.0 + 0.5 + 7.0), (
+        "what was not timed costs as the whole"
+    )
 
 
 def test_costs_and_noise_are_those_of_the_records(tmp_path: Path) -> None:

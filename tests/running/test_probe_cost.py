@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from lrstudy.running import probe_cost
+from lrstudy.running.forecast import EpochKind
 from lrstudy.training.epoch import train_epoch
 from lrstudy.training.timing import Timed
 from serial import SMALL, study
@@ -52,9 +53,9 @@ def test_it_is_known_which_part_of_the_time_other_programs_had(timed):
 def test_on_a_cpu_time_does_not_pass_while_another_program_runs(tmp_path, monkeypatch):
     """The system lets this thread run for a quarter of the time."""
     plan = study(tmp_path, SMALL).plan()[0]
-    alone = probe_cost.probe(plan, Counter({(20, 4): 1}))
+    alone = probe_cost.probe(plan, Counter({EpochKind(20, 4): 1}))
     monkeypatch.setattr("lrstudy.training.trainer.train_epoch", _slowly(train_epoch))
-    beside = probe_cost.probe(plan, Counter({(20, 4): 1}))
+    beside = probe_cost.probe(plan, Counter({EpochKind(20, 4): 1}))
     assert beside.per_update_s[20] < 2 * alone.per_update_s[20]
     assert beside.running < 0.5
 
@@ -75,7 +76,7 @@ def _slowly(function):
 def test_a_probe_times_the_batches_that_will_be_trained_and_weighs_a_state(tmp_path):
     plan = study(tmp_path, SMALL).plan()[0]
     told = []
-    timing = probe_cost.probe(plan, Counter({(20, 4): 10, (40, 2): 5}), told.append)
+    timing = probe_cost.probe(plan, Counter({EpochKind(20, 4): 10, EpochKind(40, 2): 5}), told.append)
     assert set(timing.per_update_s) == {20, 40}
     assert all(0 < seconds < 10 for seconds in (*timing.per_update_s.values(), timing.evaluation_s))
     assert (timing.source, timing.count) == ("measured", 2)

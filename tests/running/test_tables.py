@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from dataclasses import replace
 from hashlib import blake2b
 from itertools import pairwise
 from pathlib import Path
@@ -15,10 +16,13 @@ import pytest
 
 from lrstudy.errors import StorageError
 from lrstudy.running import tables as tables_module
+from lrstudy.running.epoch_tables import EpochTables
 from lrstudy.running.tables import TableWriter
 from lrstudy.study_folder import predictions
 from lrstudy.study_folder.ledger import CATEGORIES
 from lrstudy.study_folder.schemas import EPOCHS, LEDGER, PREDICTIONS, SETTINGS, SPLIT, TRIALS
+from lrstudy.training.epoch import evaluate
+from lrstudy.training.trainer import Trainer
 from serial import Serial, study
 
 pytestmark = pytest.mark.slow
@@ -188,7 +192,33 @@ def test_the_trial_id_is_made_of_arm_searcher_index_and_seed(ran):
 def test_only_confirm_trials_have_test_metrics(ran):
     for trial in rows(ran, "trials"):
         is_confirm = trial["phase"] == "confirm"
-        assert all((trial[name] is not None) == is_confirm for name in ("test_loss", "test_metric", "test_accuracy"))
+        names = [f"{part}_{name}" for part in ("test", "train") for name in ("loss", "metric", "accuracy")]
+        assert all((trial[name] is not None) == is_confirm for name in names)
+
+
+def test_the_training_part_is_evaluated_with_the_tested_state(ran):
+    trainer = Trainer(ran.plan.workload)
+    trial = next(trial for trial in rows(ran, "trials") if trial["trial_id"] == "step-confirm-1-1001")
+    record = ran.admission.trials[trial["trial_id"]].records[trial["selected_epoch"]]
+    trainer.restore(ran.admission.memo.state_of(record))
+    part = trainer.train_part
+    found = evaluate(trainer.state, part, "multiclass", keep_logits=True)
+    assert trial["train_accuracy"] == float((found.logits.argmax(1) == part.labels).double().mean())
+    assert trial["train_metric"] == trial["train_accuracy"] == found.metrics["accuracy"]
+    assert (trial["train_loss"], trial["train_f1"]) == (found.loss, found.metrics["f1"])
+
+
+def test_an_epoch_shows_what_training_counted_and_one_of_an_earlier_version_nothing(ran):
+    found = rows(ran, "epochs")
+    counts = [row["train_accuracy"] * ran.plan.workload.counts[0] for row in found]
+    assert counts == pytest.approx([round(count) for count in counts], abs=1e-9)
+    assert len(set(counts)) > 3
+    trial = ran.admission.trials["step-confirm-1-1001"]
+    before = [replace(r, metrics={k: v for k, v in r.metrics.items() if k != "train_accuracy"}) for r in trial.records]
+    earlier = replace(trial, records=before)
+    table = EpochTables(ran.plan).epochs([earlier])
+    assert table["train_accuracy"].to_pylist() == [None] * 3
+    assert table["val_accuracy"].null_count == 0
 
 
 def test_numeric_parameters_are_numbers_and_mixed_ones_are_text(ran):
@@ -479,9 +509,9 @@ def test_settings_that_a_policy_does_not_give_are_not_passed_off_as_applied(ran,
     from dataclasses import replace
 
     trial = next(t for t in ran.admission.trials.values() if t.arm == "step")
-    wrong = SimpleNamespace(**vars(trial))
-    wrong.records = [replace(trial.records[0], settings="0" * 32)]
-    wrong.recalled, wrong.selected, wrong.value = [False], None, None
-    admission = SimpleNamespace(trials={"t": wrong}, plan=ran.plan, journal=ran.admission.journal)
+    wrong = replace(trial, records=[replace(trial.records[0], settings="0" * 32)])
+    admission = SimpleNamespace(
+        trials={"t": wrong}, plan=ran.plan, journal=ran.admission.journal, memo=ran.admission.memo
+    )
     with pytest.raises(RuntimeError, match=f"epoch 0 of {trial.trial_id} was trained with other settings"):
         TableWriter(admission, tmp_path).write(time.monotonic())

@@ -127,7 +127,8 @@ def test_what_a_reactive_policy_does_follows_from_metrics(capsys: pytest.Capture
         (("plateau", "--epochs", "3", "--metrics", "val_loss=a"), "expected numbers, like val_loss=1.0,0.9; got 'a'."),
         (("plateau", "--epochs", "3", "--metrics", "nowhere.json"), "nowhere.json cannot be read: No such file"),
         (("cosine", "warmup=3", "--epochs", "3"), "cosine: warmup: expected a duration below the budget of 3 epochs; got 3"),
-        (("sgdr_dlr", "--epochs", "3", "--sections", "2"), "section_ratios: expected one ratio per section of the model (2)"),
+        (("sgdr_dlr", "--epochs", "3", "--num-sections", "2"), "section_ratios: expected one ratio per section of the model (2)"),
+        (("sgdr", "--sections"), "--sections: expected it with a study file alone, whose model it shows; got sgdr."),
         (("step", "--epochs", "3", "--svg", "/nowhere/t.svg"), "--svg: cannot write /nowhere/t.svg: No such file"),
     ],
 )  # fmt: skip
@@ -247,3 +248,37 @@ def test_a_table_has_a_row_for_every_update_or_epoch(capsys: pytest.CaptureFixtu
         assert _main(["trace", "step", "--epochs", "3", "--updates-per-epoch", "4", "--table", "--by", by]) == 0
         lines = capsys.readouterr().out.splitlines()
         assert sum(line.strip()[:1].isdigit() for line in lines) == rows
+
+
+def test_a_trace_of_stages_says_what_each_of_them_trains(tmp_path, capsys):
+    file = tmp_path / "study.yaml"
+    file.write_text("lrstudy: 1\nname: x\nbudget: {epochs: 10}\ncommon: {lr: 0.1}\narms: {sgdr_dlr: {stages: two}}\n")
+    assert _main(["trace", str(file), "--examples", "320"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "sgdr_dlr: 10 epochs of 320 examples, 100 updates" in lines
+    (one, two) = (line for line in lines if line.startswith("  stage"))
+    assert one.startswith("  stage 1, epochs 0-2, the head on features, BatchNorm eval: sgdr, lr 0.1,")
+    assert two.startswith("  stage 2, epochs 3-9, all sections on images: sgdr_dlr, lr 0.1,")
+    traced = told(capsys, str(file), "--examples", "320")
+    assert [rates[0] for rates in traced["lr_per_step_sections"]] == [0, 0, 0.1]
+
+
+def test_the_sections_of_a_studys_model_are_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    study = tmp_path / "study.yaml"
+    study.write_text(
+        "lrstudy: 1\nname: s\nworkload: {data: digits, subset: 120}\narms: [constant]\nstorage: {path: runs}\n"
+    )
+    assert _main(["trace", str(study), "--sections"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "Model: small_cnn, 24,058 parameters, BatchNorm:",
+        "  section 1               4,848 parameters  20.2%  stage1.0.weight to stage2.2.bias",
+        "  section 2              18,560 parameters  77.1%  stage3.0.weight to stage3.2.bias",
+        "  section 3 (head)          650 parameters   2.7%  head.weight to head.bias",
+    ]
+    values = told(capsys, str(study), "--sections", "workload.model=resnet18", "name=t")
+    assert values["model"]["stem"] == "3x3"
+    assert [section["first"] for section in values["sections"]] == [
+        "conv1.weight",
+        "layer3.0.conv1.weight",
+        "fc.weight",
+    ]

@@ -103,13 +103,17 @@ def test_after_a_few_updates_it_is_the_running_statistics_that_are_wrong() -> No
     assert running.loss != precise.loss
 
 
+def state_of(module: nn.Module) -> State:
+    return State.of(Model(module, ((), (), tuple(name for name, _ in module.named_parameters())), {}), CPU)
+
+
 def test_layers_that_training_does_not_gather_with_are_left_alone() -> None:
     class Frozen(nn.BatchNorm2d):
         def train(self, mode: bool = True) -> Frozen:
             return super().train(False)
 
     module = nn.Sequential(Frozen(1), nn.BatchNorm2d(1, track_running_stats=False), nn.BatchNorm2d(1))
-    assert gathering_layers(module) == [module[2]]
-    assert gathering_layers(nn.Sequential(nn.Linear(1, 1))) == []
+    assert gathering_layers(state_of(module)) == [module[2]]
+    assert gathering_layers(state_of(nn.Sequential(nn.Linear(1, 1)))) == []
     assert module.training
     assert not module[0].training

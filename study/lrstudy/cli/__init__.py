@@ -6,19 +6,22 @@ import logging
 import os
 import signal
 import sys
+import threading
 import traceback
+from types import FrameType
 from typing import Annotated
 
 import typer
 from typer.exceptions import TyperException
 
 from lrstudy import __version__
-from lrstudy.cli import environment, forecasts, launching, new_study, studies, traces  # noqa: F401  # they add their commands to the application
+from lrstudy.cli import environment, exports, forecasts, launching, lr_find, new_study, scoring, studies, traces  # noqa: F401  # they add their commands to the application
 from lrstudy.cli.options import app
 from lrstudy.errors import ClusterError, InputError, StorageError
 
-_LATER = ("lr-find", "score", "replay", "merge", "check", "export")
+_LATER = ("replay", "merge", "check")
 _INTERRUPTED = 130
+_AGAIN_S = 0.02
 _debug = False
 
 
@@ -37,7 +40,8 @@ def _options(
 def main() -> None:
     """Entry point: runs a command, and reports an error as one paragraph and an exit code."""
     _log_to_stderr()
-    signal.signal(signal.SIGTERM, _terminated)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupted)
     try:
         sys.exit(_main(sys.argv[1:]))
     except ClusterError as error:
@@ -49,9 +53,7 @@ def main() -> None:
 
 def _main(arguments: list[str]) -> int:
     if arguments and arguments[0] in _LATER:
-        available = ", ".join(
-            sorted(str(command.callback.__name__) for command in app.registered_commands if command.callback)
-        )
+        available = ", ".join(sorted(c.name or str(c.callback.__name__) for c in app.registered_commands if c.callback))
         return _complain(f"the command {arguments[0]!r} is not available yet. Available: {available}.", 2)
     try:
         code = app(args=arguments, standalone_mode=False)
@@ -91,6 +93,14 @@ def _complain(text: str, code: int) -> int:
     return code
 
 
-def _terminated(signum: int, frame: object) -> None:
+def interrupted(number: int, frame: FrameType | None) -> None:
+    """Raise KeyboardInterrupt for a signal; within Python's own import code, as soon as that has been left.
+
+    There the exception can be lost, with the lock still held that every other thread needs for its next import: a run that
+    was interrupted in its first second hung.
+    """
     signal.alarm(0)  # once Ray is up, its own handler has the process aborted 3 s after a SIGTERM
+    if frame is not None and frame.f_code.co_filename.startswith("<frozen importlib"):
+        threading.Timer(_AGAIN_S, os.kill, (os.getpid(), number)).start()
+        return
     raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""The commands that look after what a study runs on: `lrstudy doctor` examines it, `lrstudy prepare` brings the data there."""
+"""The commands that look after what a study runs on: `lrstudy doctor` examines it, `lrstudy prepare` brings data and weights."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def doctor(
 
 @app.command()
 def prepare(study: StudyAndOverrides = None, as_json: Json = False) -> None:
-    """Fetch and decode a study's data, for machines that have no network, such as the nodes of a cluster."""
+    """Fetch a study's data and weights, and decode the data, for machines without a network, such as a cluster's nodes."""
     from lrstudy.cli import workloads
     from lrstudy.data.fetch import fetch
     from lrstudy.study import Study
@@ -47,11 +47,13 @@ def prepare(study: StudyAndOverrides = None, as_json: Json = False) -> None:
     for ours in each:
         with workloads.placed(ours):
             fetched = fetch(ours.file.workload.data_spec(ours.base), ours.storage)
-        facts[ours.workload] = {
+            weights = ours.fetch_weights()
+        told = {
             name: str(value) if name in ("reads", "entry") and value else value for name, value in vars(fetched).items()
         }
+        facts[ours.workload] = {**told, "weights": weights.to_json()}
         if not as_json:
-            print("\n".join(_described(ours, fetched)))
+            print("\n".join([*_described(ours, fetched), *weights.told]))
     if as_json:
         print(json.dumps(workloads.joined(each, facts)))
 

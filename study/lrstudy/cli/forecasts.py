@@ -83,6 +83,7 @@ def _facts(ours: Study, made: Plan, notes: tuple[str, ...], num_slots: int, prob
     from lrstudy.memo.memo import Memo
     from lrstudy.planning import arm_checks, study_lock
     from lrstudy.running import forecast, forecast_cost, history, probe_cost
+    from lrstudy.running.found_rates import FoundRates
     from lrstudy.study_folder.journal import Journal
 
     tables = ours.mirror.bring_tables()
@@ -93,14 +94,15 @@ def _facts(ours: Study, made: Plan, notes: tuple[str, ...], num_slots: int, prob
     if probe:
         timing = probe_cost.probe(made, expected.asked_work or expected.work, _tell)
     else:
-        timing = forecast_cost.recorded_timing(made, tables, expected.records)
+        timing = forecast_cost.recorded_timing(made, tables, expected.records, expected.efforts)
     return {
         "name": ours.file.name,
         **expected.to_json(),
         "cost": _cost(made, expected, timing, study_lock.price(made), num_slots),
         "states": _states(made, expected, timing, memo),
+        "features": _features(made, expected),
         "detectable": _detectable(made, forecast_cost.noise(made, tables), history.num_seeds_read(journal)),
-        "notes": [*notes, *kept, *arm_checks.notes(made)],
+        "notes": [*notes, *kept, *arm_checks.notes(made), *FoundRates(made, memo, journal).notes()],
     }
 
 
@@ -123,6 +125,13 @@ def _states(made: Plan, expected: Forecast, timing: Timing | None, memo: Memo) -
     }  # fmt: skip
 
 
+def _features(made: Plan, expected: Forecast) -> dict[str, Any]:
+    """How often features are left to be computed, how often trials ask for them, and their bytes."""
+    inputs = made.head_inputs if expected.asked_passes else None
+    size = inputs and inputs * 4 * sum(made.workload.counts[:2])
+    return {"to_compute": expected.passes, "asked": expected.asked_passes, "bytes_each": size}
+
+
 def _cost(
     made: Plan, expected: Forecast, timing: Timing | None, price: dict[str, Any] | None, num_slots: int
 ) -> dict[str, Any]:
@@ -134,7 +143,10 @@ def _cost(
     facts: dict[str, Any] = {"unit": unit, "slots": num_slots, "source": None, "price": price}
     if timing is None:
         return facts
-    seconds, alone = timing.seconds(expected.work), timing.seconds(expected.asked_work)
+    train, validation, _ = workload.counts
+    pass_s = timing.evaluation_s * (train + validation) / validation
+    seconds = timing.seconds(expected.work, expected.passes * pass_s)
+    alone = timing.seconds(expected.asked_work, expected.asked_passes * pass_s)
     return facts | {
         "source": timing.source,
         "timed": timing.count,
@@ -186,6 +198,7 @@ def _show(console: Console, facts: dict[str, Any]) -> None:
         *_sharing(facts),
         *_costs(facts["cost"], total),
         *_bytes(facts["states"]),
+        *_of_features(facts["features"]),
         *_difference(facts["detectable"]),
     )
     for text in lines:
@@ -293,6 +306,15 @@ def _bytes(states: dict[str, Any]) -> Iterator[str]:
         f"States: {_size(states['bytes_per_state'])} each, at most {_size(states['most_bytes'])} while the study runs "
         f"({counted(states['most'], 'epoch')}); {after}."
     )
+
+
+def _of_features(features: dict[str, Any]) -> Iterator[str]:
+    """What is computed for stages that train the head alone."""
+    if features["asked"]:
+        yield (
+            f"Features: {counted(features['asked'], 'trial')} train a head on features, which are computed "
+            f"{counted(features['to_compute'], 'time')}; {_size(features['bytes_each'])} each, kept like states."
+        )
 
 
 def _size(num_bytes: float) -> str:

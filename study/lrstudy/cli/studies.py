@@ -89,13 +89,17 @@ def validate(
 def _checked(study: Study, machine: Machine) -> tuple[dict[str, Any], list[str]]:
     """What `validate` finds in a study and its data: for programs, and as lines."""
     from lrstudy.cli import workloads
+    from lrstudy.memo.memo import Memo
     from lrstudy.planning import arm_checks
+    from lrstudy.running.found_rates import FoundRates
+    from lrstudy.study_folder.journal import Journal
     from lrstudy.workload.workload import with_copies
 
     with workloads.placed(study):
         plan, notes = study.plan(machine=machine)
     plan = replace(plan, workload=with_copies(plan.workload))
-    notes, statistics = (*notes, *arm_checks.notes(plan)), plan.workload.statistics
+    found = FoundRates(plan, Memo(study.storage.memo), Journal(study.folder / "journal"))
+    notes, statistics = (*notes, *arm_checks.notes(plan), *found.notes()), plan.workload.statistics
     facts = {**_facts(plan), "statistics": statistics.to_json(), "notes": notes}
     return facts, list(_described(plan, statistics, notes))
 
@@ -171,6 +175,8 @@ def _facts(plan: Plan) -> dict[str, Any]:
         "classes": len(plan.workload.classes),
         "task": plan.workload.task.kind,
         "device": plan.workload.device,
+        "model": plan.root(0).model,
+        **plan.model_facts.to_json(),
     }
 
 
@@ -184,6 +190,7 @@ def _described(plan: Plan, statistics: Statistics, notes: Sequence[str]) -> Iter
     )
     yield f"Data: {workload.data.source}, {len(workload.classes)} classes, {workload.task.kind}; examples by class and part:"
     yield from statistics.describe()
+    yield from plan.model_facts.describe(plan.root(0).model)
     for name, arm in plan.arms.items():
         yield f"  {name}: searches {', '.join(p.name for p in arm.space.searched) or 'nothing'}"
     yield from (f"note: {note}" for note in notes)

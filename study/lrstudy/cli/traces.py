@@ -13,6 +13,9 @@ from rich.console import Console
 
 from lrstudy.cli.options import Json, app, is_study_file, names_and_overrides
 from lrstudy.errors import Fault, InputError
+from lrstudy.policies.base import Policy
+from lrstudy.policies.stages import Stages, Stretch
+from lrstudy.policies.user_policies import values_of
 from lrstudy.tracing.make_traces import trace_policies, trace_study
 from lrstudy.tracing.trace import By, Trace
 
@@ -32,7 +35,10 @@ def trace(
     epochs: Annotated[int | None, typer.Option(help="Length of the run.")] = None,
     updates_per_epoch: Annotated[int | None, typer.Option(help="Updates per epoch at the initial batch size.")] = None,
     examples: Annotated[int | None, typer.Option(help="Training examples.")] = None,
-    sections: Annotated[int | None, typer.Option(help="Sections of the model, input to head.")] = None,
+    sections: Annotated[
+        bool, typer.Option("--sections", help="Show the sections of a study's model instead, input to head.")
+    ] = False,
+    num_sections: Annotated[int | None, typer.Option(help="How many sections the model has, if not three.")] = None,
     metrics: Annotated[
         list[str] | None,
         typer.Option(help="val_loss=1.0,0.9,... or a JSON file: what a reactive policy sees.", metavar="METRICS"),
@@ -56,16 +62,19 @@ def trace(
                 advice="`lrstudy trace sgdr --epochs 30`",
             )
         )
+    if sections:
+        _show_sections(names, overrides, as_json)
+        return
     if is_study_file(names[0]):
         if updates_per_epoch is not None:
             raise InputError(
                 Fault("--updates-per-epoch", expected="it only with policies: a study says its batch size")
             )
         budget = [] if epochs is None else [f"budget.epochs={epochs}"]
-        traces = _of_study(names[0], [*overrides, *budget], names[1:], examples, sections, metrics or ())
+        traces = _of_study(names[0], [*overrides, *budget], names[1:], examples, num_sections, metrics or ())
     else:
         traces = trace_policies(
-            names, overrides, Path.cwd(), epochs, updates_per_epoch, examples, sections, metrics or ()
+            names, overrides, Path.cwd(), epochs, updates_per_epoch, examples, num_sections, metrics or ()
         )
     if svg is not None:
         _draw(traces, svg, by or "epoch")
@@ -90,6 +99,19 @@ def _of_study(
 
     study = Study.from_yaml(path, overrides)
     return trace_study(study.file, study.base, study.storage, arms, examples, sections, metrics)
+
+
+def _show_sections(names: Sequence[str], overrides: Sequence[str], as_json: bool) -> None:
+    """Print what the sections of a study's model hold. The data says how many classes there are, and how large the images."""
+    from lrstudy.study import Study
+
+    if len(names) > 1 or not is_study_file(names[0]):
+        raise InputError(
+            Fault("--sections", expected="it with a study file alone, whose model it shows", got=" ".join(names))
+        )
+    plan, _ = Study.from_yaml(names[0], overrides).plan()
+    model, facts = plan.root(0).model, plan.model_facts
+    print(json.dumps({"model": model, **facts.to_json()}) if as_json else "\n".join(facts.describe(model)))
 
 
 def _draw(traces: list[Trace], path: Path, by: By) -> None:
@@ -123,12 +145,26 @@ def _show(traces: list[Trace], by: By, as_table: bool) -> None:
 
 
 def _described(trace: Trace) -> str:
-    values = trace.to_json("epoch")
-    parameters = ", ".join(f"{key} {_short(value)}" for key, value in values["parameters"].items() if value is not None)
+    num_updates = sum(settings.num_updates for settings in trace.settings)
+    length = f"{trace.run.num_epochs} epochs of {trace.run.num_examples} examples, {num_updates} updates"
+    if not isinstance(trace.policy, Stages):
+        return f"{trace.label}: {_values(trace.policy)}; {length}"
+    return "\n".join([f"{trace.label}: {length}", *map(_of_stage, trace.policy.stretches(trace.run))])
+
+
+def _of_stage(stage: Stretch) -> str:
+    """``  stage 1, epochs 0-2, the head on features: sgdr, lr 0.1, ...``."""
+    flags, recipe = stage.run.recipe.trainable, stage.run.recipe
+    sections = {0: "all sections", 1: "the head"}.get(sum(flags), "the upper sections")
+    norm = f", BatchNorm {recipe.batchnorm}" if recipe.batchnorm != "train" else ""
     return (
-        f"{trace.label}: {parameters}; {trace.run.num_epochs} epochs of {trace.run.num_examples} examples, "
-        f"{sum(values['updates_per_epoch'])} updates"
+        f"  stage {stage.number + 1}, epochs {stage.start}-{stage.end - 1}, {sections} on {recipe.input}{norm}: "
+        f"{stage.policy.name}, {_values(stage.policy)}"
     )
+
+
+def _values(policy: Policy) -> str:
+    return ", ".join(f"{key} {_short(value)}" for key, value in values_of(policy).items() if value is not None)
 
 
 def _print_table(console: Console, traces: list[Trace], by: By) -> None:
@@ -161,4 +197,4 @@ _HEADINGS = {
 
 
 def _short(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:g}" if isinstance(value, float) else str(list(value) if isinstance(value, tuple) else value)

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from lrstudy.config import workloads
+from lrstudy.config import claims, workloads
 from lrstudy.config.explain import KEY, Path, explain
 from lrstudy.config.not_yet import refuse_later
 from lrstudy.config.sections import StudyFile
@@ -18,6 +18,7 @@ from lrstudy.errors import Fault, InputError, unknown
 __all__ = ["StudyFile", "examine", "examine_each", "load", "of_workload"]
 
 _STAND_INS = {"lrstudy": 1, "name": "unnamed"}
+_SOUND_CLAIM = {"text": "-", "source": "-", "not_testable": "-"}
 
 
 def load(text: str, overrides: Sequence[str] = ()) -> StudyFile:
@@ -49,8 +50,9 @@ def examine_each(
     """
     raw = apply_overrides(parse_yaml(text), overrides)
     found: dict[str, tuple[StudyFile | None, list[Fault]]] = {}
-    for name in workloads.names(raw):
-        study, faults = _examined(workloads.merged(raw, name))
+    names = workloads.names(raw)
+    for name in names:
+        study, faults = _examined(workloads.merged(raw, name), names)
         if study is not None:
             study = study.model_copy(update={"name": f"{study.name}/{name}"})
             faults = [*faults, *further(study)]
@@ -67,7 +69,7 @@ def of_workload(faults: Sequence[Fault], name: str, text: str, overrides: Sequen
     return [workloads.placed(fault, name) for fault in workloads.named(faults, name, raw)]
 
 
-def _examined(raw: dict[str, Any]) -> tuple[StudyFile | None, list[Fault]]:
+def _examined(raw: dict[str, Any], workload_names: Sequence[str] = ()) -> tuple[StudyFile | None, list[Fault]]:
     faults, raw = refuse_later(raw)
     reported: set[Path] = set()  # the sections whose faults were reported before
     while True:
@@ -79,6 +81,7 @@ def _examined(raw: dict[str, Any]) -> tuple[StudyFile | None, list[Fault]]:
             control = study.compare.control
             if control is not None and control not in study.arms:
                 faults.append(unknown("compare.control", "arm", control, study.arms))
+            faults += claims.faults(study, workload_names)
             return study, faults
         faults += [fault for path, of_field in by_field.items() if path[:1] not in reported for fault in of_field]
         reported |= {path[:1] for path in by_field}
@@ -93,6 +96,9 @@ def _leave_out(raw: dict[str, Any], path: Path) -> bool:
         above, last = above[:-1], above[-1]
     elif len(above) == 1 and above[0] == "arms":
         raw["arms"][last] = {"policy": "constant"}
+        return True
+    elif above == ["claims"]:
+        raw["claims"][last] = dict(_SOUND_CLAIM)
         return True
     elif not above and last in _STAND_INS:
         raw[str(last)] = _STAND_INS[str(last)]
@@ -110,5 +116,7 @@ def _leave_out(raw: dict[str, Any], path: Path) -> bool:
 
 
 def _to_name(path: Path) -> Path:
-    """The path up to the first position in a list: a list with a fault is left out as a whole."""
+    """The path up to the first position in a list: a list with a fault is left out as a whole, but claims one by one."""
+    if path[0] == "claims":
+        return path[:2]
     return tuple(takewhile(lambda part: isinstance(part, str), path))

@@ -9,7 +9,6 @@ from typing import Any
 
 from lrstudy.errors import Fault, not_yet
 
-_POLICIES = "Use sgdr_dlr for the whole budget."
 _OPTIMIZERS = ("lars", "lamb", "schedule_free")
 
 
@@ -44,8 +43,6 @@ def _is_reference(value: Any) -> bool:
 
 
 _LATER = (
-    _Later("workload.model", _begins("timm:"), "this model", "Use a torchvision name, or a model of your own."),
-    _Later("workload.weights", lambda v: isinstance(v, str) and v != "random", "this kind of weights", "Use random."),
     _Later("workload.task.loss", _is_reference, "a loss of your own", "Use workload.train_step, which computes the loss."),
     _Later("common.optimizer", _one_of(*_OPTIMIZERS), "this optimizer", "Use sgd, adam, adamw or rmsprop."),
     _Later("search.method", _is_reference, "a searcher of your own", "Use random, grid, hyperopt, smac or optuna."),
@@ -54,9 +51,6 @@ _LATER = (
     _Later("limits.money", _is_present, "a limit in money", "Use limits.gpu_hours or limits.wall."),
     _Later("storage.path", _begins("az://", "abfs://", "abfss://"), "Azure storage", "Use a folder, s3:// or gs://."),
 )  # fmt: skip
-
-POLICIES = ("two_stage",)
-"""Policies that a later version will have."""
 
 
 def refuse_later(raw: dict[str, Any]) -> tuple[list[Fault], dict[str, Any]]:
@@ -91,7 +85,7 @@ def _refuse(later: _Later, node: dict[str, Any], key: str) -> list[Fault]:
 
 
 def _refuse_arms(raw: dict[str, Any]) -> list[Fault]:
-    """Replace arms whose policy needs a later version by `constant`, so that other fields may still name them."""
+    """Leave out what of an arm needs a later version."""
     arms = raw.get("arms")
     if isinstance(arms, list) and arms and all(isinstance(name, str) for name in arms) and len(set(arms)) == len(arms):
         arms = raw["arms"] = dict.fromkeys(arms)
@@ -100,12 +94,6 @@ def _refuse_arms(raw: dict[str, Any]) -> list[Fault]:
     faults = []
     for name, body in arms.items():
         parameters = body if isinstance(body, dict) else {}
-        policy = parameters.get("policy", name)
-        if policy in POLICIES:
-            where = f"arms.{name}.policy" if "policy" in parameters else f"arms.{name}"
-            faults.append(_fault(where, f"the policy {policy!r}", _POLICIES))
-            arms[name] = {"policy": "constant"}
-            continue
         if "optimizer" in parameters:
             later = next(later for later in _LATER if later.path == "common.optimizer")
             faults += _refuse(replace(later, path=f"arms.{name}.optimizer"), parameters, "optimizer")

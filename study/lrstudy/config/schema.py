@@ -9,9 +9,12 @@ from typing import Any
 
 from lrstudy.annotations import json_schema as schema_of
 from lrstudy.config.common import COMMON, CommonParameter
+from lrstudy.config.range_question import FOUND, RangeQuestion
 from lrstudy.config.sections import StudyFile
 from lrstudy.policies import TORCH, registry
 from lrstudy.policies.base import parameter_names
+from lrstudy.policies.parameters import hints
+from lrstudy.policies.stages import Stage
 from lrstudy.search import METHODS
 
 FILE = Path(__file__).parents[1] / "study.schema.json"
@@ -28,7 +31,10 @@ def json_schema() -> dict[str, Any]:
     parts["Value"] = {"description": "A fixed value, or what to search.", **_value_or_space(_ANY)}
     parts |= {_value_name(parameter): schema_of(parameter.annotation) for parameter in COMMON.values()}
     parts["CommonConfig"]["properties"] = {name: _common(parameter) for name, parameter in COMMON.items()}
-    parts["Arm"] = _arm()
+    parts |= {"Arm": _arm(), "Stage": _stage()}
+    parts["RangeQuestion"] = RangeQuestion.model_json_schema() | {"required": [FOUND]}
+    to_find = [{"const": FOUND}, {"$ref": "#/$defs/RangeQuestion"}]
+    parts["CommonConfig"]["properties"]["lr"]["anyOf"] += to_find
     fields["arms"] = {
         "description": "A list of policies, or a map from arms to their parameters.",
         "anyOf": [
@@ -85,23 +91,43 @@ def _value_name(parameter: CommonParameter) -> str:
 
 
 def _arm() -> dict[str, Any]:
-    """An arm: a policy of the catalogue with its parameters; those of a user's policy and of torch's have any names."""
+    """An arm: a policy with its parameters, or stages."""
+    stages = {"anyOf": [{"const": "two"}, {"type": "array", "minItems": 1, "items": {"$ref": "#/$defs/Stage"}}]}
+    return _with_policy(
+        "A policy with its parameters; a key left out has the policy's default space. Or `stages`.",
+        ["object", "null"],
+        {
+            "stages": {"description": "Stages of the training, one after the other; `two` with sgdr_dlr.", **stages},
+            "until": {"$ref": "#/$defs/BudgetConfig/properties/until"},
+        },
+    )
+
+
+def _stage() -> dict[str, Any]:
+    """A stage of an arm: a policy with its parameters, and what the stage trains."""
+    of_stage = {name: _value_or_space(schema_of(annotation)) for name, annotation in hints(Stage).items()}
+    described = _with_policy("A stage of the training: a policy with its parameters.", ["object"], of_stage)
+    return described | {"required": ["train", "policy"]}
+
+
+def _with_policy(description: str, types: list[str], others: Mapping[str, Any]) -> dict[str, Any]:
+    """A policy of the catalogue with its parameters, beside `others`; those of a user's policy and of torch's have any names."""
     built_in = dict.fromkeys(name for policy in registry().values() for name in parameter_names(policy))
     common = {name: {"$ref": f"#/$defs/CommonConfig/properties/{name}"} for name in COMMON}
     value = {"$ref": "#/$defs/Value"}
-    others = {"anyOf": [{"pattern": f"^{TORCH}"}, {"pattern": _REFERENCE}]}
+    named = {"anyOf": [{"pattern": f"^{TORCH}"}, {"pattern": _REFERENCE}]}
     return {
-        "description": "A policy with its parameters; a key left out has the policy's default space.",
-        "type": ["object", "null"],
+        "description": description,
+        "type": types,
         "properties": {
-            "policy": {"type": "string", "anyOf": [{"enum": list(registry())}, *others["anyOf"]]},
-            "until": {"$ref": "#/$defs/BudgetConfig/properties/until"},
+            "policy": {"type": "string", "anyOf": [{"enum": list(registry())}, *named["anyOf"]]},
             **dict.fromkeys(built_in, value),
             **common,
+            **others,
         },
-        "if": {"type": "object", "required": ["policy"], "properties": {"policy": others}},
+        "if": {"type": "object", "required": ["policy"], "properties": {"policy": named}},
         "then": {"additionalProperties": value},
-        "else": {"propertyNames": {"enum": ["policy", "until", *dict.fromkeys([*built_in, *common])]}},
+        "else": {"propertyNames": {"enum": ["policy", *dict.fromkeys([*built_in, *common, *others])]}},
     }
 
 

@@ -2,35 +2,26 @@
 
 from __future__ import annotations
 
-import re
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model, field_validator, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, create_model, field_validator, model_validator
 
 from lrstudy import user_code
+from lrstudy.config.claim_section import ClaimConfig
 from lrstudy.config.common import COMMON
+from lrstudy.config.means import LimitsConfig, PriceConfig, ResourcesConfig, StorageConfig
+from lrstudy.config.section import ConfigSection, Count, Fraction, Natural, Positive, Text
 from lrstudy.config.until import Metric, UntilValue
 from lrstudy.data import spec as data_spec
 from lrstudy.data.spec import DataSpec, ImageSpec, SplitSpec
 from lrstudy.errors import Fault, InputError, unknown, user_path
+from lrstudy.models.image_size import size_of
 from lrstudy.search import METHODS
-from lrstudy.storage.place import checked_url, is_url
 
-Positive = Annotated[float, Field(gt=0, description="a number above 0")]
-Count = Annotated[int, Field(ge=1, description="a whole number of at least 1")]
-Natural = Annotated[int, Field(ge=0, description="a whole number of at least 0")]
-Fraction = Annotated[float, Field(gt=0, lt=1, description="a fraction between 0 and 1")]
 Part = Literal["given"] | Fraction | Annotated[int, Field(ge=1, description="a count of at least 1")]
-Text = Annotated[str, Field(min_length=1, description="a text")]
-
-
-class ConfigSection(BaseModel):
-    """A map of the study file whose keys are all known."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 class SourceConfig(ConfigSection):
@@ -66,13 +57,25 @@ class SplitConfig(ConfigSection):
     seed: Natural = 0
 
 
+Normalize = Literal["imagenet", "data", "weights", "none"]
+_Pixels = Annotated[int, Field(ge=4, le=4096, description="a whole number of pixels from 4 to 4096")]
+
+
 class ImageConfig(ConfigSection):
     """How images become arrays."""
 
-    size: Annotated[int, Field(ge=4, le=4096, description="a whole number of pixels from 4 to 4096")] | None = None
+    size: Annotated[
+        _Pixels | Annotated[list[_Pixels], Field(min_length=2, max_length=2)] | None,
+        Field(description="a whole number of pixels from 4 to 4096, or [height, width] of such"),
+    ] = None
     resize: Literal["squash", "crop", "pad"] = "squash"
     channels: Literal["rgb", "grey", "stored"] = "stored"
-    normalize: Literal["imagenet", "data", "none"] = "data"
+    normalize: Normalize | None = None  # None: see `WorkloadConfig.normalize`
+
+    def spec(self, normalize: Normalize) -> ImageSpec:
+        """The same for the data package, normalised so."""
+        size = size_of(*self.size) if isinstance(self.size, list) else self.size
+        return ImageSpec(size, self.resize, self.channels, normalize)
 
 
 class TaskConfig(ConfigSection):
@@ -111,10 +114,17 @@ class WorkloadConfig(ConfigSection):
         default_factory=list
     )
     model: Text = "small_cnn"
-    weights: Literal["random"] = "random"
+    stem: Literal["auto", "original", "small"] = "auto"
+    weights: Text = "random"
+    download: bool = False
     task: TaskConfig = TaskConfig()
     batchnorm: Literal["running", "precise"] = "running"
     numerics: NumericsConfig = NumericsConfig()
+
+    @property
+    def normalize(self) -> Normalize:
+        """How images are normalised: by default as the weights were trained, with random ones by the data."""
+        return self.image.normalize or ("data" if self.weights == "random" else "weights")
 
     @property
     def source(self) -> SourceConfig:
@@ -142,7 +152,7 @@ class WorkloadConfig(ConfigSection):
             download=data.download,
             multilabel={"auto": None, "multilabel": True, "binary": None}.get(task.kind, False),
             label=task.label,
-            image=ImageSpec(**self.image.model_dump()),
+            image=self.image.spec(self.normalize),
             split=SplitSpec(_fraction(test), _fraction(self.split.validation), self.split.by, self.split.seed),
             subset=self.subset,
         )
@@ -200,8 +210,10 @@ class SearchConfig(ConfigSection):
 
     @field_validator("seeds")
     @classmethod
-    def _tuning_seeds(cls, value: list[int]) -> list[int]:
-        if outside := [seed for seed in value if not 0 <= seed < 1000]:
+    def _tuning_seeds(cls, value: list[int], info: ValidationInfo) -> list[int]:
+        """Seeds are fresh when trials are confirmed; where an arm has one trial, nothing is chosen by it that could spoil them."""
+        is_choosing = info.data.get("trials", 2) > 1
+        if outside := [seed for seed in value if seed < 0 or (is_choosing and seed >= 1000)]:
             raise ValueError(f"expected seeds from 0 to 999 (confirmation takes 1000 and up); got {outside[0]}")
         return _distinct(value)
 
@@ -256,79 +268,6 @@ class TargetConfig(ConfigSection):
         return self
 
 
-_TIME = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd])")
-
-
-class LimitsConfig(ConfigSection):
-    """When to stop handing out trials; running again with higher limits goes on."""
-
-    gpu_hours: Positive | None = None
-    wall: Annotated[Text | Positive, Field(description="a time such as 90s, 30m, 12h or 2d, or hours")] | None = None
-
-    @field_validator("wall")
-    @classmethod
-    def _readable(cls, value: object) -> object:
-        if isinstance(value, str) and not ((match := _TIME.fullmatch(value)) and float(match[1])):
-            raise ValueError(f"expected a time above 0, such as 90s, 30m, 12h or 2d, or hours; got {value!r}")
-        return value
-
-    @property
-    def wall_s(self) -> float | None:
-        """The wall limit in seconds; a plain number is in hours."""
-        if not isinstance(self.wall, str):
-            return None if self.wall is None else self.wall * 3600
-        match = _TIME.fullmatch(self.wall)
-        assert match, "checked above"
-        return float(match[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
-
-
-class ResourcesConfig(ConfigSection):
-    """What one trial occupies. `gpu` lies between 0 and 1; by default it is 1 where there is a GPU, else 0.
-
-    With `auto` one trial is measured, and as many share a GPU as fit.
-
-    `accelerator` is the kind of GPU that all trials run on; by default that of earlier runs, else the most numerous one.
-    """
-
-    gpu: (
-        Annotated[
-            Annotated[float, Field(ge=0, le=1)] | Literal["auto"], Field(description="a number from 0 to 1, or auto")
-        ]
-        | None
-    ) = None
-    cpu: Count = 1
-    accelerator: Annotated[Text, Field(description="a kind of GPU as Ray names it, such as A100")] | None = None
-
-    @model_validator(mode="after")
-    def _accelerator_with_gpu(self) -> ResourcesConfig:
-        if self.accelerator is not None and self.gpu == 0:
-            raise InputError(Fault("resources.accelerator", expected="it only with resources.gpu above 0"))
-        return self
-
-
-class PriceConfig(ConfigSection):
-    """Money per hour of a GPU (one price, or one per model name) or of a CPU core."""
-
-    gpu_hour: Positive | dict[str, Positive] | None = None
-    cpu_core_hour: Positive | None = None
-    currency: Text = "USD"
-
-
-_KEPT = "a number of at least 0, or all"
-
-
-class StorageConfig(ConfigSection):
-    """Where the memo and the study's folder lie, and how much the states of its studies may take beyond what is needed."""
-
-    path: Text = "runs"
-    keep_gb: Annotated[Annotated[float, Field(ge=0)] | Literal["all"], Field(description=_KEPT)] = 1.0
-
-    @field_validator("path")
-    @classmethod
-    def _a_folder_or_a_bucket(cls, value: str) -> str:
-        return checked_url(value) if is_url(value) else value
-
-
 def _arms_as_map(value: object) -> object:
     """The arms as a map from name to parameters, whether they were written as a list or as a map."""
     if isinstance(value, list) and value and all(isinstance(name, str) for name in value):
@@ -361,6 +300,7 @@ class StudyFile(ConfigSection):
     early_stopping: Literal["none"] = "none"
     confirm: ConfirmConfig = ConfirmConfig()
     compare: CompareConfig = CompareConfig()
+    claims: list[ClaimConfig] = Field(default_factory=list)
     target: TargetConfig = TargetConfig()
     limits: LimitsConfig = LimitsConfig()
     resources: ResourcesConfig = ResourcesConfig()

@@ -95,7 +95,7 @@ class Augmentation:
     """Augmentation parameters of one epoch, one row per training example, so they do not depend on the batch size.
 
     `flip`: whether to mirror left-right, bool (N,). `shift`: row and column of the crop in the padded image, int64
-    (N, 2); None for no crop. `padding`: in pixels (an eighth of the side: 4 for 32 pixels, as in the ResNet paper).
+    (N, 2); None for no crop. `padding`: in pixels (an eighth of the shorter side: 4 for 32 pixels, as in the ResNet paper).
     """
 
     flip: Tensor
@@ -107,7 +107,7 @@ class Augmentation:
         """Parameters for all examples of an epoch; `kind` is ``flip``, ``crop_flip`` or ``none``, which gives None."""
         if kind == "none":
             return None
-        padding = max(1, part.images.shape[-1] // 8)
+        padding = max(1, min(part.images.shape[-2:]) // 8)
         flip = torch.rand(len(part), generator=generator) < 0.5
         shift = torch.randint(0, 2 * padding + 1, (len(part), 2), generator=generator)
         device = part.device

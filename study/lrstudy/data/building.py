@@ -112,7 +112,7 @@ def _write_arrays(source: Source, spec: DataSpec, folder: Path) -> tuple[tuple[s
     """Write images.npy, labels.npy, part.npy, group.npy and sources.json; return the names of classes and groups.
 
     Raises InputError for labels that are not classes, images that do not decode (all are tried, so that the message can
-    count them), and images of different sizes or not square if `spec.image.size` is None.
+    count them), and images of different sizes if `spec.image.size` is None.
     """
     rows, parts = source.labels()
     labels, classes = encode(rows, spec.label)
@@ -191,7 +191,7 @@ class _ImageWriter:
     def faults(self) -> list[Fault]:
         """Why not every image was written; empty if all were."""
         assert self.num_seen == self._num_images, f"{self._num_images} labels, {self.num_seen} images"
-        problems = [self._undecodable(), self._unequal_or_not_square()]
+        problems = [self._undecodable(), self._unequal()]
         return [Fault("data", problem) for problem in problems if problem]
 
     def _undecodable(self) -> str:
@@ -201,14 +201,12 @@ class _ImageWriter:
         names = ", ".join(self._failed) + (f" and {num_others} more" if num_others else "")
         return f"{self._num_failed} of {self._num_images} images cannot be decoded: {names}"
 
-    def _unequal_or_not_square(self) -> str:
+    def _unequal(self) -> str:
         sizes = [f"{width} x {height} ({n})" for (_, height, width), n in self._shapes.most_common(_MOST_NAMES)]
         if len(self._shapes) > 1:
             more = ", ..." if len(self._shapes) > len(sizes) else ""
             shown = ", ".join(sizes) + more
             return f"images are stored in {len(self._shapes)} sizes ({shown}); set image.size to give all the same"
-        if any(height != width for _, height, width in self._shapes):
-            return f"images are not square but {sizes[0]}; set image.size to make them square"
         return ""
 
 

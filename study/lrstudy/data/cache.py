@@ -29,6 +29,7 @@ from lrstudy.data.open_source import open_source
 from lrstudy.data.sources.base import SOURCES, Source
 from lrstudy.data.sources.user_function import UserFunction
 from lrstudy.data.spec import ByColumn, DataSpec
+from lrstudy.models.image_size import Size, size_of
 from lrstudy.settings import canonical_json
 
 CACHE_VERSION = 4
@@ -47,7 +48,7 @@ class DataSet:
     """Decoded examples. Arrays are read-only.
 
     Args:
-        images: uint8 (N, channels, size, size), a memory map.
+        images: uint8 (N, channels, height, width), a memory map.
         labels: int64 (N,), indices into `classes`; or uint8 0 and 1 of shape (N, classes) if an example may have
             several.
         classes: Sorted names of the classes.
@@ -56,7 +57,7 @@ class DataSet:
         groups: Sorted names of the groups; empty without a group column.
         digest: 32 hexadecimal digits over images, labels, parts and class names.
         channels: 1 or 3.
-        size: Pixels on both sides.
+        size: In pixels.
         sources: The file that holds the file or row of each example; None in entries of earlier versions.
         key: The name of the entry.
     """
@@ -69,7 +70,7 @@ class DataSet:
     groups: tuple[str, ...]
     digest: str
     channels: int
-    size: int
+    size: Size
     sources: Path | None = None
     key: str = ""
 
@@ -224,7 +225,6 @@ def _require_consistent(data: DataSet) -> None:
     is_consistent = (
         (data.images.dtype.str, data.images.ndim) == ("|u1", 4)
         and data.images.shape[1] in (1, 3)
-        and data.images.shape[2] == data.images.shape[3]
         and shapes == {count}
         and data.labels.dtype.kind in "iu"
         and data.labels.ndim in (1, 2)
@@ -268,7 +268,7 @@ def load(entry: Path, *, verify: bool = False, checks_read: bool = True) -> Data
     if checks_pixels:
         with suppress(OSError):  # another user's file, or read-only: the next process will read the pixels again
             os.utime(images_file, ns=(time.time_ns(), read_at_ns))
-    channels, size = arrays["images"].shape[1:3]
+    channels, height, width = arrays["images"].shape[1:]
     groups = tuple(meta["groups"])
     return DataSet(
         images=arrays["images"],
@@ -279,7 +279,7 @@ def load(entry: Path, *, verify: bool = False, checks_read: bool = True) -> Data
         groups=groups,
         digest=meta["digest"],
         channels=channels,
-        size=size,
+        size=size_of(height, width),
         sources=sources,
         key=entry.name,
     )

@@ -19,6 +19,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from lrstudy.data.container import num_cores
 from lrstudy.data.sources.base import Encoded
 from lrstudy.data.spec import ImageSpec
+from lrstudy.models.image_size import Size, sides
 
 Pixels = NDArray[np.uint8]
 Named = tuple[str, Encoded]
@@ -35,7 +36,7 @@ MOST_PIXELS = 64_000_000
 X-rays have 20 million pixels."""
 
 
-def decode(encoded: Encoded, channels: int, size: int | None, resize: Literal["squash", "crop", "pad"]) -> Pixels:
+def decode(encoded: Encoded, channels: int, size: Size | None, resize: Literal["squash", "crop", "pad"]) -> Pixels:
     """The pixels of an image, rotated as its EXIF orientation says.
 
     Colour becomes grey by ITU-R 601 luma, grey becomes three equal channels; transparency is dropped, as in
@@ -44,7 +45,7 @@ def decode(encoded: Encoded, channels: int, size: int | None, resize: Literal["s
     Args:
         encoded: The image.
         channels: 1 (grey) or 3 (RGB).
-        size: Pixels on both sides; None keeps the stored size.
+        size: In pixels; None keeps the stored size.
         resize: How an image of another shape gets `size`, see `ImageSpec`.
 
     Returns:
@@ -160,18 +161,20 @@ def _as_mode(image: Image.Image, mode: str) -> Image.Image:
     return image.convert(mode)
 
 
-def _resized(image: Image.Image, size: int, resize: Literal["squash", "crop", "pad"]) -> Image.Image:
-    width, height = image.size
-    if (width, height) == (size, size):
+def _resized(image: Image.Image, size: Size, resize: Literal["squash", "crop", "pad"]) -> Image.Image:
+    (width, height), (to_height, to_width) = image.size, sides(size)
+    if (width, height) == (to_width, to_height):
         return image
     if resize == "squash":
-        return image.resize((size, size), Image.Resampling.BILINEAR)
+        return image.resize((to_width, to_height), Image.Resampling.BILINEAR)
     if resize == "crop":  # crop before resizing: otherwise the long side of a strip is scaled up for nothing
-        side = min(width, height)
-        left, top = (width - side) // 2, (height - side) // 2
-        return image.resize((size, size), Image.Resampling.BILINEAR, (left, top, left + side, top + side))
-    scale = size / max(width, height)
+        cut_width = max(1, min(width, round(height * to_width / to_height)))
+        cut_height = max(1, min(height, round(width * to_height / to_width)))
+        left, top = (width - cut_width) // 2, (height - cut_height) // 2
+        box = (left, top, left + cut_width, top + cut_height)
+        return image.resize((to_width, to_height), Image.Resampling.BILINEAR, box)
+    scale = min(to_width / width, to_height / height)
     scaled = (max(1, round(width * scale)), max(1, round(height * scale)))
     image = image.resize(scaled, Image.Resampling.BILINEAR)
-    left, top = (scaled[0] - size) // 2, (scaled[1] - size) // 2
-    return image.crop((left, top, left + size, top + size))  # crop fills black outside the image
+    left, top = (scaled[0] - to_width) // 2, (scaled[1] - to_height) // 2
+    return image.crop((left, top, left + to_width, top + to_height))  # crop fills black outside the image

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from lrstudy.models.image_size import Size
+
 AUGMENTATIONS = ("none", "flip", "crop_flip")
 """The built-in augmentations, which are computed for whole batches."""
 
@@ -14,17 +16,18 @@ class ImageSpec:
     """How an image becomes an array of uint8.
 
     Args:
-        size: Pixels on both sides; None keeps the stored size, which must then be the same for all images.
-        resize: ``squash`` changes the aspect ratio; ``crop`` scales the short side and cuts out the centre; ``pad``
-            scales the long side and adds black.
+        size: In pixels; None keeps the stored size, which must then be the same for all images.
+        resize: ``squash`` changes the aspect ratio; ``crop`` cuts out the largest centre of the right aspect ratio and
+            scales it; ``pad`` scales the whole image to fit and adds black.
         channels: ``rgb``, ``grey``, or ``stored`` (as in the first image).
-        normalize: ``imagenet`` constants, ``data`` (mean and deviation of the training set), or ``none`` (0 ... 1).
+        normalize: ``imagenet`` constants, ``data`` (mean and deviation of the training set), ``weights`` (what the
+            weights that training begins with were trained with), or ``none`` (0 ... 1).
     """
 
-    size: int | None = None
+    size: Size | None = None
     resize: Literal["squash", "crop", "pad"] = "squash"
     channels: Literal["rgb", "grey", "stored"] = "stored"
-    normalize: Literal["imagenet", "data", "none"] = "data"
+    normalize: Literal["imagenet", "data", "weights", "none"] = "data"
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Any
@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from lrstudy.data.cache import DataSet
 from lrstudy.data.labels import class_counts
 from lrstudy.data.splits import Splits
+from lrstudy.models import image_size
+from lrstudy.models.image_size import Size
 
 IMBALANCED = 3.0
 """A note is given if the training counts of two classes differ by more than this factor."""
@@ -32,7 +34,7 @@ class Statistics:
         counts: Part -> number of examples of each class, in the order of `classes`.
         is_multilabel: Whether an example may have several labels.
         num_groups: Number of groups, 0 without a group column.
-        size: Pixels on both sides of an image.
+        size: Size of an image in pixels.
         channels: 1 or 3.
         num_copies: Test examples with exactly the pixels of a training or validation example; None if not counted.
     """
@@ -42,7 +44,7 @@ class Statistics:
     counts: Mapping[str, tuple[int, ...]]
     is_multilabel: bool
     num_groups: int
-    size: int
+    size: Size
     channels: int
     num_copies: int | None = None
 
@@ -63,8 +65,8 @@ class Statistics:
 
     def with_copies(self, data: DataSet, splits: Splits) -> Statistics:
         """The same statistics with `num_copies`; reads all pixels once."""
-        seen = {_digest(data.images[k]) for part in (splits.train, splits.validation) for k in part}
-        return replace(self, num_copies=sum(_digest(data.images[k]) in seen for k in splits.test))
+        seen = {digest for part in (splits.train, splits.validation) for digest in pixel_digests(data.images, part)}
+        return replace(self, num_copies=sum(digest in seen for digest in pixel_digests(data.images, splits.test)))
 
     @property
     def summary(self) -> str:
@@ -132,7 +134,7 @@ class Statistics:
         if num_hidden:
             lines.append(f"  ... and {num_hidden} smaller classes")
         lines.append(f"  {'all examples':{width}}" + "".join(f"{n:>12}" for n in self.num_examples.values()))
-        images = f"  {self.size} x {self.size} pixels, {self.channels} channel{'s' * (self.channels > 1)}"
+        images = f"  {image_size.shown(self.size)}, {self.channels} channel{'s' * (self.channels > 1)}"
         lines.append(images + (f", {self.num_groups} groups" if self.num_groups else ""))
         return lines
 
@@ -155,5 +157,6 @@ def _advice(metric: str, is_weighted: bool) -> str:
     return f" Consider {', and '.join(wanted)}." if wanted else ""
 
 
-def _digest(image: NDArray[np.uint8]) -> bytes:
-    return blake2b(np.ascontiguousarray(image).data, digest_size=16).digest()
+def pixel_digests(images: NDArray[np.uint8], index: Iterable[int]) -> Iterator[bytes]:
+    """The digest of the pixels of each image at `index`: equal ones are copies of each other."""
+    return (blake2b(np.ascontiguousarray(images[k]).data, digest_size=16).digest() for k in index)

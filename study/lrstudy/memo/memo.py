@@ -2,11 +2,15 @@
 
     records/<xx>/<lineage>     one record (JSON); <xx> are the first two digits of the lineage
     segments/<digest>.parquet  many records compacted into one file
-    states/<digest>            one state, named by the digest of its bytes
+    states/<digest>            one state, or the features that a head is trained on, named by the digest of its bytes
     anchors/<lineage>          the digest of a state that was stored after its record
     calibrations/...           what kinds of updates cost, as measured alone on a device
+    range_tests/<digest>       the curve of a range test, with its cost
     copies/...                 how many test examples are copies of others
+    heads/...                  what enters the head of a model
     files/<digest>             a file of the user's code, on its way to nodes that do not have it
+    weights/<digest>           weights that training began with, fitted to a model
+    fitted/<digest>            which weights a file or a name gives a model, and what had to be changed
     damaged/<path>             what failed its check, set aside
 
 Who writes them, in what order, and what others see of it: the contract of `Memo`.
@@ -267,6 +271,20 @@ class Memo:
     def file(self, digest: str) -> bytes | None:
         """The file with this digest, verified, or None."""
         return self._objects.get_addressed(f"files/{digest}")
+
+    # Weights that training begins with
+
+    def put_weights(self, data: bytes) -> str:
+        """Store the tensors of fitted weights, as safetensors; returns their digest."""
+        return _name(self._objects.create_addressed("weights", data))
+
+    def weights(self, digest: str) -> bytes | None:
+        """The weights with this digest, verified, or None."""
+        return self._objects.get_addressed(f"weights/{digest}")
+
+    def has_weights(self, digest: str) -> bool:
+        """Whether weights with this digest are stored; does not read them."""
+        return any(listed.name == digest for listed in self._objects.listing("weights"))
 
     # Measurements. The key "fact" is that of all versions: under another one, earlier measurements would be lost.
 

@@ -6,7 +6,6 @@ to head. catalogue.py decides which names and image sizes are accepted and how t
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -14,15 +13,20 @@ from itertools import accumulate, count, groupby
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from lrstudy.errors import Fault, InputError
-from lrstudy.models.catalogue import NUM_SECTIONS, describe
+from lrstudy.models.catalogue import NUM_SECTIONS, Stem, describe, stem_of
+from lrstudy.models.image_size import Size, shown, sides
+from lrstudy.models.networks import LeNet, SmallCNN
+from lrstudy.models.stems import change_stem, take_grey
+from lrstudy.models.timm_names import is_timm
 
 Names = tuple[str, ...]
 
-_RESNET_CUT = ("conv1", "bn1", "layer1", "layer2")
-_DENSENET_CUT = ("conv0", "norm0", "denseblock1", "transition1", "denseblock2")
+_RESNET_CUT = ("conv1", "bn1", "maxpool", "layer1", "layer2")
+_DENSENET_CUT = ("conv0", "norm0", "conv1", "norm1", "conv2", "norm2", "denseblock1", "transition1", "denseblock2")
+"""Deeper stems, which only timm's have, among them: a pooling with weights, and three convolutions."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,14 +38,24 @@ class Model:
     description: dict[str, object]
 
 
-Builder = Callable[[int, int, int], nn.Module]
-"""A user's function that builds a model: maps the numbers of logits and channels and the image size in pixels to a module."""
+Builder = Callable[[int, int, Size], nn.Module]
+"""A user's function that builds a model: maps the numbers of logits and channels and the image size in pixels to a module.
+
+The size is one number of square images, else (height, width).
+"""
 
 
 def build_model(
-    name: str, num_classes: int, channels: int, size: int, generator_seed: int, builder: Builder | None = None
+    name: str,
+    num_classes: int,
+    channels: int,
+    size: Size,
+    generator_seed: int,
+    builder: Builder | None = None,
+    stem: Stem | None = None,
+    device: str = "cpu",
 ) -> Model:
-    """Build a model on the CPU, in training mode, with weights that depend on the arguments alone.
+    """Build a model, in training mode, with weights that depend on the arguments alone.
 
     The global generators stay as they were.
 
@@ -49,20 +63,22 @@ def build_model(
         name: The name of a model, or a reference to the user's own.
         num_classes: The number of logits.
         channels: The number of image channels, 1 or 3.
-        size: The width of the square images in pixels.
+        size: The image size in pixels.
         generator_seed: The seed that the weights are drawn from.
         builder: The function that the reference names, for a model of the user's own.
+        stem: How the first layers are; None for what `catalogue.stem_of` says of random weights.
+        device: ``cpu``, or ``meta`` for a model without values.
 
     Returns:
-        A model that maps images of shape (B, channels, size, size) to logits of shape (B, num_classes).
+        A model that maps images of shape (B, channels, height, width) to logits of shape (B, num_classes).
 
     Raises:
         InputError: As `describe` raises it, and if the user's model cannot be built or does not return such logits.
-        NotYetError: As `describe` raises it.
     """
-    description = describe(name, num_classes, channels, size)
+    stem = stem or stem_of(name, size)
+    description = describe(name, num_classes, channels, size, stem)
     entropy = blake2b(f"weights/{description['name']}/{generator_seed}".encode(), digest_size=7).digest()
-    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+    with torch.random.fork_rng(devices=[]), torch.device(device):
         # Not torch.manual_seed, which would also seed every GPU's generator.
         torch.default_generator.manual_seed(int.from_bytes(entropy, "little"))
         if builder is not None:
@@ -71,12 +87,14 @@ def build_model(
             module: nn.Module = SmallCNN(channels, size, num_classes)
         elif name == "lenet":
             module = LeNet(channels, size, num_classes)
+        elif is_timm(name):
+            module = _timm(name, num_classes, channels, size, stem)
         else:
-            module = _torchvision(name, num_classes, channels, size, str(description["stem"]))
-    return Model(module, sections(module, last_layer(module)), description)
+            module = _torchvision(name, num_classes, channels, size, stem)
+    return Model(module, sections(module, head_names(module)), description)
 
 
-def sections(module: nn.Module, head: str | None = None) -> tuple[Names, Names, Names]:
+def sections(module: nn.Module, head: Sequence[str] = ()) -> tuple[Names, Names, Names]:
     """The three sections of a network: the backbone in two, and the head.
 
     The backbone of a ResNet is cut after layer2 and that of a DenseNet after denseblock2, as in fastai's splitters; any
@@ -85,11 +103,11 @@ def sections(module: nn.Module, head: str | None = None) -> tuple[Names, Names, 
 
     Args:
         module: The network.
-        head: The module that makes the logits; by default the last child that has parameters. In torchvision's networks
+        head: The modules that make the logits; by default the last child that has parameters. In torchvision's networks
             that may be far more: 96% of AlexNet's parameters lie in a classifier of three layers.
     """
-    head = head or _with_parameters(module.named_children())[-1]
-    backbone = [name for name, _ in module.named_parameters() if not _within(name, [head])]
+    head = head or _with_parameters(module.named_children())[-1:]
+    backbone = [name for name, _ in module.named_parameters() if not _within(name, head)]
     if hasattr(module, "layer4"):
         early: Names = _RESNET_CUT
     elif hasattr(module, "features") and hasattr(module.features, "denseblock4"):
@@ -99,25 +117,26 @@ def sections(module: nn.Module, head: str | None = None) -> tuple[Names, Names, 
     return (
         tuple(name for name in backbone if _within(name, early)),
         tuple(name for name in backbone if not _within(name, early)),
-        tuple(name for name, _ in module.named_parameters() if _within(name, [head])),
+        tuple(name for name, _ in module.named_parameters() if _within(name, head)),
     )
 
 
-def _user_model(builder: Builder, name: str, description: dict[str, object], arguments: tuple[int, int, int]) -> Model:
+def _user_model(builder: Builder, name: str, description: dict[str, object], arguments: tuple[int, int, Size]) -> Model:
     """A user's model, checked: a module that returns logits of the right shape. Raises InputError.
 
     `arguments` are those of `builder`: the numbers of logits and channels, and the image size.
     """
     module = _built_by_user(builder, name, arguments)
     num_classes, channels, size = arguments
+    of_images = (2, channels, *sides(size))
     try:
         with torch.no_grad():
-            shape = tuple(module.eval()(torch.zeros(2, channels, size, size)).shape)
+            shape = tuple(module.eval()(torch.zeros(of_images)).shape)
     except Exception as error:
         raise InputError(
             Fault(
                 "model",
-                f"{name} cannot take images of shape (2, {channels}, {size}, {size}): {type(error).__name__}: {error}",
+                f"{name} cannot take images of shape {of_images}: {type(error).__name__}: {error}",
             )
         ) from error
     if shape != (2, num_classes):
@@ -127,7 +146,7 @@ def _user_model(builder: Builder, name: str, description: dict[str, object], arg
     return Model(module.train(), _user_sections(module, name), description)
 
 
-def _built_by_user(builder: Builder, name: str, arguments: tuple[int, int, int]) -> nn.Module:
+def _built_by_user(builder: Builder, name: str, arguments: tuple[int, int, Size]) -> nn.Module:
     """What a user's function builds. Raises InputError unless it is a module with parameters."""
     try:
         module = builder(*arguments)
@@ -165,65 +184,7 @@ def _user_sections(module: nn.Module, name: str) -> tuple[Names, ...]:
     return sections(module) if len(backbone) > 1 else ((), (), tuple(names))
 
 
-class SmallCNN(nn.Module):
-    """Three stages of 3 x 3 convolution, pooling, BatchNorm and ReLU (16, 32, 64 channels), and a linear head.
-
-    Designed for 8 to 64 pixels: above 32 the first convolution has stride 2. About 24,000 parameters. Pooling before
-    BatchNorm, as in airbench, saves a fifth of the time on a CPU and costs no accuracy.
-    """
-
-    def __init__(self, channels: int, size: int, num_classes: int) -> None:
-        super().__init__()
-        self.stage1 = _stage(channels, 16, nn.MaxPool2d(2), stride=1 if size <= 32 else 2)
-        self.stage2 = _stage(16, 32, nn.MaxPool2d(2))
-        self.stage3 = _stage(32, 64, nn.Identity())
-        self.pool = nn.AdaptiveAvgPool2d(1)
-        self.head = nn.Linear(64, num_classes)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Logits (B, K) of images (B, C, H, W)."""
-        features = self.pool(self.stage3(self.stage2(self.stage1(images)))).flatten(1)
-        logits: Tensor = self.head(features)
-        return logits
-
-
-class LeNet(nn.Module):
-    """The network of PyTorch's CIFAR tutorial: LeNet-5 (LeCun et al. 1998) with ReLU and max pooling."""
-
-    def __init__(self, channels: int, size: int, num_classes: int) -> None:
-        super().__init__()
-        width = ((size - 4) // 2 - 4) // 2
-        self.features = nn.Sequential(
-            OrderedDict(
-                conv1=nn.Conv2d(channels, 6, 5),
-                relu1=nn.ReLU(inplace=True),
-                pool1=nn.MaxPool2d(2),
-                conv2=nn.Conv2d(6, 16, 5),
-                relu2=nn.ReLU(inplace=True),
-                pool2=nn.MaxPool2d(2),
-            )
-        )
-        self.classifier = nn.Sequential(
-            nn.Flatten(),
-            nn.Linear(16 * width * width, 120),
-            nn.ReLU(inplace=True),
-            nn.Linear(120, 84),
-            nn.ReLU(inplace=True),
-            nn.Linear(84, num_classes),
-        )
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Logits (B, K) of images (B, C, H, W)."""
-        logits: Tensor = self.classifier(self.features(images))
-        return logits
-
-
-def _stage(inputs: int, outputs: int, pool: nn.Module, stride: int = 1) -> nn.Sequential:
-    convolution = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
-    return nn.Sequential(convolution, pool, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
-
-
-def _torchvision(name: str, num_classes: int, channels: int, size: int, stem: str) -> nn.Module:
+def _torchvision(name: str, num_classes: int, channels: int, size: Size, stem: Stem) -> nn.Module:
     from torchvision.models import get_model
 
     arguments: dict[str, Any] = {"weights": None, "num_classes": num_classes}
@@ -232,36 +193,35 @@ def _torchvision(name: str, num_classes: int, channels: int, size: int, stem: st
     elif name.startswith("vit_"):
         arguments |= {"image_size": size}
     elif name.startswith("maxvit_"):
-        arguments |= {"input_size": (size, size)}
+        arguments |= {"input_size": sides(size)}
     module: nn.Module = get_model(name, **arguments)
-    if stem == "3x3":
-        _replace_stem(module)
-    elif stem == "stride1":
-        _first_convolution(module).stride = (1, 1)
+    change_stem(module, stem)
     if channels == 1:
-        _take_grey(_first_convolution(module))
+        take_grey(module)
     return module
 
 
-def _replace_stem(module: Any) -> None:
-    """Make the first convolution of a ResNet or DenseNet 3 x 3 with stride 1, without pooling after it (He et al. 2016, 4.2)."""
-    first = _first_convolution(module)
-    convolution = nn.Conv2d(first.in_channels, first.out_channels, 3, padding=1, bias=False)
-    nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
-    if hasattr(module, "conv1"):
-        module.conv1, module.maxpool = convolution, nn.Identity()
-    else:
-        module.features.conv0, module.features.pool0 = convolution, nn.Identity()
+def _timm(name: str, num_classes: int, channels: int, size: Size, stem: Stem) -> nn.Module:
+    """A model of timm's. Raises InputError if it cannot be built for images of this size."""
+    from lrstudy.models.timm_models import create
+
+    try:
+        module = create(name, num_classes, channels, size)
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(Fault("model", f"{name} cannot be built for images of {shown(size)}: {error}")) from error
+    change_stem(module, stem)
+    return module
 
 
-def _take_grey(convolution: nn.Conv2d) -> None:
-    """Make the first convolution take one channel, with the output that it had for three equal channels."""
-    convolution.weight = nn.Parameter(convolution.weight.detach().sum(dim=1, keepdim=True))
-    convolution.in_channels = 1
-
-
-def _first_convolution(module: nn.Module) -> nn.Conv2d:
-    return next(part for part in module.modules() if isinstance(part, nn.Conv2d))
+def head_names(module: nn.Module) -> Names:
+    """The names of the modules that make the logits: as timm gives them (of a distilled model two), else the last layer."""
+    configuration = getattr(module, "pretrained_cfg", None)
+    given = configuration.get("classifier") if isinstance(configuration, dict) else None
+    names = [given] if isinstance(given, str) else list(given or ())
+    known = set(_with_parameters(module.named_modules()))
+    return tuple(name for name in names if name in known) or (last_layer(module),)
 
 
 def last_layer(module: nn.Module) -> str:
@@ -270,6 +230,19 @@ def last_layer(module: nn.Module) -> str:
         name for name, part in module.named_modules() if any(True for _ in part.parameters(recurse=False))
     ]
     return own[-1]
+
+
+def head_module(module: nn.Module, sections: Sequence[Sequence[str]]) -> nn.Module | None:
+    """The module that consists of the last section: the innermost one, so that no dropout before it belongs to it.
+
+    None if no module has exactly the parameters of that section.
+    """
+    wanted, found = set(sections[-1]), None
+    for name, part in module.named_modules():
+        prefix = f"{name}." if name else ""
+        if {prefix + parameter for parameter, _ in part.named_parameters()} == wanted:
+            found = part
+    return found
 
 
 def _with_parameters(modules: Iterable[tuple[str, nn.Module]]) -> list[str]:

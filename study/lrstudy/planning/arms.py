@@ -6,7 +6,7 @@ study's common parameters, and what the study file says about the arm.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,15 @@ from lrstudy import policies, user_code
 from lrstudy.config import StudyFile
 from lrstudy.config import until as until_config
 from lrstudy.config.common import COMMON, INITIAL, OF_POLICIES, default_momentum, is_left_out, recipe_faults
+from lrstudy.config.range_question import RangeQuestion
 from lrstudy.config.sections import shown
-from lrstudy.errors import Fault, InputError, faults_of, unknown
-from lrstudy.models.catalogue import has_batchnorm
-from lrstudy.policies import build, registry
+from lrstudy.errors import Fault, InputError, faults_of
+from lrstudy.planning.rate_questions import RATE, parameter_of, question_in
+from lrstudy.planning.specs import Shared, is_momentum_given, merged, named, optimizer_of, own_momenta, own_momentum
+from lrstudy.planning.staged import base_name, given_names, in_stage, of_stage, place, unfolded
 from lrstudy.policies.base import Policy, parameter_names
 from lrstudy.policies.parameters import checked
-from lrstudy.policies.spaces import default_space
+from lrstudy.policies.stages import STAGE_KEYS, STAGES, build_policy
 from lrstudy.search.halton import spread
 from lrstudy.search.parameter import Configuration, Parameter, Value, parse_parameter
 from lrstudy.search.space import Space
@@ -30,7 +32,7 @@ from lrstudy.trial.until import Until
 
 _HERE = Path()
 UNTIL = "until"
-_NO_PARAMETER = ("policy", "source", UNTIL)
+_NO_PARAMETER = ("policy", "source", "stages", UNTIL)
 _ANY_POLICY: type[Policy] = Policy  # type: ignore[type-abstract]  # never constructed: its fields have the rules
 
 
@@ -40,38 +42,84 @@ class Arm:
 
     Attributes:
         name: The arm's name in the study.
-        policy: The name of a built-in policy, ``torch:NAME``, or a reference to a user's policy with an absolute path.
+        policy: The name of a built-in policy, ``torch:NAME``, a reference to a user's policy with an absolute path, or
+            ``stages``.
         space: The parameters that are fixed or searched.
         definition: The policy and all parameters as the study file gives them, after merging; a later run is compared
             with it. For a user's policy it holds the reference as it is written, and the digest of the source; `until`
             only if there is one.
+        stages: The policies of its stages, in the form of `policy`; that is then ``stages``.
         until: What ends a trial before its budget does: the arm's own, else the budget's.
+        question: How the rate is found, if a range test finds it. Until it has, the space holds a provisional rate.
     """
 
     name: str
     policy: str
     space: Space
     definition: Mapping[str, Any]
+    stages: tuple[str, ...] = ()
     until: Until | None = None
+    question: RangeQuestion | None = None
+
+    @property
+    def policies(self) -> tuple[str, ...]:
+        """The policies that train: the arm's, or those of its stages."""
+        return self.stages or (self.policy,)
 
     @property
     def optimizer(self) -> str:
-        """The optimizer of the default configuration."""
-        return str(self.space.default().get("optimizer", COMMON["optimizer"].default))
+        """The optimizer of the default configuration, at the end of the training."""
+        return str(self._of_last(self.space.default()).get("optimizer", COMMON["optimizer"].default))
+
+    def build(self, configuration: Configuration) -> Policy:
+        """The policy with the values of a configuration. Raises InputError."""
+        return build_policy(self.policy, self.parameters(configuration))
 
     def parameters(self, configuration: Configuration) -> dict[str, Value]:
         """The part of a configuration that consists of the policy's parameters, with a momentum in any case."""
-        names = parameter_names(policies.resolve(self.policy))
-        momentum = default_momentum(configuration.get("optimizer"))  # for where it is inactive
-        return {"momentum": momentum} | {name: value for name, value in configuration.items() if name in names}
+        if not self.stages:
+            return _parameters(self.policy, configuration)
+        stages = [_stage(policy, of_stage(configuration, k)) for k, policy in enumerate(self.stages, 1)]
+        last: dict[str, Value] = stages[-1]["parameters"]
+        return {name: last[name] for name in OF_POLICIES} | {"stages": tuple(stages)}
 
     def recipe(self, configuration: Configuration, base: Recipe) -> Recipe:
-        """The recipe of a configuration: `base` with the configuration's weight decay and other recipe parameters."""
-        names = [name for name in COMMON if name in configuration and name not in OF_POLICIES]
-        values = {name: configuration[name] for name in names}
-        if values.get("norm_batch") == INITIAL:
-            values["norm_batch"] = configuration["batch_size"]
-        return replace(base, **values)
+        """The recipe of a configuration, at the end of the training: `base` with weight decay and other recipe parameters."""
+        return replace(base, **_recipe_values(self._of_last(configuration)))
+
+    def faults(self, configuration: Configuration) -> list[Fault]:
+        """Why the values of a configuration cannot be trained with, whatever the data."""
+        faults = faults_of(lambda: self.build(configuration))
+        for k in range(1, len(self.stages) + 1):
+            inside = of_stage(configuration, k)
+            faults += [fault.within(f"stages[{k - 1}]") for fault in recipe_faults(inside)]
+        return faults if self.stages else [*faults, *recipe_faults(configuration)]
+
+    def _of_last(self, configuration: Configuration) -> Configuration:
+        return of_stage(configuration, len(self.stages)) if self.stages else configuration
+
+
+def _parameters(policy: str, configuration: Configuration) -> dict[str, Value]:
+    """The values of a policy's parameters, with a momentum in any case."""
+    names = parameter_names(policies.resolve(policy))
+    momentum = default_momentum(configuration.get("optimizer"))  # for where it is inactive
+    return {"momentum": momentum} | {name: value for name, value in configuration.items() if name in names}
+
+
+def _recipe_values(configuration: Configuration) -> dict[str, Value]:
+    """The values of recipe parameters that a configuration has."""
+    values = {name: configuration[name] for name in COMMON if name in configuration and name not in OF_POLICIES}
+    if values.get("norm_batch") == INITIAL:
+        values["norm_batch"] = configuration["batch_size"]
+    return values
+
+
+def _stage(policy: str, configuration: Configuration) -> dict[str, Any]:
+    """A stage as `Stages` takes it, with all recipe parameters: those that are left out are not the last stage's."""
+    defaults = {name: parameter.default for name, parameter in COMMON.items() if name not in OF_POLICIES}
+    own = {name: value for name, value in configuration.items() if name in STAGE_KEYS}
+    rest = {name: value for name, value in configuration.items() if name not in STAGE_KEYS}
+    return {**own, "policy": policy, "parameters": _parameters(policy, rest), "recipe": defaults | _recipe_values(rest)}
 
 
 def resolve(study: StudyFile, base: Path = _HERE) -> dict[str, Arm]:
@@ -79,17 +127,18 @@ def resolve(study: StudyFile, base: Path = _HERE) -> dict[str, Arm]:
 
     Raises InputError with every fault of the common parameters and of all arms.
     """
-    common, is_momentum_given = common_definition(study), _is_momentum_given(study)
+    common, is_given = common_definition(study), is_momentum_given(study)
     faults = _common_faults(common)
-    if not is_momentum_given:
-        faults += faults_of(lambda: _own_momentum("common", _optimizer(common)))
+    if not is_given:
+        faults += faults_of(lambda: own_momentum("common", optimizer_of(common)))
     at_fault = {fault.where.split(".")[1] for fault in faults}  # replaced by their defaults to check the arms
     sound = {name: COMMON[name].default if name in at_fault else spec for name, spec in common.items()}
+    shared = Shared(sound, is_given, study.workload.model, base)
     arms: dict[str, Arm] = {}
     for name, body in study.arms.items():
         try:
             until, rest = _until(name, body, study)
-            arm = _arm(name, rest, sound, base, study.workload.model, is_momentum_given)
+            arm = _arm(name, rest, shared)
             arms[name] = replace(arm, until=until, definition={**arm.definition, **_defined(until)})
         except InputError as error:
             faults += error.faults
@@ -100,17 +149,17 @@ def resolve(study: StudyFile, base: Path = _HERE) -> dict[str, Arm]:
 
 def cohort(study: StudyFile, count: int) -> list[dict[str, Value]]:
     """`count` points over the common parameters, the same for all arms: the defaults, then points over the ranges."""
-    common = [parse_parameter(name, spec, f"common.{name}") for name, spec in common_definition(study).items()]
+    common = [parameter_of(name, spec, f"common.{name}") for name, spec in common_definition(study).items()]
     return spread(common, count)
 
 
 def at_cohort_points(arm: Arm, points: Sequence[Mapping[str, Value]], common: Mapping[str, Any]) -> list[Configuration]:
     """The arm's configurations at the cohort's points, with the policy's own parameters at their defaults.
 
-    A common parameter that the arm overrides takes values spread over the arm's own range instead.
+    A common parameter that the arm or a stage of it overrides takes values spread over their own range instead.
     """
     shared = {p.name for p in arm.space.searched if p.name in common and arm.definition[p.name] == common[p.name]}
-    overridden = [p for p in arm.space.searched if p.name in COMMON and p.name not in shared]
+    overridden = [p for p in arm.space.searched if base_name(p.name) in COMMON and p.name not in shared]
     return [
         arm.space.complete({**own, **{name: value for name, value in point.items() if name in shared}})
         for point, own in zip(points, spread(overridden, len(points)), strict=True)
@@ -120,20 +169,25 @@ def at_cohort_points(arm: Arm, points: Sequence[Mapping[str, Value]], common: Ma
 def from_definition(name: str, definition: Mapping[str, Any], sources: Path = _HERE) -> Arm:
     """An arm of an earlier run, from its definition in the lock; `sources` is the folder that keeps users' policies."""
     parameters = [
-        parse_parameter(key, spec, f"arms.{name}.{key}") for key, spec in definition.items() if key not in _NO_PARAMETER
+        parameter_of(key, spec, f"arms.{name}.{key}") for key, spec in definition.items() if key not in _NO_PARAMETER
     ]
-    policy = str(definition["policy"])
-    if user_code.is_reference(policy):
-        policy = _kept(name, policy, str(definition.get("source")), sources)
-    return Arm(name, policy, Space(tuple(parameters)), definition, _read_until(definition.get(UNTIL, "none")))
+    space, until = Space(tuple(parameters)), _read_until(definition.get(UNTIL, "none"))
+    question = question_in(definition.get(RATE), f"arms.{name}")
+    if definition["policy"] == STAGES:
+        stages = tuple(_kept(name, stage, sources) for stage in definition["stages"])
+        return Arm(name, STAGES, space, definition, stages, until, question)
+    return Arm(name, _kept(name, definition, sources), space, definition, until=until, question=question)
 
 
-def _kept(name: str, written: str, source: str, sources: Path) -> str:
-    """The reference to the copy of a user's policy that an earlier run kept.
+def _kept(name: str, of: Mapping[str, Any], sources: Path) -> str:
+    """The policy of an earlier arm or stage; for a user's, the reference to the copy that an earlier run kept.
 
-    Raises InputError if there is none, or if it is not the source that the arm's definition has the digest of: then it
-    must not run.
+    Raises InputError if there is none, or if it is not the source that the definition has the digest of: then it must not
+    run.
     """
+    written, source = str(of["policy"]), str(of.get("source"))
+    if not user_code.is_reference(written):
+        return written
     kept = user_code.kept(written, source, sources)
     try:
         digest = user_code.digest(kept)
@@ -155,15 +209,15 @@ def _kept(name: str, written: str, source: str, sources: Path) -> str:
 def common_definition(study: StudyFile) -> dict[str, Any]:
     """The common parameters as the study file gives them, without optional ones that are at their default."""
     specs = {name: getattr(study.common, name) for name in COMMON}
-    if not _is_momentum_given(study):
-        specs["momentum"] = max(_own_momenta(specs["optimizer"]))
+    if not is_momentum_given(study):
+        specs["momentum"] = max(own_momenta(specs["optimizer"]))
     return {name: spec for name, spec in specs.items() if not is_left_out(name, spec)}
 
 
 def origin(study: StudyFile, arm: str, parameter: str) -> str:
-    """The field of the study file that gives a parameter of an arm: ``common.lr`` or ``arms.clr.lr``."""
+    """The field of the study file that gives a parameter of an arm: ``common.lr``, ``arms.clr.lr``, ``arms.two.stages[0].lr``."""
     is_common = parameter in common_definition(study) and parameter not in study.arms.get(arm, {})
-    return f"common.{parameter}" if is_common else f"arms.{arm}.{parameter}"
+    return f"common.{parameter}" if is_common else f"arms.{arm}.{place(parameter)}"
 
 
 def one_at_a_time(space: Space) -> Iterator[Configuration]:
@@ -181,7 +235,7 @@ def _common_faults(common: Mapping[str, Any]) -> list[Fault]:
     parameters = []
     for name, spec in common.items():
         try:
-            parameters.append(parse_parameter(name, spec, f"common.{name}"))
+            parameters.append(parameter_of(name, spec, f"common.{name}"))
         except InputError as error:
             faults += error.faults
             parameters.append(parse_parameter(name, COMMON[name].default, name))
@@ -190,46 +244,32 @@ def _common_faults(common: Mapping[str, Any]) -> list[Fault]:
     except InputError as error:
         return faults + [fault.within("common") for fault in error.faults]
     names = parameter_names(_ANY_POLICY)
-    of_values = _value_faults(space, lambda c: checked(_ANY_POLICY, {p: v for p, v in c.items() if p in names})[1])
-    return faults + [fault.within("common") for fault in of_values]
+
+    def of_values(configuration: Configuration) -> list[Fault]:
+        of_policy = checked(_ANY_POLICY, {p: value for p, value in configuration.items() if p in names})[1]
+        return [*of_policy, *recipe_faults(configuration)]
+
+    return faults + [fault.within("common") for fault in _value_faults(space, of_values)]
 
 
-def _arm(
-    name: str, body: Mapping[str, Any], common: Mapping[str, Any], base: Path, model: str, is_momentum_given: bool
-) -> Arm:
-    """An arm from its `body` in the study file and the common parameters.
-
-    Args:
-        name: The arm's name.
-        body: What the study file says about the arm.
-        common: The common parameters.
-        base: The folder that references to users' policies are relative to.
-        model: The study's model, which may have BatchNorm or not.
-        is_momentum_given: Whether the study file says what the common momentum is.
-
-    Raises:
-        InputError: With every fault.
-    """
+def _arm(name: str, body: Mapping[str, Any], shared: Shared) -> Arm:
+    """An arm from its `body` in the study file and what all arms share. Raises InputError with every fault."""
     where = f"arms.{name}"
-    written = _policy(where, name, body)
-    policy, source = _with_source(where, written, base)
-    valid = list(dict.fromkeys([*COMMON, *parameter_names(policies.resolve(policy)), "policy"]))
-    keys = (*valid, UNTIL)
-    faults = [Fault(f"{where}.{key}", "unknown key", valid=keys, name=key) for key in body if key not in valid]
-    merged = {**_defaults(policy, body, model), **common, **body}
-    if "optimizer" in body and "momentum" not in body:
-        try:
-            merged["momentum"] = _momentum(where, body["optimizer"], common, is_momentum_given)
-        except InputError as error:
-            faults += error.faults
-    # The order of `valid`, so that it does not matter in which order a study file lists parameters.
-    specs = {key: merged[key] for key in valid[:-1] if key in merged and not is_left_out(key, merged[key])}
-    space = _space(where, specs, faults)
-    arm = Arm(name, policy, space, {"policy": written, **source, **specs})
-    of_values = _value_faults(space, lambda c: faults_of(lambda: build(arm.policy, arm.parameters(c))))
-    faults = [*_never_existing(where, space, body), *(fault.within(where) for fault in of_values)]
+    if "stages" in body:
+        staged = unfolded(where, name, body, shared)
+        policy, stages, of, specs = STAGES, staged.policies, dict(staged.definition), dict(staged.specs)
+        faults, given = list[Fault](), given_names(body)
+    else:
+        one = named(where, name, body, shared.base)
+        specs, faults = merged(where, one.policy, body, shared, (UNTIL,))
+        specs = {key: spec for key, spec in specs.items() if not is_left_out(key, spec)}
+        policy, stages, of, given = one.policy, (), dict(one.definition), set(body)
+    space, question = _space(where, specs, faults), question_in(specs.get(RATE), where)
+    asked = {} if question is None else {RATE: question.model_dump()}  # written out: a default may change
+    arm = Arm(name, policy, space, {**of, **specs, **asked}, stages, question=question)
+    faults = [*_never_existing(space, given), *_value_faults(space, arm.faults)]
     if faults:
-        raise InputError(faults)
+        raise InputError([in_stage(fault).within(where) for fault in faults])
     return arm
 
 
@@ -251,64 +291,13 @@ def _defined(until: Until | None) -> dict[str, Any]:
     return {} if until is None else {UNTIL: {until.metric: until.value}}
 
 
-def _defaults(policy: str, body: Mapping[str, Any], model: str) -> dict[str, object]:
-    """The default space of a policy; ghost batches where its batch grows, unless the model is known to have no BatchNorm."""
-    space = default_space(policy) if policy in registry() else {}
-    if body.get("batch_milestones"):
-        space["norm_batch"] = INITIAL
-    if has_batchnorm(model) is False:
-        space.pop("norm_batch", None)
-    return space
-
-
-def _is_momentum_given(study: StudyFile) -> bool:
-    common: Any = study.common  # a model that is made from COMMON, which mypy cannot follow
-    return "momentum" in common.model_fields_set
-
-
-def _optimizer(common: Mapping[str, Any]) -> object:
-    """The common optimizer or its space."""
-    return common.get("optimizer", COMMON["optimizer"].default)
-
-
-def _momentum(where: str, optimizer: object, common: Mapping[str, Any], is_momentum_given: bool) -> Any:
-    """The momentum of an arm that has an optimizer of its own and no momentum: the common one, or the optimizer's own.
-
-    A momentum that was not given, or was given for other optimizers than RMSprop, is not handed to an RMSprop. Raises
-    InputError if the arm searches optimizers that have different ones.
-    """
-    own = _own_momenta(optimizer)
-    of_common = _own_momenta(_optimizer(common))
-    if is_momentum_given and (own <= of_common or 0.0 not in own):
-        return common["momentum"]
-    return _own_momentum(where, optimizer)
-
-
-def _own_momentum(where: str, optimizer: object) -> float:
-    """The momentum of an optimizer for which none was given. Raises InputError if a space has some that differ in it."""
-    momenta = _own_momenta(optimizer)
-    if len(momenta) > 1:
-        expected = "one, or one for each with `when`, as RMSprop has 0 by default and the others 0.9"
-        raise InputError(Fault(f"{where}.momentum", expected=expected, got="nothing beside a choice of both"))
-    return momenta.pop()
-
-
-def _own_momenta(optimizer: object) -> set[float]:
-    """The default momenta of an optimizer or of those that a space has. One that cannot be read is a fault elsewhere."""
-    try:
-        names = parse_parameter("optimizer", optimizer, "optimizer").values
-    except InputError:
-        names = ()
-    return {default_momentum(name) for name in names or (None,)}
-
-
 def _space(where: str, specs: Mapping[str, Any], faults: Sequence[Fault]) -> Space:
     """The space of an arm at `where`. Raises InputError with its faults and the `faults` that are known before."""
     parameters: list[Parameter] = []
     unreadable: list[Fault] = []
     for name, spec in specs.items():
         try:
-            parameters.append(parse_parameter(name, spec, f"{where}.{name}"))
+            parameters.append(parameter_of(name, spec, f"{where}.{place(name)}"))
         except InputError as error:
             unreadable += error.faults
     if faults or unreadable:
@@ -316,39 +305,15 @@ def _space(where: str, specs: Mapping[str, Any], faults: Sequence[Fault]) -> Spa
     try:
         return Space(tuple(parameters))
     except InputError as error:
-        raise error.within(where) from None
+        raise InputError([in_stage(fault).within(where) for fault in error.faults]) from None
 
 
-def _never_existing(where: str, space: Space, body: Mapping[str, Any]) -> Iterator[Fault]:
+def _never_existing(space: Space, given: Container[str]) -> Iterator[Fault]:
     """The parameters that the study file gives to an arm, but whose `when` can never hold."""
     for parameter in space.parameters:
-        if parameter.name in body and space.requirements(parameter.name) is None:
+        if parameter.name in given and space.requirements(parameter.name) is None:
             problem = f"{_conditions(space, parameter)}, so {parameter.name} never exists"
-            yield Fault(f"{where}.{parameter.name}.when", problem)
-
-
-def _policy(where: str, name: str, body: Mapping[str, Any]) -> str:
-    """The policy that an arm names, else the one that the arm is called after. Raises InputError if it is unknown."""
-    policy, built_in = body.get("policy", name), registry()
-    if not isinstance(policy, str):
-        valid = tuple(built_in)
-        raise InputError(Fault(f"{where}.policy", expected="the name of a policy", got=shown(policy), valid=valid))
-    if policy in built_in or user_code.is_reference(policy) or policy.startswith("torch:"):
-        return policy
-    if "policy" in body:
-        raise InputError(unknown(f"{where}.policy", "policy", policy, built_in))
-    advice = "An arm that is not called after its policy names it, as policy: NAME."
-    raise InputError(replace(unknown(where, "policy", policy, built_in), advice=advice))
-
-
-def _with_source(where: str, written: str, base: Path) -> tuple[str, dict[str, str]]:
-    """A policy in the form of `Arm.policy`, and for a user's policy the digest of its source. Raises InputError."""
-    try:
-        policy = user_code.resolve(written, base) if user_code.is_reference(written) else written
-        policies.resolve(policy)
-        return policy, {"source": user_code.digest(policy)} if user_code.is_reference(policy) else {}
-    except InputError as error:
-        raise error.within(where) from None
+            yield Fault(f"{parameter.name}.when", problem)
 
 
 def _conditions(space: Space, parameter: Parameter) -> str:
@@ -360,10 +325,10 @@ def _conditions(space: Space, parameter: Parameter) -> str:
 
 
 def _value_faults(space: Space, check: Callable[[Configuration], Sequence[Fault]]) -> list[Fault]:
-    """The faults that `check` and the recipe's rules find in a space, one for all values that break the same rule."""
+    """The faults that `check` finds in a space, one for all values that break the same rule."""
     by_rule: dict[Fault, list[Fault]] = {}
     for configuration in one_at_a_time(space):
-        for fault in (*check(configuration), *recipe_faults(configuration)):
+        for fault in check(configuration):
             by_rule.setdefault(replace(fault, got="", name=None), []).append(fault)
     return [
         replace(faults[0], got=", ".join(dict.fromkeys(fault.got for fault in faults))) for faults in by_rule.values()

@@ -15,13 +15,18 @@ from lrstudy.config.workloads import of_all
 from lrstudy.errors import Fault, InputError, faults_of
 from lrstudy.lineage import Root
 from lrstudy.models.catalogue import NUM_SECTIONS, has_batchnorm
+from lrstudy.models.facts import Facts
 from lrstudy.planning import arms as arms_module
 from lrstudy.planning.arms import Arm, at_cohort_points, common_definition
+from lrstudy.planning.rate_questions import RATE
 from lrstudy.policies.run import Run
 from lrstudy.search import INDEPENDENT
 from lrstudy.search.base import START_UP
-from lrstudy.search.parameter import Configuration
+from lrstudy.search.parameter import Configuration, parse_parameter
+from lrstudy.search.space import Space
 from lrstudy.settings import canonical_json
+from lrstudy.training.head_inputs import head_inputs
+from lrstudy.training.model_facts import facts_of
 from lrstudy.trial.selection import Selection
 from lrstudy.trial.spec import TrialSpec
 from lrstudy.workload.workload import Workload, check_without_data
@@ -84,26 +89,43 @@ class Plan:
         return int(min(self.study.search.trials, len(cohort) + max(0, new)))
 
     @property
+    def running_names(self) -> dict[str, str]:
+        """The names that the arms of the study file run under now, by those they have there (`clr` may be `clr@2`)."""
+        return dict(zip(self.study.arms, self.arms, strict=False))
+
+    @property
     def control(self) -> str:
-        """The arm that others are compared with, under the name that it runs under now (`clr` may be `clr@2`)."""
-        return dict(zip(self.study.arms, self.arms, strict=False))[self.study.control]
+        """The arm that others are compared with, under the name that it runs under now."""
+        return self.running_names[self.study.control]
+
+    @cached_property
+    def model_facts(self) -> Facts:
+        """What is known of the model once it is built. Raises InputError if it cannot be."""
+        return facts_of(self.workload)
 
     @cached_property
     def has_batchnorm(self) -> bool:
-        """Whether the model has BatchNorm. A user's model is built to find out."""
+        """Whether the model has BatchNorm. A user's or timm's is built to find out; False if it cannot be."""
         known = has_batchnorm(self.workload.model)
         if known is not None:
             return known
-        from lrstudy.training import rehearsal
+        try:
+            return self.model_facts.has_batchnorm
+        except Exception:  # the rehearsal says what is wrong
+            return False
 
-        return rehearsal.has_batchnorm(self.workload)
+    @cached_property
+    def head_inputs(self) -> int | None:
+        """How many numbers enter the model's head for an image; None if it cannot be trained on them alone."""
+        return head_inputs(self.workload)
 
     def run(self, arm: Arm, configuration: Configuration) -> Run:
         """What the policy of a trial knows about its run. The default `norm_batch` means nothing to a model without BatchNorm."""
         recipe = arm.recipe(configuration, self.workload.recipe)
         if recipe.norm_batch is not None and not self.has_batchnorm:
             recipe = replace(recipe, norm_batch=None)
-        return Run(self.workload.counts[0], self.study.budget.epochs, NUM_SECTIONS, recipe)
+        has_features = bool(arm.stages) and self.head_inputs is not None
+        return Run(self.workload.counts[0], self.study.budget.epochs, NUM_SECTIONS, recipe, has_features)
 
     def spec(
         self,
@@ -231,6 +253,17 @@ def default_outstanding(study: StudyFile, slots: int) -> int:
     """W: as the study says, else 2 * slots / streams, rounded up, and at least 4."""
     streams = len(study.arms) * len(study.search.method) * study.search.repeats
     return study.search.outstanding or max(4, -(-2 * slots // streams))
+
+
+def with_rates(plan: Plan, rates: Mapping[str, float]) -> Plan:
+    """The plan with the rates that range tests have found, by arm, in the place of provisional ones."""
+    arms, cohort = dict(plan.arms), dict(plan.cohort)
+    for name, rate in rates.items():
+        found = parse_parameter(RATE, rate, RATE)
+        parameters = (found if parameter.name == RATE else parameter for parameter in arms[name].space.parameters)
+        arms[name] = replace(arms[name], space=Space(tuple(parameters)))
+        cohort[name] = [{**configuration, RATE: rate} for configuration in cohort.get(name, ())]
+    return replace(plan, arms=arms, cohort=cohort)
 
 
 def with_store_points(spec: TrialSpec, depths: frozenset[int]) -> TrialSpec:

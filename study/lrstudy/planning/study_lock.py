@@ -1,6 +1,6 @@
 """The study lock, study.lock.json: what a study was when it ran, and what may change when it runs again.
 
-Resources, limits, price and storage may change freely. More trials, seeds and arms extend the study. A changed arm
+Resources, limits, price, storage and claims may change freely. More trials, seeds and arms extend the study. A changed arm
 becomes `clr@2`, and the old one is kept. Changed data, split, model, metric, selection or budget are refused with advice,
 because results would not be comparable.
 """
@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from lrstudy import user_code
+from lrstudy.config import claims
 from lrstudy.errors import Fault, InputError
 from lrstudy.planning.arms import Arm, from_definition
 from lrstudy.planning.caveats import caveats
 from lrstudy.planning.plan import Plan
+from lrstudy.policies.stages import STAGES
 from lrstudy.settings import canonical_json
 from lrstudy.workload.workload import Workload
 
@@ -34,14 +36,22 @@ def _is_count(value: Any) -> bool:
 
 
 def _are_arms(value: Any) -> bool:
-    """Whether these are arms with their definitions. A user's policy has the digest of its source, which names a folder."""
+    """Whether these are arms with their definitions."""
     return isinstance(value, dict) and all(
         isinstance(arm, dict)
-        and isinstance(definition := arm.get("definition"), dict)
-        and isinstance(policy := definition.get("policy"), str)
-        and (bool(_SOURCE.fullmatch(str(definition.get("source")))) == user_code.is_reference(policy))
+        and _names_policy(definition := arm.get("definition", {}))
+        and isinstance(stages := definition.get("stages", []), list)
+        and (bool(stages) == (definition["policy"] == STAGES))
+        and all(map(_names_policy, stages))
         for arm in value.values()
     )
+
+
+def _names_policy(value: Any) -> bool:
+    """Whether an arm or a stage names its policy. A user's has the digest of its source, which names a folder."""
+    if not (isinstance(value, dict) and isinstance(policy := value.get("policy"), str)):
+        return False
+    return bool(_SOURCE.fullmatch(str(value.get("source")))) == user_code.is_reference(policy)
 
 
 def _are_texts(value: Any) -> bool:
@@ -62,7 +72,7 @@ _CHECKS: Mapping[str, Callable[[Any], bool]] = {
     "complete": lambda value: isinstance(value, bool),
 }
 """What the fields of a lock may hold. A storage that others write to may hold anything."""
-_BEFORE = {"batchnorm": "running"}
+_BEFORE = {"batchnorm": "running", "weights": "random"}
 """What a study was in respects that the lock of an earlier version does not name."""
 _WAY_OUT = "Choose another name with --as NAME, or another storage.path."
 
@@ -105,7 +115,7 @@ def reconcile(plan: Plan, lock: Mapping[str, Any], folder: Path) -> tuple[Plan, 
     Returns the plan, in which changed arms have new names and earlier arms are retired, and notes for the user. Raises
     InputError if something has changed that must not.
     """
-    notes = list(_unpriced(plan))
+    notes = [*_unpriced(plan), *plan.workload.weights.told]
     if not lock:
         return plan, tuple(notes)
     _refuse_changed_identity(plan, lock["identity"], folder)
@@ -131,6 +141,7 @@ def render(
     versions: Mapping[str, str],
     deviations: Sequence[str] = (),
     progress: Mapping[str, int] | None = None,
+    base: Path | None = None,
 ) -> str:
     """The text of study.lock.json.
 
@@ -142,6 +153,7 @@ def render(
         deviations: Departures from the protocol that a report must show, a sentence each.
         progress: `num_seeds`, with how many fresh seeds every arm is confirmed up to the present look, and
             `planned_trials`, how many trials that makes; by default those of the whole study.
+        base: The folder that relative paths of the study file start from, if it is known.
     """
     study, workload = plan.study, plan.workload
     progress = progress or {"num_seeds": study.confirm.looks[-1], "planned_trials": plan.num_trials}
@@ -157,6 +169,7 @@ def render(
         "budget_epochs": study.budget.epochs,
         "control": plan.control,
         "margin": study.compare.margin,
+        "claims": claims.for_lock(study, plan.running_names),
         "target": study.target.model_dump(),
         "searchers": plan.methods,
         "arms": {name: _arm(plan, arm) for name, arm in plan.arms.items()},
@@ -173,8 +186,10 @@ def render(
         "price": price(plan),
         "data": _data(workload),
         "model": plan.root(0).model,
+        "weights": workload.weights.to_json(),
         "numerics": workload.numerics,
         "overrides": list(overrides),
+        "base": None if base is None else str(base),
         "deviations": list(deviations),
         "complete": is_complete,
         "versions": dict(versions),
@@ -190,6 +205,7 @@ def identity(plan: Plan) -> dict[str, Any]:
         "split": root.split,
         "preprocessing": root.preprocessing,
         "model": root.model,
+        "weights": root.weights,
         "augment": plan.workload.recipe.augment,
         "source": dict(plan.workload.source_digests),
         "numerics": study.workload.numerics.model_dump(),
@@ -335,7 +351,7 @@ def _differences(name: str, before: Any, now: Any) -> Iterator[str]:
         for key in now:
             if key != "constants":
                 yield from _differences(f"{name}.{key}", before.get(key), now[key])
-    elif name not in ("data", "split") and now != before:
+    elif name not in ("data", "split", "weights") and now != before:
         yield f"{name}: {before} before, {now} now"
 
 
@@ -354,7 +370,10 @@ def _comparable(definition: Mapping[str, Any]) -> Any:
     The folder of a user's policy is left out, because the definition has the digest of its source.
     """
     policy = str(definition["policy"])
-    return _by_value({**definition, "policy": policy.rpartition("/")[2] if "source" in definition else policy})
+    plain = {**definition, "policy": policy.rpartition("/")[2] if "source" in definition else policy}
+    if "stages" in definition:
+        plain["stages"] = [_comparable(stage) for stage in definition["stages"]]
+    return _by_value(plain)
 
 
 def _by_value(definition: Any) -> Any:

@@ -94,6 +94,10 @@ class Policy(ABC):
         """
         return (run.num_epochs,)
 
+    def stage_starts(self, run: Run) -> Sequence[int]:
+        """The first epoch of every stage of the training; by default it is all one."""
+        return (0,)
+
     def initial_batch(self, run: Run) -> int:
         """The batch size at the start of the run: at most the number of training examples."""
         return min(self.batch_size, run.num_examples)

@@ -13,7 +13,10 @@ from lrstudy.policies.parameters import require
 from lrstudy.settings import FloatArray, Recipe, Settings, Tail
 
 History = Sequence[Mapping[str, float]]
-"""Metrics of the finished epochs, oldest first: ``train_loss``, ``val_loss``, ``val_<metric>``."""
+"""Metrics of the finished epochs, oldest first: ``train_loss``, ``val_loss``, ``val_<metric>``.
+
+``train_accuracy`` is there as well, but not in the records of earlier versions and not with a train step of the user's.
+"""
 
 
 @lru_cache(maxsize=1024)
@@ -41,12 +44,14 @@ class Run:
         num_epochs: E, the budget.
         num_sections: How many parameter groups the model has, ordered from input to head.
         recipe: The part of the settings that most policies leave unchanged.
+        has_features: Whether the model's head can be trained alone, on what enters it.
     """
 
     num_examples: int
     num_epochs: int
     num_sections: int = 1
     recipe: Recipe = field(default_factory=Recipe)
+    has_features: bool = True
 
     def num_updates(self, batch_size: int) -> int:
         """Number of updates in an epoch with this batch size."""

@@ -19,7 +19,7 @@ from ray.tune.search import Searcher
 from lrstudy.errors import StorageError
 from lrstudy.memo.records import Record
 from lrstudy.ray_tune.slots import Slots
-from lrstudy.ray_tune.trainable import Assignment, CalibrationAssignment
+from lrstudy.ray_tune.trainable import Assignment, CalibrationAssignment, RangeTestAssignment
 from lrstudy.running.admission import Admission
 from lrstudy.running.calibration import UpdateKind
 from lrstudy.running.shipping import Shipment
@@ -59,6 +59,7 @@ class AdmissionSearcher(Searcher):
         self._ids: dict[str, str] = {}
         self._workers: dict[str, str] = {}
         self._deaths: dict[str, list[str | None]] = {}
+        self._tests: dict[str, RangeTestAssignment] = {}
         self._is_calibrated = False
         self._calibrates_since: float | None = None
 
@@ -73,11 +74,23 @@ class AdmissionSearcher(Searcher):
         with self._stopping_when_storage_fails():
             trial = trial or self._admission.next()
         if trial is None:
-            return self._calibration() if self._admission.is_over else None
+            return self._range_test(trial_id) or (self._calibration() if self._admission.is_over else None)
         self._ids[trial_id] = trial.trial_id
         memo = self._admission.memo.location
         self._slots.hand_out(trial.trial_id)
         return {"assignment": Assignment(trial.spec, trial.arm, self._workload, memo, self._folder, self._shipment)}
+
+    def _range_test(self, trial_id: str) -> dict[str, Any] | None:
+        """The assignment to run a range test, if there is one to run."""
+        test = None
+        with self._stopping_when_storage_fails():
+            test = self._admission.next_test()
+        if test is None:
+            return None
+        memo = self._admission.memo.location
+        assignment = self._tests[trial_id] = RangeTestAssignment(test, self._workload, memo, self._shipment)
+        self._slots.hand_out(assignment.name)
+        return {"assignment": assignment}
 
     def _calibration(self) -> dict[str, Any] | str:
         """The assignment to measure the costs that are not known of the trials' updates, once; then FINISHED."""
@@ -110,6 +123,9 @@ class AdmissionSearcher(Searcher):
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Take the last report of a trial, or the death of its worker."""
         name = self._ids.get(trial_id)
+        if trial_id in self._tests:
+            self._end_test(self._tests[trial_id], result, self._workers.get(trial_id))
+            return
         if name is None:
             self._end_calibration(result)
             return
@@ -124,6 +140,22 @@ class AdmissionSearcher(Searcher):
             else:
                 test = dict(result["test"]) if "test" in result else None
                 self._admission.ended(name, result["status"], result.get("error", ""), test)
+
+    def _end_test(self, assignment: RangeTestAssignment, result: dict[str, Any] | None, worker: str | None) -> None:
+        """Take the report of a range test, or the death of its worker."""
+        if not result:
+            num_deaths = self._num_deaths(assignment.name, worker)
+            if num_deaths <= MAX_WORKER_DEATHS:
+                self._admission.test_returned(assignment.test)
+                return
+            result = {"error": f"its worker died {num_deaths} times"}
+        else:
+            with self._stopping_when_storage_fails():
+                self._slots.observe(result)
+        with self._stopping_when_storage_fails():
+            if "fatal" in result:
+                self._admission.fail(result["fatal"])
+            self._admission.tested(assignment.test, result.get("error", "its result was not stored"))
 
     def _end_calibration(self, result: dict[str, Any] | None) -> None:
         """Take the report of the calibration. If it failed, costs are the medians of what was recorded."""
@@ -150,16 +182,20 @@ class AdmissionSearcher(Searcher):
 
     def _worker_died(self, name: str, worker: str | None) -> None:
         """Return the trial to admission. Tune's own retry omits trials whose worker dies before it has begun them."""
-        with self._stopping_when_storage_fails():
-            self._deaths.setdefault(name, []).append(self._slots.node_of(worker))
-            self._slots.notice_deaths(name, worker)
-        num_deaths = sum(not self._slots.has_lost(node) for node in self._deaths[name])
+        num_deaths = self._num_deaths(name, worker)
         with self._stopping_when_storage_fails():
             if num_deaths <= MAX_WORKER_DEATHS:
                 self._admission.returned(name)
             else:
                 reason = f"its worker died {num_deaths} times: killed for memory, or a crash in native code"
                 self._admission.ended(name, "failed", reason)
+
+    def _num_deaths(self, name: str, worker: str | None) -> int:
+        """Note the death of a worker; returns how many the trial has had, without those that went with their node."""
+        with self._stopping_when_storage_fails():
+            self._deaths.setdefault(name, []).append(self._slots.node_of(worker))
+            self._slots.notice_deaths(name, worker)
+        return sum(not self._slots.has_lost(node) for node in self._deaths[name])
 
     @contextmanager
     def _stopping_when_storage_fails(self) -> Iterator[None]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lrstudy.config.sections import ResourcesConfig
+from lrstudy.config.means import ResourcesConfig
 from lrstudy.errors import ClusterError, Fault, InputError
 from lrstudy.ray_tune.connection import RayConnection, join
 from lrstudy.ray_tune.reach import reach

@@ -8,7 +8,7 @@ import time
 import traceback
 import uuid
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,11 @@ from ray.tune import Trainable
 
 from lrstudy.errors import StorageError
 from lrstudy.memo.memo import Memo
-from lrstudy.running import calibration
+from lrstudy.running import calibration, range_tests
 from lrstudy.running.calibration import UpdateKind
+from lrstudy.running.range_tests import RangeTest
 from lrstudy.running.shipping import Shipment, at_place, with_policy_at
+from lrstudy.settings import Recipe
 from lrstudy.study_folder import clock, predictions
 from lrstudy.study_folder.ledger import Category, Span, joined
 from lrstudy.trial.spec import TrialSpec
@@ -62,8 +64,26 @@ class CalibrationAssignment:
         return "calibration"
 
 
+@dataclass(frozen=True)
+class RangeTestAssignment:
+    """A range test, which finds a rate before there are trials."""
+
+    test: RangeTest
+    workload: Workload
+    memo: str
+    shipment: Shipment | None = None
+
+    @property
+    def name(self) -> str:
+        """What its worker's slot knows it by, as a trial by its id."""
+        return f"range-test-{self.test.digest}"
+
+    def __repr__(self) -> str:
+        return self.name
+
+
 class TuneTrial(Trainable):
-    """Walks the trial of its assignment, or calibrates.
+    """Walks the trial of its assignment, runs a range test, or calibrates.
 
     A result has the `records` of some epochs, the `spans` of the worker's time until `at` on its monotonic `clock`, and
     `worker`, `node`, `host` and `process`, which say whose they are. The last one also has `status`, `error` and `test`, or `fatal` if the
@@ -96,6 +116,8 @@ class TuneTrial(Trainable):
         self._add_span("waiting")
         if isinstance(self._assignment, CalibrationAssignment):
             return self._calibrate(self._assignment)
+        if isinstance(self._assignment, RangeTestAssignment):
+            return self._test_range(self._assignment)
         steps: list[TrialEpoch] = []
         try:
             if self._walk_on(steps):
@@ -138,9 +160,20 @@ class TuneTrial(Trainable):
         self._spans.append(Span(begin, time.monotonic() - begin, "calibrate"))
         return self._result([], calibration=True, error=error)
 
+    def _test_range(self, assignment: RangeTestAssignment) -> dict[str, Any]:
+        """Run a range test, whose curve goes into the memo."""
+        try:
+            test = replace(assignment.test, spec=with_policy_at(assignment.test.spec, self._root()))
+            self._spans += range_tests.measure(test, assignment.workload, self._memo, self._get_trainer)
+        except StorageError as failure:
+            return self._result([], fatal=str(failure))
+        except Exception as failure:
+            return self._result([], error=self._explain(failure))
+        return self._result([], error="")
+
     def _begin(self, config: dict[str, Any], category: Category) -> None:
         """Take an assignment; the time since the last report is recorded under `category`."""
-        self._assignment: Assignment | CalibrationAssignment = config["assignment"]
+        self._assignment: Assignment | CalibrationAssignment | RangeTestAssignment = config["assignment"]
         self._walk: Walk | None = None
         if isinstance(self._assignment, Assignment):
             self._steps = self._walked(self._assignment)
@@ -168,7 +201,7 @@ class TuneTrial(Trainable):
         return self._trainer
 
     def _test(self) -> dict[str, Any]:
-        """Evaluate the selected state on the test part and write its predictions, if the trial is one that reads it."""
+        """Evaluate the selected state on test and training part and write its predictions, if the trial is one that reads it."""
         assignment = self._assignment
         assert isinstance(assignment, Assignment)
         if not assignment.spec.read_test:
@@ -176,7 +209,8 @@ class TuneTrial(Trainable):
         assert self._walk is not None
         trainer, _, spans = self._walk.bring_to_selected()
         begin = time.monotonic()
-        evaluation, part = trainer.test()  # type: ignore[attr-defined]
+        recipe = self._walk.selected_recipe
+        evaluation, part = trainer.test(recipe)  # type: ignore[attr-defined]
         predictions.write(
             assignment.folder,
             assignment.spec.trial_id,
@@ -188,14 +222,16 @@ class TuneTrial(Trainable):
             assignment.workload.classes,
             trainer.test_sources(),  # type: ignore[attr-defined]
         )
-        test = [("loss", evaluation.loss), *evaluation.metrics.items(), *self._test_otherwise(trainer)]
+        test = [("loss", evaluation.loss), *evaluation.metrics.items(), *self._test_otherwise(trainer, recipe)]
+        fitted = trainer.evaluate_training(recipe)  # type: ignore[attr-defined]
+        test += [("train_loss", fitted.loss), *((f"train_{name}", value) for name, value in fitted.metrics.items())]
         self._spans += [*spans, Span(begin, time.monotonic() - begin, "evaluate", assignment.spec.trial_id)]
         return {"test": test}  # Tune would flatten a map
 
-    def _test_otherwise(self, trainer: Any) -> list[tuple[str, float]]:
+    def _test_otherwise(self, trainer: Any, recipe: Recipe) -> list[tuple[str, float]]:
         """The study's metric with the other statistics of BatchNorm, under the name of these; empty without BatchNorm."""
         assert isinstance(self._assignment, Assignment)
-        tested, metric = trainer.test_otherwise(), self._assignment.spec.selection.metric
+        tested, metric = trainer.test_otherwise(recipe), self._assignment.spec.selection.metric
         return [(tested[0], tested[1].metrics[metric])] if tested and metric in tested[1].metrics else []
 
     @property
@@ -216,10 +252,10 @@ class TuneTrial(Trainable):
         spans = joined([*self._spans, *(span for step in steps for span in step.spans), *rest])
         self._spans, self._last = [], time.monotonic()
         return {
-            "trial": self._trial_id,
+            "trial": self._assignment.name if isinstance(self._assignment, RangeTestAssignment) else self._trial_id,
             **self._self,
             "at": self._last,
-            "records": [asdict(step.record) for step in steps],
+            "records": [asdict(record) for step in steps for record in step.records],
             "spans": [[span.start, span.duration_s, span.category, span.trial_id] for span in spans],
             "done": bool(end),
             **end,

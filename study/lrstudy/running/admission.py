@@ -13,12 +13,15 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from lrstudy.errors import Fault, InputError
 from lrstudy.memo.memo import Memo
 from lrstudy.memo.records import Record
 from lrstudy.planning.plan import Plan, with_store_points
 from lrstudy.running import calibration
 from lrstudy.running.calibration import UpdateKind
+from lrstudy.running.found_rates import FoundRates
 from lrstudy.running.protocol import StudyProtocol
+from lrstudy.running.range_tests import RangeTest
 from lrstudy.running.trials import Status, Trial
 from lrstudy.running.waiting_line import WaitingLine
 from lrstudy.study_folder.journal import Journal
@@ -31,17 +34,22 @@ each of 8,000 trials, one after the other, take minutes on a bucket."""
 class Admission:
     """Hands out the trials of a study run.
 
-    Call `next` for a trial to run, `stepped` with its epochs, `ended` when it is over, until `is_done`.
-    `num_running` counts the trials that are handed out. `stopped` and `failure` say why nothing more is; `notes` are for
-    the user to read at the end. `kinds` knows the kinds of update of trials.
+    Call `next` for a trial to run, `stepped` with its epochs, `ended` when it is over, until `is_done`. Before the first
+    trial come the range tests that find rates, if there are any: while `waits_for_rates`, call `next_test` and `tested`.
+    `num_running` counts the trials and tests that are handed out. `stopped`, `failure` and `refusal` say why nothing more
+    is; `notes` are for the user to read at the end. `kinds` knows the kinds of update of trials.
     """
 
     def __init__(self, plan: Plan, memo: Memo, journal: Journal) -> None:
-        self.plan, self.memo, self.journal = plan, memo, journal
-        self.protocol = StudyProtocol(plan, journal)
+        self.memo, self.journal = memo, journal
+        self.rates = FoundRates(plan, memo, journal)
+        self.rates.note()
+        self.plan = self.rates.plan
+        self.protocol = StudyProtocol(self.plan, journal)
         self.is_done = False
         self.stopped = ""
         self.failure = ""
+        self.refusal: InputError | None = None
         self.notes: list[str] = []
         self.num_running = 0
         self._line = WaitingLine(memo.known)
@@ -56,6 +64,11 @@ class Admission:
         return self.protocol.trials
 
     @property
+    def waits_for_rates(self) -> bool:
+        """Whether range tests come first."""
+        return bool(self.rates.missing) and not self.stopped
+
+    @property
     def is_over(self) -> bool:
         """Whether nothing runs and nothing more will be handed out."""
         return self.num_running == 0 and (self.is_done or bool(self.stopped))
@@ -67,7 +80,11 @@ class Admission:
         return calibration.unpriced(self.memo, self.plan.workload, self.kinds.to_measure(self.trials.values()))
 
     def next(self) -> Trial | None:
-        """A trial to run now, or None: all are running, held back or done (`is_done`)."""
+        """A trial to run now, or None: all are running, held back or done (`is_done`), or rates are to be found first."""
+        if self.waits_for_rates:
+            if not self.rates.has_next:
+                self._note_idleness()
+            return None
         while not (self.stopped or self.is_done):
             self._queue(self.protocol.suggest())
             trial = self._line.next()
@@ -87,13 +104,45 @@ class Admission:
         self._note_idleness()
         return None
 
+    def next_test(self) -> RangeTest | None:
+        """A range test to run now; None if there is none to run."""
+        test = self.rates.next() if self.waits_for_rates else None
+        if test is not None:
+            self._close_idle()
+            self.num_running += 1
+        return test
+
+    def tested(self, test: RangeTest, error: str = "") -> None:
+        """A range test is over; `error` says why it failed. Once all are, there may be trials.
+
+        Without a rate the study ends: `refusal` says why. Raises StorageError.
+        """
+        self.num_running -= 1
+        try:
+            if error:
+                raise InputError(Fault(self.rates.place(test), f"the range test failed: {error}"))
+            self.rates.take(test)
+        except InputError as refusal:
+            self.refusal = self.refusal or refusal
+            self.stop("a range test found no rate")
+        if not self.rates.missing:
+            is_decided = self.protocol.is_decided
+            self.plan = self.rates.plan
+            self.protocol = StudyProtocol(self.plan, self.journal)
+            self.protocol.is_decided = is_decided
+
+    def test_returned(self, test: RangeTest) -> None:
+        """A range test has lost its worker: it waits again."""
+        self.num_running -= 1
+        self.rates.returned(test)
+
     def stepped(self, trial_id: str, records: Iterable[Record]) -> None:
         """Take the records of a running trial's epochs. Repeats after a worker's death are ignored."""
         trial = self.trials[trial_id]
         for record in records:
             self.memo.learn(record)
             self._line.learned(record.lineage)
-            if record.epoch == len(trial.records):
+            if record.kind == "train" and record.epoch == len(trial.records):
                 trial.records.append(record)
                 self._follow(trial)
 
@@ -104,7 +153,7 @@ class Admission:
             trial_id: The trial, which `next` handed out.
             status: How it ended.
             error: Why it failed or diverged, for people to read.
-            test: Loss and metrics on the test part, if the trial has read it.
+            test: Loss and metrics on the test part, if the trial has read it; as `train_<name>`, those on the training part.
 
         Raises:
             StorageError: The journal cannot be written.
@@ -113,7 +162,7 @@ class Admission:
         self.num_running -= 1
         trial.status, trial.error, trial.test = status, error, test
         trial.ended_at = time.time()
-        self._line.release(trial, trial.chain)
+        self._line.release(trial, trial.names)
         if status != "interrupted":
             self._note(trial)
             self.protocol.tell(trial)
@@ -122,7 +171,7 @@ class Admission:
         """A running trial has lost its worker: it waits again, first in line, and will recall what it has committed."""
         trial = self.trials[trial_id]
         self.num_running -= 1
-        self._line.release(trial, trial.chain)
+        self._line.release(trial, trial.names)
         trial.status = "waiting"
         self._line.add(trial, first=True)
 
@@ -150,6 +199,9 @@ class Admission:
         for trial in trials:
             for record in trial.walk(find):
                 self._line.learned(record.lineage)
+            for name in trial.spec.features(trial.chain).values():
+                if find(name) is not None:
+                    self._line.learned(name)
             if trial.arm in self.plan.retired and not self._is_recorded(trial):
                 trial.records = self._walked(trial)
                 self.protocol.give_up(trial)
@@ -157,9 +209,9 @@ class Admission:
                 self._line.add(trial)
 
     def _missing(self, trial: Trial) -> Sequence[str]:
-        """The names of a trial's chain from the first one that has no record."""
+        """The names of a trial's states that have no record, and of features that these are trained on."""
         walked = self._walked(trial)
-        return () if walked and walked[-1].diverged else trial.chain[len(walked) :]
+        return () if walked and walked[-1].diverged else trial.lacking(len(walked), self.memo.known)
 
     def _walked(self, trial: Trial) -> list[Record]:
         """The known records of a trial's chain, up to the first one that diverged."""
@@ -192,13 +244,13 @@ class Admission:
         It claims what nobody else has claimed of the new one, and trains the rest all the same: a running trial never waits, so
         nothing can deadlock.
         """
-        before = trial.chain
+        before, names = trial.chain, trial.names
         if trial.records[-1].diverged:
             return
         trial.replan(trial.records)
         if trial.chain is not before:
-            self._line.release(trial, before)
-            self._line.claim(trial, trial.chain[len(trial.records) :])
+            self._line.release(trial, names)
+            self._line.claim(trial, trial.lacking(len(trial.records), self.memo.known))
 
     def _finish_recalled(self, trial: Trial) -> None:
         """End a trial that is recorded already; its times and test result are the journal's, if it has them."""

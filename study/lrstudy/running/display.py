@@ -95,6 +95,7 @@ class Progress:
         trials_per_s = (num_ended - self._already) / elapsed_s if elapsed_s > 0 else 0.0
         left = f", about {duration((num_planned - num_ended) / trials_per_s)} left" if trials_per_s > 0 else ""
         phase = "confirming with fresh seeds" if admission.protocol.frozen else "tuning"
+        phase = "finding learning rates" if admission.waits_for_rates else phase
         phase = "measuring what updates cost" if admission.is_done else phase
         spent = duration(_device_s(admission.trials.values()))
         return (

@@ -7,9 +7,8 @@ kept beside their rows: the settings themselves, a rate for every update and sec
 
 from __future__ import annotations
 
-import itertools
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -21,18 +20,25 @@ from lrstudy.running.calibration import UpdateKind
 from lrstudy.running.trials import Trial
 from lrstudy.settings import Settings
 from lrstudy.study_folder.schemas import EPOCHS, SETTINGS
+from lrstudy.tasks.kinds import COUNTED_IN_TRAINING
 
 _BLOCK = 100
 """So many trials, one after the other in the order in which they were made, become one table once all have ended."""
 
-_Rates = dict[str, float]
+_Rates = dict[str, float | None]
 """What the row of an epoch says of its settings."""
+_NO_RATES: _Rates = dict.fromkeys(("lr_first", "lr_min", "lr_max", "lr_last", "momentum"))
+"""What the row of features says of them: there are none."""
 
 
 class EpochTables:
-    """The rows of epochs and settings as far as they were asked for, of one study."""
+    """The rows of epochs and settings as far as they were asked for, of one study.
 
-    def __init__(self, plan: Plan) -> None:
+    Features that a trial was trained on have a row before the first epoch that used them; `known` is asked for their record.
+    """
+
+    def __init__(self, plan: Plan, known: Callable[[str], Record | None] = lambda name: None) -> None:
+        self._known = known
         self._metric, self._num_examples = plan.study.metric, plan.workload.counts[0]
         self._schema = _epochs_schema(plan.workload.task.metrics)
         self._rates: dict[str, _Rates] = {}  # by the digest of the settings
@@ -74,7 +80,7 @@ class EpochTables:
         last = trial.records[-1].lineage
         known, table = self._of_trials.get(trial.trial_id, ("", None))
         if table is None or known != last:
-            rows = list(_epoch_rows(trial, self._applied(trial), self._metric))
+            rows = list(_epoch_rows(trial, self._applied(trial), trial.features(self._known), self._metric))
             table = pa.Table.from_pylist(rows, schema=self._schema)
             self._of_trials[trial.trial_id] = (last, table)
         return table
@@ -120,26 +126,24 @@ def _rates(settings: Settings) -> _Rates:
     }
 
 
-def _epoch_rows(trial: Trial, applied: Iterable[_Rates], metric: str) -> Iterator[dict[str, Any]]:
-    """The rows of a trial's epochs, each of which was trained with these rates."""
-    totals = itertools.accumulate(record.device_s for record in trial.records)
-    epochs = zip(trial.records, trial.recalled, applied, totals, strict=True)
-    for record, recalled, rates, total in epochs:
-        yield (
-            _epoch_row(record, metric)
-            | rates
-            | {
-                "trial_id": trial.trial_id,
-                "arm": trial.arm,
-                "recalled": recalled,
-                "cumulative_device_s": total,
-            }
-        )
+def _epoch_rows(
+    trial: Trial, applied: Iterable[_Rates], features: Mapping[int, Record], metric: str
+) -> Iterator[dict[str, Any]]:
+    """The rows of a trial's epochs, each of which was trained with these rates, and of the features before some of them."""
+    total = 0.0
+    for epoch, (record, rates) in enumerate(zip(trial.records, applied, strict=True)):
+        told = [(features[epoch], _NO_RATES)] if epoch in features else []
+        for one, applied_rates in (*told, (record, rates)):
+            total += one.device_s
+            of_trial = {"trial_id": trial.trial_id, "arm": trial.arm, "recalled": trial.is_recalled(one)}
+            yield _epoch_row(one, metric) | applied_rates | of_trial | {"cumulative_device_s": total}
 
 
 def _epoch_row(record: Record, metric: str) -> dict[str, Any]:
     """What the row of an epoch says of it, whichever trial it belongs to."""
     row = {name: getattr(record, name) for name in _FROM_RECORD}
+    if record.kind == "features":
+        row |= {"settings": None, "batch_size": None}
     return row | {
         "train_loss": record.metrics.get("train_loss"),
         "val_loss": record.metrics.get("val_loss"),
@@ -149,8 +153,9 @@ def _epoch_row(record: Record, metric: str) -> dict[str, Any]:
 
 
 def _epochs_schema(metrics: Iterable[str]) -> pa.Schema:
-    """The columns of epochs.parquet: one more for each metric of the task; null where a metric is undefined."""
-    return pa.schema([*EPOCHS, *((f"val_{name}", pa.float64()) for name in metrics)])
+    """The columns of epochs.parquet: more for the metrics of the task; null where a metric is undefined or was not counted."""
+    names = [f"val_{name}" for name in metrics] + [f"train_{name}" for name in metrics if name in COUNTED_IN_TRAINING]
+    return pa.schema([*EPOCHS, *((name, pa.float64()) for name in names)])
 
 
 _FROM_RECORD = [name for name in EPOCHS.names if name in Record.__dataclass_fields__]

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from itertools import product
-from typing import Any
+from typing import Any, NamedTuple
 
 from lrstudy.config.common import COMMON
 from lrstudy.memo.memo import Memo
@@ -21,16 +21,27 @@ from lrstudy.memo.records import Record
 from lrstudy.planning.arms import origin
 from lrstudy.planning.plan import Plan
 from lrstudy.running.forecast_counts import Counts, OneSearch
+from lrstudy.running.found_rates import FoundRates
 from lrstudy.running.protocol import StudyProtocol
+from lrstudy.running.range_tests import RangeTest
 from lrstudy.running.searches import Search, numbered
 from lrstudy.running.trials import Candidate, Trial
 from lrstudy.search import INDEPENDENT
 from lrstudy.search.base import START_UP
-from lrstudy.settings import Settings, canonical_json
+from lrstudy.settings import Effort, Settings, canonical_json, effort
 from lrstudy.study_folder.journal import Journal
 
-Work = Counter[tuple[int, int]]
-"""How many epochs there are of each (batch size, updates)."""
+
+class EpochKind(NamedTuple):
+    """What decides how long an epoch takes: the batch size, the number of updates, and what is trained."""
+
+    batch_size: int
+    updates: int
+    effort: Effort = "all"
+
+
+Work = Counter[EpochKind]
+"""How many epochs there are of each kind."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +65,9 @@ class Forecast:
 
     `one_search` counts what a search shares that each searcher's repetition of the cohort does not add to. `work` is what is
     left to train, and `asked_work` what would be without sharing and records; `tree` holds the prefixes
-    shared under one seed; `records` are those of the epochs that are recorded already.
+    shared under one seed; `records` are those of the epochs that are recorded already. `passes` is how often features are
+    left to be computed, `asked_passes` how often they would be without sharing and records. `efforts` says of settings that
+    train on features, or some sections alone, by their digests.
     """
 
     epochs: int
@@ -67,6 +80,9 @@ class Forecast:
     asked_work: Work
     records: Sequence[Record]
     warnings: tuple[str, ...] = ()
+    passes: int = 0
+    asked_passes: int = 0
+    efforts: Mapping[str, Effort] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """JSON values."""
@@ -83,7 +99,10 @@ class Forecast:
 
 def forecast(plan: Plan, journal: Journal, memo: Memo) -> Forecast:
     """Count what `plan` asks for; `journal` is what earlier runs left, `memo` what is recorded. Nothing is written."""
+    rates = FoundRates(plan, memo, journal)
+    plan = rates.plan
     protocol, tally = StudyProtocol(plan, journal), _Tally(plan, memo)
+    tally.add_range_tests(rates.missing)
     num_unknown: dict[str, int] = {}
     by_model: dict[tuple[str, str], int] = {}
     for arm in tally.arms:
@@ -149,7 +168,10 @@ class _Tally:
         self._records: list[Record] = []
         self._paths: dict[str, list[str]] = {}
         self._work, self._asked_work = Work(), Work()
-        self._work_of: dict[str, list[list[tuple[int, int]]]] = {name: [] for name in self.arms}
+        self._work_of: dict[str, list[list[EpochKind]]] = {name: [] for name in self.arms}
+        self._features: set[str] = set()
+        self._asked_passes = 0
+        self._efforts: dict[str, Effort] = {}
 
     def add(self, trials: Sequence[Trial], settings: Sequence[Settings], copies: int, of_first: int) -> None:
         """Count the trials of one configuration.
@@ -162,8 +184,10 @@ class _Tally:
         """
         work, first = _work(settings), trials[0]
         self._work_of[first.arm].append(work)
+        self._efforts |= {s.digest: kind.effort for s, kind in zip(settings, work, strict=True) if kind.effort != "all"}
         for trial in trials:
             records = trial.walk(self._find)
+            self._count_features(trial, len(records), copies)
             if records and records[-1].diverged:
                 trial.chain = trial.chain[: len(records)]
             self._count(trial, records, work, copies)
@@ -189,6 +213,13 @@ class _Tally:
             self._work.update(typical)
             self._asked_work.update(typical)
 
+    def add_range_tests(self, tests: Mapping[str, RangeTest]) -> None:
+        """Count the range tests that are to come, by arm: those that arms have in common once in what is left to train."""
+        for test in tests.values():
+            self._asked_work.update(_work(test.passes))
+        for test in {test.digest: test for test in tests.values()}.values():
+            self._work.update(_work(test.passes))
+
     def add_suggested(self, by_model: Mapping[tuple[str, str], int]) -> None:
         """Count the suggestions that models make, by arm and searcher."""
         for (arm, _), suggestions in by_model.items():
@@ -207,9 +238,20 @@ class _Tally:
             self._work,
             self._asked_work,
             self._records,
+            passes=len(self._features),
+            asked_passes=self._asked_passes,
+            efforts=self._efforts,
         )
 
-    def _count(self, trial: Trial, records: Sequence[Record], work: Sequence[tuple[int, int]], copies: int) -> None:
+    def _count_features(self, trial: Trial, num_recorded: int, copies: int) -> None:
+        """Count the features that a trial's epochs train on, those to be computed once."""
+        names = trial.spec.features(trial.chain)
+        self._asked_passes += copies * len(names)
+        ends = dict(trial.spec.feature_stretches)
+        missing = (name for start, name in names.items() if num_recorded < ends[start] and self._find(name) is None)
+        self._features.update(missing)
+
+    def _count(self, trial: Trial, records: Sequence[Record], work: Sequence[EpochKind], copies: int) -> None:
         """Count one trial, whose first epochs have these records."""
         names, num_recorded, counts = trial.chain, len(records), self.arms[trial.arm]
         counts.known(copies, len(names))
@@ -225,7 +267,7 @@ class _Tally:
             else:
                 self._work[work[epoch]] += 1
 
-    def _default_work(self, arm: str) -> list[tuple[int, int]]:
+    def _default_work(self, arm: str) -> list[EpochKind]:
         resolved = self.plan.arms[arm]
         return _work(self.plan.spec("", resolved, resolved.space.default(), 0, False, {}).untriggered())
 
@@ -237,8 +279,8 @@ def _unseen(names: Sequence[str], seen: set[str]) -> list[int]:
     return unseen
 
 
-def _work(settings: Sequence[Settings]) -> list[tuple[int, int]]:
-    return [(one.batch_size, one.num_updates) for one in settings]
+def _work(settings: Sequence[Settings]) -> list[EpochKind]:
+    return [EpochKind(one.batch_size, one.num_updates, effort(one.recipe)) for one in settings]
 
 
 def _branches(paths: Sequence[tuple[str, list[str]]], depth: int) -> Iterator[Branch]:

@@ -8,10 +8,11 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import Any, Literal
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -21,11 +22,13 @@ from lrstudy.planning import study_lock
 from lrstudy.planning.plan import Plan
 from lrstudy.running.counting_noise import counting_deviation
 from lrstudy.running.forecast import Work
+from lrstudy.settings import Effort
 from lrstudy.study_folder import of_workloads
 
 _ROOT_FAMILY = ("data", "split", "preprocessing", "model", "augment")
 """What two studies must have in common for their epochs to take as long, besides the numerics."""
 _MOST_LOOKED_AT = 100
+_NOTHING: Mapping[str, Effort] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class Timing:
     `source` says whether these are medians over recorded epochs or come from a probe; `count` is the number of epochs,
     or of batch sizes that were probed. A probe also knows in which fraction of the time it was running (`running`, 1 if it
     was alone; on one core only that time counts), whether another program had memory of the GPU (`has_neighbours`), and the
-    size of a state in bytes.
+    size of a state in bytes. `partial_s` has seconds per update for epochs that train on features, or some sections alone.
     """
 
     per_update_s: Mapping[int, float]
@@ -46,23 +49,35 @@ class Timing:
     running: float = 1.0
     has_neighbours: bool = False
     state_bytes: int | None = None
+    partial_s: Mapping[Effort, Mapping[int, float]] = field(default_factory=dict)
 
-    def update_s(self, batch_size: int) -> float:
+    def update_s(self, batch_size: int, effort: Effort = "all") -> float:
         """Seconds per update: as timed, or interpolated between the nearest batch sizes that were.
 
-        Above the largest of them an update takes longer in proportion; below the smallest it is taken to be no faster.
+        Above the largest of them an update takes longer in proportion; below the smallest it is taken to be no faster. One
+        that was not timed of its `effort` takes as long as one of the whole network, or of whatever was.
         """
-        known = sorted(self.per_update_s)
+        timed = self.partial_s.get(effort) or self.per_update_s or next(iter(self.partial_s.values()))
+        known = sorted(timed)
         if batch_size > known[-1]:
-            return self.per_update_s[known[-1]] * batch_size / known[-1]
-        return float(np.interp(batch_size, known, [self.per_update_s[size] for size in known]))
+            return timed[known[-1]] * batch_size / known[-1]
+        return float(np.interp(batch_size, known, [timed[size] for size in known]))
 
-    def seconds(self, work: Work) -> float:
-        """Seconds that `work` takes if one trial is trained after the other, start-up aside."""
-        return sum(
-            count * (updates * self.update_s(batch) + self.epoch_s + self.evaluation_s)
-            for (batch, updates), count in work.items()
+    def seconds(self, work: Work, passes_s: float = 0.0) -> float:
+        """Seconds that `work` takes if one trial is trained after the other, start-up aside, and computing features besides.
+
+        Evaluating features costs next to nothing, and is left out.
+        """
+        epochs_s = (
+            count
+            * (
+                kind.updates * self.update_s(kind.batch_size, kind.effort)
+                + self.epoch_s
+                + (self.evaluation_s if kind.effort != "features" else 0.0)
+            )
+            for kind, count in work.items()
         )
+        return sum(epochs_s, passes_s)
 
 
 @dataclass(frozen=True)
@@ -78,22 +93,27 @@ class Noise:
     assumption: str = ""
 
 
-def recorded_timing(plan: Plan, storage: Path, records: Sequence[Record]) -> Timing | None:
+def recorded_timing(
+    plan: Plan, storage: Path, records: Sequence[Record], efforts: Mapping[str, Effort] = _NOTHING
+) -> Timing | None:
     """The timing of the epochs of the same workload and kind of device in this storage; None if there are none.
 
-    `records` are those of the study itself; the tables of the storage's studies add theirs.
+    `records` are those of the study itself, whose settings have these `efforts` where they do not train the whole network;
+    the tables of the storage's studies add theirs.
     """
-    rows = {record.lineage: (record.batch_size, record.updates, record.train_s, record.eval_s) for record in records}
+    rows = {record.lineage: _Row.of(record, efforts.get(record.settings, "all")) for record in records}
     for folder, lock in _relatives(plan, storage):
         if lock.get("numerics") == plan.workload.numerics:
             rows |= _epoch_rows(folder / "epochs.parquet")
-    by_batch: dict[int, list[float]] = {}
-    for batch, updates, train_s, _ in rows.values():
-        by_batch.setdefault(batch, []).append(train_s / max(1, updates))
-    if not by_batch:
+    if not rows:
         return None
-    evaluation = median(eval_s for *_, eval_s in rows.values())
-    return Timing({batch: median(times) for batch, times in by_batch.items()}, evaluation, "recorded", len(rows))
+    times: dict[Effort, dict[int, list[float]]] = {}
+    for row in rows.values():
+        times.setdefault(row.effort, {}).setdefault(row.batch_size, []).append(row.train_s / max(1, row.updates))
+    medians = {kind: {batch: median(each) for batch, each in of.items()} for kind, of in times.items()}
+    whole = [row.eval_s for row in rows.values() if row.effort != "features"]
+    evaluation = median(whole or [row.eval_s for row in rows.values()])
+    return Timing(medians.pop("all", {}), evaluation, "recorded", len(rows), partial_s=medians)
 
 
 def recorded_state_bytes(memo: Memo, records: Sequence[Record]) -> int | None:
@@ -156,15 +176,40 @@ def _relatives(plan: Plan, storage: Path) -> Iterator[tuple[Path, dict[str, Any]
             continue  # of another version, or being written
 
 
-def _epoch_rows(path: Path) -> dict[str, tuple[int, int, float, float]]:
-    columns = _columns(path, ("lineage", "batch_size", "updates", "train_s", "eval_s", "kind"))
+class _Row(NamedTuple):
+    """What a recorded epoch says of time."""
+
+    batch_size: int
+    updates: int
+    train_s: float
+    eval_s: float
+    effort: Effort
+
+    @staticmethod
+    def of(record: Record, effort: Effort) -> _Row:
+        return _Row(record.batch_size, record.updates, record.train_s, record.eval_s, effort)
+
+
+def _epoch_rows(path: Path) -> dict[str, _Row]:
+    columns = _columns(path, ("lineage", "batch_size", "updates", "train_s", "eval_s", "kind", "settings"))
     if columns is None:
         return {}
+    efforts = _efforts(path.with_name("settings.parquet"))
     return {
-        lineage: (batch, updates, train_s, eval_s)
-        for lineage, batch, updates, train_s, eval_s, kind in zip(*columns, strict=True)
+        lineage: _Row(batch, updates, train_s, eval_s, efforts.get(settings, "all"))
+        for lineage, batch, updates, train_s, eval_s, kind, settings in zip(*columns, strict=True)
         if kind == "train" and None not in (lineage, batch, updates, train_s, eval_s)
     }
+
+
+def _efforts(path: Path) -> dict[str, Effort]:
+    """The efforts of a study's settings, by their digests, where they are not that of the whole network."""
+    found: dict[str, Effort] = {}
+    for settings, text in zip(*(_columns(path, ("settings", "recipe")) or ([], [])), strict=True):
+        recipe = json.loads(text)
+        if recipe.get("input") == "features" or recipe.get("trainable"):
+            found[settings] = "features" if recipe.get("input") == "features" else "some"
+    return found
 
 
 def _spreads(path: Path, control: object) -> list[tuple[int, float]]:

@@ -10,14 +10,15 @@ several cores spin while they wait for each other, which such a clock counts.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lrstudy.planning.plan import Plan
 from lrstudy.running.forecast import Work
 from lrstudy.running.forecast_cost import Timing
+from lrstudy.settings import Effort
 
 if TYPE_CHECKING:
     from lrstudy.training.timing import Timed
@@ -28,6 +29,13 @@ _AGREE = 0.05
 """Two tries agree if the slower one takes at most this fraction longer."""
 _LONG_S = 20.0
 """No further try of a batch size begins after this long."""
+
+_PARTIAL: Mapping[Effort, dict[str, Any]] = {
+    "all": {},
+    "some": {"trainable": (False, True, True), "batchnorm": "eval"},
+    "features": {"trainable": (False, False, True), "batchnorm": "eval", "input": "features", "augment": "none"},
+}
+"""What of the recipe makes an effort; of frozen sections the least that is frozen, which costs most."""
 
 Tell = Callable[[str], None]
 
@@ -51,25 +59,31 @@ def probe(plan: Plan, work: Work, tell: Tell = lambda text: None) -> Timing:
     is_cpu = plan.workload.device == "cpu"
     trainer = Trainer(plan.workload, clock=time.thread_time if runs_on_one_core(plan) else time.monotonic)
     trainer.start(seed=0)
-    sizes: dict[int, int] = {}
-    for (batch, updates), count in work.items():
-        sizes[batch] = sizes.get(batch, 0) + updates * count
+    sizes: dict[tuple[Effort, int], int] = {}
+    for (batch, updates, effort), count in work.items():
+        sizes[effort, batch] = sizes.get((effort, batch), 0) + updates * count
     arm = next(iter(plan.arms.values()))
     recipe = replace(plan.run(arm, arm.space.default()).recipe, norm_batch=None, micro_batch=None)
     most = sorted(sizes, key=lambda size: -sizes[size])[:_MOST_PROBED]
-    tries: dict[int, tuple[Timed, float]] = {}
-    for number, batch in enumerate(most, 1):
-        tell(f"timing updates of {batch} examples ({number} of {len(most)})")
-        tries[batch] = _fastest(partial(time_updates, trainer, batch, recipe))
+    tries: dict[tuple[Effort, int], tuple[Timed, float]] = {}
+    for number, (effort, batch) in enumerate(most, 1):
+        of = {"all": "", "some": " with frozen sections", "features": " of features"}[effort]
+        tell(f"timing updates of {batch} examples{of} ({number} of {len(most)})")
+        tries[effort, batch] = _fastest(partial(time_updates, trainer, batch, replace(recipe, **_PARTIAL[effort])))
+    times: dict[Effort, dict[int, float]] = {}
+    for (effort, batch), (timed, _) in tries.items():
+        times.setdefault(effort, {})[batch] = timed.update_s
+    evaluations_s = [timed.evaluation_s for (effort, _), (timed, _) in tries.items() if effort != "features"]
     return Timing(
-        {batch: timed.update_s for batch, (timed, _) in tries.items()},
-        min(timed.evaluation_s for timed, _ in tries.values()),
+        times.pop("all", {}),
+        min(evaluations_s or (timed.evaluation_s for timed, _ in tries.values())),
         "measured",
         len(tries),
         min(timed.epoch_s for timed, _ in tries.values()),
         min(running for _, running in tries.values()) if is_cpu else 1.0,  # this thread may sleep while a GPU works
         has_neighbours(trainer.device),
         len(trainer.capture()),
+        times,
     )
 
 

@@ -90,7 +90,9 @@ def _others(folder: Path) -> Iterator[Path]:
 def _kept(trial: Trial, admission: Admission) -> list[Record]:
     """The records of a trial whose states are needed."""
     if trial.status in _UNFINISHED or not admission.is_done:
-        return trial.walk(admission.memo.find)
+        walked = trial.walk(admission.memo.find)
+        features = (admission.memo.find(name) for name in trial.spec.features(trial.chain).values())
+        return walked + [record for record in features if record is not None]
     if trial.phase != "confirm":
         return []
     tested = [] if trial.selected is None else [trial.records[trial.selected]]

@@ -17,6 +17,7 @@ from lrstudy.errors import Fault, InputError, StorageError
 from lrstudy.memo.memo import Memo
 from lrstudy.memo.objects import content_digest
 from lrstudy.planning.plan import Plan
+from lrstudy.policies.stages import STAGES
 from lrstudy.settings import canonical_json
 from lrstudy.storage import node_cache
 from lrstudy.study_folder.replace_file import replacing
@@ -62,7 +63,14 @@ def at_place(workload: Workload, root: Path) -> Workload:
 
 def with_policy_at(spec: TrialSpec, root: Path) -> TrialSpec:
     """A trial on a node where the user's files lie below `root`."""
-    return replace(spec, policy=_reference(spec.policy, root)) if user_code.is_reference(spec.policy) else spec
+    if spec.policy == STAGES:
+        stages = tuple({**stage, "policy": _policy(stage["policy"], root)} for stage in spec.parameters["stages"])
+        return replace(spec, parameters={**spec.parameters, "stages": stages})
+    return replace(spec, policy=_policy(spec.policy, root))
+
+
+def _policy(name: str, root: Path) -> str:
+    return _reference(name, root) if user_code.is_reference(name) else name
 
 
 def moved(path: Path, root: Path) -> Path:
@@ -77,7 +85,7 @@ def _reference(text: str, root: Path) -> str:
 
 def _files(plan: Plan) -> Iterable[Path]:
     """All files of the user's that training reads, each once."""
-    policies = {arm.policy for name, arm in plan.arms.items() if name not in plan.retired}
+    policies = {policy for name, arm in plan.arms.items() if name not in plan.retired for policy in arm.policies}
     references = [*plan.workload.user_references.values(), *filter(user_code.is_reference, policies)]
     code = (file for reference in references for file in user_code.files(reference))
     return dict.fromkeys([*code, *plan.workload.user_files.values()])

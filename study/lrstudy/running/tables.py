@@ -25,6 +25,7 @@ from lrstudy.running.admission import Admission
 from lrstudy.running.calibration import UpdateKind
 from lrstudy.running.epoch_tables import EpochTables
 from lrstudy.running.ledger_rows import ledger_rows
+from lrstudy.running.range_test_table import range_test_table
 from lrstudy.running.split_table import split_table
 from lrstudy.running.trials import Trial
 from lrstudy.study_folder.replace_file import replacing
@@ -33,6 +34,8 @@ from lrstudy.study_folder.schemas import CALIBRATION, LEDGER, PREDICTIONS, SCHEM
 REFRESH_COST = 20.0
 """Tables are refreshed only when this many times what it last took has passed."""
 _ROWS_AT_ONCE = 20_000
+_TESTED = {"test": "", "train": "train_"}
+"""The parts that the state of a confirm trial is evaluated on, with what its metrics begin with in `Trial.test`."""
 _TRIAL_COSTS = ("data", "train", "evaluate", "range_test", "features", "state", "recompute", "waiting")
 
 
@@ -46,8 +49,9 @@ class TableWriter:
         self, admission: Admission, folder: Path, bring: Callable[[Iterable[str]], None] = lambda trials: None
     ) -> None:
         self._admission, self._folder, self._bring = admission, folder, bring
-        self._epochs = EpochTables(admission.plan)
+        self._epochs = EpochTables(admission.plan, admission.memo.known)
         self._predicted: set[str] | None = None
+        self._num_found: int | None = None
         self._finished, self._cost_s = -math.inf, 0.0
 
     def refresh(self, now: float) -> None:
@@ -67,6 +71,7 @@ class TableWriter:
         self._write("epochs", self._epochs.epochs(self._admission.trials.values()))
         self._write("settings", self._epochs.settings())
         self._write("ledger", ledger)
+        self._write_range_tests()
         self._write_predictions({trial.trial_id for trial in shown if trial.test})
         if not (self._folder / "split.parquet").exists():
             self._write("split", split_table(self._admission.plan.workload), self._classes)
@@ -80,6 +85,14 @@ class TableWriter:
         costs = calibration.prices(admission.memo, admission.plan.workload, kinds)
         rows = [asdict(cost) | {"update_kind": cost.kind.digest, **_kind_columns(cost.kind)} for cost in costs]
         self._write("calibration", pa.Table.from_pylist(rows, schema=CALIBRATION))
+
+    def _write_range_tests(self) -> None:
+        """Write the table of range tests, again only if there are more of them."""
+        admission = self._admission
+        num_found = sum(1 for _ in admission.journal.of_kind("found"))
+        if num_found != self._num_found:
+            self._write("range_tests", range_test_table(admission.rates.tests, admission.journal, admission.memo))
+            self._num_found = num_found
 
     def _write_predictions(self, ended: set[str]) -> None:
         if ended != self._predicted:
@@ -151,7 +164,7 @@ def _trials_table(trials: list[Trial], admission: Admission, spent: Mapping[str,
                 if name in row and not isinstance(row[name], str):
                     row[name] = json.dumps(row[name])
     measured = admission.plan.workload.task.metrics if any(trial.test for trial in trials) else ()
-    for name in sorted({f"test_{name}" for name in measured} - set(TRIALS.names)):
+    for name in sorted({f"{part}_{name}" for part in _TESTED for name in measured} - set(TRIALS.names)):
         schema = schema.append(pa.field(name, pa.float64()))
     return pa.Table.from_pylist(rows, schema=schema)
 
@@ -164,7 +177,7 @@ def _trial_row(trial: Trial, admission: Admission, spent: Mapping[str, float]) -
     best = max(known, key=lambda item: (item[0], -item[1]), default=(None, None))
     last = trial.records[-1] if trial.records else None
     selected = None if trial.selected is None else trial.records[trial.selected]
-    test, recipe = trial.test or {}, trial.spec.run.recipe
+    test, recipe, features = trial.test or {}, trial.spec.run.recipe, trial.features(admission.memo.known).values()
     row = {
         "trial_id": trial.trial_id,
         "arm": trial.arm,
@@ -185,9 +198,11 @@ def _trial_row(trial: Trial, admission: Admission, spent: Mapping[str, float]) -
         "best_epoch": best[1],
         "test_loss": test.get("loss"),
         "test_metric": test.get(metric),
+        "train_loss": test.get("train_loss"),
+        "train_metric": test.get(f"train_{metric}"),
         "updates": sum(record.updates for record in trial.records),
         "examples": sum(record.examples for record in trial.records),
-        "standalone_device_s": sum(record.device_s for record in trial.records),
+        "standalone_device_s": sum(record.device_s for record in (*trial.records, *features)),
         "spent_device_s": spent.get(trial.trial_id, 0.0),
         "recalled_epochs": sum(trial.recalled),
         "started_at": trial.started_at,
@@ -204,7 +219,12 @@ def _trial_row(trial: Trial, admission: Admission, spent: Mapping[str, float]) -
         **_by_norm(test, plan.workload.numerics_spec.batchnorm, metric),
     }
     row |= _of_target(trial, row["standalone_device_s"])
-    return row | {f"test_{name}": test.get(name) for name in plan.workload.task.metrics} | _parameters(trial)
+    measured = {
+        f"{part}_{name}": test.get(f"{prefix}{name}")
+        for part, prefix in _TESTED.items()
+        for name in plan.workload.task.metrics
+    }
+    return row | measured | _parameters(trial)
 
 
 def _of_target(trial: Trial, device_s: float) -> dict[str, Any]:

@@ -92,11 +92,40 @@ class Trial:
         self.chain = self.spec.replanned(self.chain, [record.metrics for record in records])
         self._replanned_after = len(records)
 
+    def lacking(self, num_walked: int, known: Callable[[str], Record | None]) -> list[str]:
+        """The names of its states, and of the features that they are trained on, that are still to be made, in order.
+
+        Args:
+            num_walked: How many epochs of its chain have records.
+            known: The record of a name, if it is known.
+        """
+        names = self.chain[num_walked:]
+        features = self.spec.features(self.chain)
+        for start, end in reversed(self.spec.feature_stretches):
+            if num_walked < end and known(features[start]) is None:
+                names.insert(max(start - num_walked, 0), features[start])
+        return names
+
+    @property
+    def names(self) -> list[str]:
+        """The names of all its states, and of the features that they are trained on."""
+        return [*self.chain, *self.spec.features(self.chain).values()]
+
+    def features(self, known: Callable[[str], Record | None]) -> dict[int, Record]:
+        """The known records of the features that its recorded epochs were trained on, by the epoch with which that begins."""
+        named = self.spec.features(self.chain).items()
+        found = {start: known(name) for start, name in named if start < len(self.records)}
+        return {start: record for start, record in found.items() if record is not None}
+
     @property
     def recalled(self) -> list[bool]:
         """For each record, whether another trial trained it; what this one trained in an earlier run is not recalled."""
+        return [self.is_recalled(record) for record in self.records]
+
+    def is_recalled(self, record: Record) -> bool:
+        """Whether another trial made what this record tells of."""
         own = (self.spec.origin["study"], self.trial_id)
-        return [(record.origin.get("study"), record.origin.get("trial")) != own for record in self.records]
+        return (record.origin.get("study"), record.origin.get("trial")) != own
 
     @property
     def selected(self) -> int | None:

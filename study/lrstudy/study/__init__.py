@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from lrstudy import run
 from lrstudy.config import StudyFile
+from lrstudy.config.text import located
 from lrstudy.config.workloads import ONE_ONLY
 from lrstudy.errors import Fault, InputError
 from lrstudy.memo.memo import Memo
@@ -36,7 +37,8 @@ from lrstudy.training.rehearsal import rehearse
 from lrstudy.training.sharing import MOST_PER_GPU, trials_per_gpu
 from lrstudy.workload.devices import Resources
 from lrstudy.workload.machine import Machine, ThisMachine
-from lrstudy.workload.workload import resolve
+from lrstudy.workload.weights import Weights
+from lrstudy.workload.workload import initial_weights, load, resolve, weights_source
 
 
 @dataclass(frozen=True)
@@ -150,6 +152,16 @@ class Study:
     def folder(self) -> Path:
         """The study's own folder; of a study in a bucket, this node's copy to be looked at."""
         return self.mirror.folder
+
+    def fetch_weights(self) -> Weights:
+        """Bring the weights that training begins with into the storage, downloading them if need be; the data is decoded.
+
+        Raises InputError if they cannot be had or do not fit, StorageError if the storage fails.
+        """
+        config = self.file.workload
+        source = weights_source(config, self.base, self.storage, may_download=True)
+        data, parts = load(config.data_spec(self.base), self.storage)
+        return initial_weights(source, config, self.base, self.storage, data, parts)
 
     def plan(
         self,
@@ -295,15 +307,17 @@ class Study:
         trains_on.ray.fit(resolved.workload.resources)
         folder = self.drivers_mirror.folder
         _require_writable(folder)
+        overrides = located(self.overrides)  # the lock says them to whoever reads it in another folder
         options = run.RunOptions(
             self.file.name,
             self.text,
-            self.overrides,
+            overrides,
             folder,
             self.storage,
             self.begun,
             trains_on.ray,
             is_decided,
+            self.base,
             elsewhere,
         )
         return run.run(resolved, options, notes, display)

@@ -1,6 +1,6 @@
 """The journal: what a study knows beyond its records, one append-only file of JSON lines per run.
 
-    journal/0001.jsonl     kind: run | slots | suggest | told | trial | frozen | look | spans | slot | died | idle |
+    journal/0001.jsonl     kind: run | slots | found | suggest | told | trial | frozen | look | spans | slot | died | idle |
                                  done | teardown | end | killed
 
 Each line is written at once and unbuffered, so a driver that is killed loses nothing that it has

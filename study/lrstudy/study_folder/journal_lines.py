@@ -22,6 +22,10 @@ def _is_number(value: Any) -> bool:
     return is_number and abs(value) < _MOST and math.isfinite(value)
 
 
+def _is_rate(value: Any) -> bool:
+    return _is_number(value) and value > 0
+
+
 def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _MOST_COUNTED
 
@@ -68,15 +72,28 @@ def _each(check: Check) -> Check:
 
 
 _CHECKS: Mapping[str, Check] = {
-    **dict.fromkeys(("at", "start", "end", "share", "handed_at", "heard_at"), _is_number),
+    **dict.fromkeys(("at", "start", "end", "share", "handed_at", "heard_at", "device_s"), _is_number),
+    "rate": _is_rate,
     **dict.fromkeys(("heard", "cost", "margin", "started_at", "ended_at"), _or_none(_is_number)),
     **dict.fromkeys(("index", "slot", "of", "count", "first", "repeat", "seeds", "read"), _is_count),
     **dict.fromkeys(
-        ("arm", "method", "trial_id", "status", "category", "worker", "host", "device", "study_id", "proposed_by"),
+        (
+            "arm",
+            "method",
+            "trial_id",
+            "status",
+            "category",
+            "worker",
+            "host",
+            "device",
+            "study_id",
+            "proposed_by",
+            "range_test",
+        ),
         _is_text,
     ),
     **dict.fromkeys(("error", "lineage", "tested", "after", "control"), _or_none(_is_text)),
-    **dict.fromkeys(("decided", "deviates"), _is_truth),
+    **dict.fromkeys(("decided", "deviates", "own"), _is_truth),
     **dict.fromkeys(("overrides", "changes", "retired"), _each(_is_text)),
     **dict.fromkeys(("looks", "slots"), _each(_is_count)),
     "spans": _each(_is_span),
@@ -97,6 +114,7 @@ _NEEDED: Mapping[str, tuple[str, ...]] = {
     "trial": ("trial_id", "status", "test"),
     "told": ("arm", "method", "index", "cost"),
     "frozen": ("arms", "deviates"),
+    "found": ("arm", "rate", "range_test", "device_s", "own"),
     "look": ("seeds", "decided"),
     "idle": ("start", "end"),
     "done": ("at",),

@@ -1,4 +1,4 @@
-"""The columns of a study's tables: trials, epochs, settings, ledger, calibration, predictions, split; docs/tables.md has them.
+"""The columns of a study's tables: trials, epochs, settings, ledger, calibration, range tests, predictions, split; docs/tables.md has them.
 
 Columns may be added; their meaning never changes. Files hold names and types; units and meanings stand here alone.
 """
@@ -81,11 +81,11 @@ _TRIALS = TableDescription(
         Column("updates", _INT64, "updates", "updates of all its epochs"),
         Column("examples", _INT64, "examples", "examples trained on in all its epochs, counted each time"),
         Column("standalone_device_s", _FLOAT, _DEVICE_S,
-               "what this training costs whoever adopts it: `device_s` of all its epochs, recalled ones and those after "
-               "the selected one included"),
+               "what this training costs whoever adopts it: `device_s` of all its epochs and of the features that it uses, "
+               "recalled ones and those after the selected one included"),
         Column("spent_device_s", _FLOAT, _DEVICE_S,
-               "what this study paid for it in all its runs: `data`, `train`, `evaluate`, `state`, `recompute` and "
-               "`waiting` under it in the ledger; recalled epochs cost nothing"),
+               "what this study paid for it in all its runs: `data`, `train`, `evaluate`, `features`, `state`, `recompute` "
+               "and `waiting` under it in the ledger; recalled epochs cost nothing"),
         Column("recalled_epochs", _INT32, "epochs",
                "those that were trained for another trial, of this study or any other"),
         Column("started_at", _FLOAT, "s, Unix time",
@@ -124,6 +124,10 @@ _TRIALS = TableDescription(
                "its time to the target is then censored at its end"),
         Column("reached_s", _FLOAT, "s", "wall time to it: `train_s`, `eval_s` and `state_s` of all epochs; likewise"),
         Column("reached_device_s", _FLOAT, _DEVICE_S, "what it cost to get there, stand-alone; likewise"),
+        Column("train_loss", _FLOAT, "",
+               "mean loss per example on the training part, of the same state as `test_loss` and evaluated alike: without "
+               "augmentation, dropout and class weights; null where an earlier version tested the trial"),
+        Column("train_metric", _FLOAT, "", "the study's metric on the training part, likewise"),
     ),
     (
         Column("p_<name>", _FLOAT, "the parameter's",
@@ -131,6 +135,7 @@ _TRIALS = TableDescription(
                "what is none); null where it is inactive or the arm has no such parameter"),
         Column("test_<metric>", _FLOAT, "",
                "each metric of the task on the test part, as `test_metric`; there once a test part has been read"),
+        Column("train_<metric>", _FLOAT, "", "each metric of the task on the training part, as `train_metric`; likewise"),
     ),
 )  # fmt: skip
 
@@ -140,17 +145,19 @@ _EPOCHS = TableDescription(
     (
         Column("trial_id", _TEXT, "", "the trial"),
         Column("arm", _TEXT, "", "the trial's arm"),
-        Column("epoch", _INT32, "", "number of the epoch, from 0"),
+        Column("epoch", _INT32, "", "number of the epoch, from 0; of features that of the first epoch that uses them"),
         Column("lineage", _TEXT, "",
                "name of the state after the epoch: trials that share it share the training up to here"),
         Column("parent", _TEXT, "", "name of the state before the epoch"),
         Column("recalled", _FLAG, "",
                "whether it was trained for another trial, of this study or any other; the columns after this one then "
                "tell of that training"),
-        Column("kind", _TEXT, "", "`train`"),
+        Column("kind", _TEXT, "",
+               "`train`, or `features`: what the features cost that the head is trained on from this epoch on, in a row of "
+               "its own before that of the epoch. They have neither updates nor rates nor metrics"),
         Column("batch_size", _INT32, "examples", "examples of an update"),
         Column("updates", _INT32, "updates", "updates of the epoch"),
-        Column("examples", _INT64, "examples", "examples trained on"),
+        Column("examples", _INT64, "examples", "examples trained on; of features those that they were computed of"),
         Column("lr_first", _FLOAT, "", "learning rate of the head section in the first update"),
         Column("lr_min", _FLOAT, "", "lowest learning rate of the head section"),
         Column("lr_max", _FLOAT, "", "highest learning rate of the head section"),
@@ -159,7 +166,7 @@ _EPOCHS = TableDescription(
         Column("train_loss", _FLOAT, "", "mean loss per training example, as the epoch went; null if it is not finite"),
         Column("val_loss", _FLOAT, "", "mean loss per validation example after the epoch; null if it is not finite"),
         Column("val_metric", _FLOAT, "", "the study's metric on the validation part after the epoch"),
-        Column("train_s", _FLOAT, "s", "wall time of the training"),
+        Column("train_s", _FLOAT, "s", "wall time of the training, or of computing features"),
         Column("eval_s", _FLOAT, "s", "wall time of evaluating the validation part"),
         Column("state_s", _FLOAT, "s", "wall time of storing the state, as far as training waited for it"),
         Column("device_kind", _TEXT, "", "what it was trained on: `<device>: <model>`"),
@@ -172,6 +179,10 @@ _EPOCHS = TableDescription(
     (
         Column("val_<metric>", _FLOAT, "",
                "each metric of the task on the validation part, as `val_metric`; null where it is undefined"),
+        Column("train_<metric>", _FLOAT, "",
+               "`accuracy`, and `exact_match` where an example may have several labels, of the training examples as the "
+               "epoch went: augmented, with dropout, and by weights that changed with every update; null with a train step "
+               "of yours, and of epochs that an earlier version trained"),
     ),
 )  # fmt: skip
 
@@ -225,12 +236,46 @@ _LEDGER = TableDescription(
         Column("duration_s", _FLOAT, "s", "wall time; times `share` it is device-seconds"),
         Column("category", _TEXT, "",
                "`setup` (the driver gets ready, a worker starts, or compiles), `data` (it opens the data), `train`, "
-               "`evaluate`, `state` (stored or loaded), `recompute` (a recorded epoch trained again, as its state is not "
-               "stored), `calibrate`, `between` (a worker between two trials or after its last one, or looking up what is "
+               "`evaluate`, `features` (computed for a head to train on), `state` (stored or loaded), `recompute` (a recorded epoch trained again, as its state is not "
+               "stored), `range_test`, `calibrate`, `between` (a worker between two trials or after its last one, or looking up what is "
                "recorded), `waiting` (for the driver, between a report and the trial's next step), `idle` (the driver had "
                "nothing to hand out), `lost` (with a worker that died or was stopped in its work, until its successor was "
                "ready), `teardown`, or `unaccounted`: nobody measured it, or it is not reported yet"),
         Column("trial_id", _TEXT, "", "the trial that the time was for; empty where it was for none"),
+    ),
+)  # fmt: skip
+
+_RANGE_TESTS = TableDescription(
+    "range_tests",
+    "arm whose rate a range test found",
+    (
+        Column("arm", _TEXT, "", "the arm"),
+        Column("lr", _FLOAT, "", "the rate that was found: the arm's `lr` from then on"),
+        Column("range_test", _TEXT, "", "name of the test; arms that begin alike have one in common"),
+        Column("suggestion", _TEXT, "",
+               "which rate of the curve it is; this column and all after `spent_device_s` are null for an arm that is no "
+               "longer in the study, and where the study goes on on another kind of device"),
+        Column("recalled", _FLAG, "", "whether another study, or `lrstudy lr-find`, ran the test"),
+        Column("device_s", _FLOAT, _DEVICE_S, "stand-alone cost, that of tuning for every arm with this test"),
+        Column("spent_device_s", _FLOAT, _DEVICE_S,
+               "what this study paid for it: once, under the first arm with this test; `range_test` in the ledger has "
+               "what surrounds it as well"),
+        Column("form", _TEXT, "", "`exponential` or `linear`"),
+        Column("low", _FLOAT, "", "the first rate"),
+        Column("high", _FLOAT, "", "the rate that it rises towards"),
+        Column("planned_updates", _INT32, "updates", "updates that it was to have"),
+        Column("batch_size", _INT32, "examples", "examples of an update"),
+        Column("seed", _INT64, "", "seed of weights, order, augmentation and dropout"),
+        Column("update_kind", _TEXT, "", "what its updates cost: a row of calibration.parquet, if trials used it too"),
+        Column("device_kind", _TEXT, "", "what it ran on: `<device>: <model>`; this and the following are null where the memo has lost the test"),
+        Column("host", _TEXT, "", "where it ran"),
+        Column("updates", _INT32, "updates", "updates that it had; fewer than planned if the loss rose to four times the lowest, or diverged"),
+        Column("evaluations", _INT32, "", "how often the accuracy was measured"),
+        Column("rates", pa.list_(_FLOAT), "", "rate of every update whose loss is finite"),
+        Column("losses", pa.list_(_FLOAT), "", "loss of its batch before that update"),
+        Column("smoothed_losses", pa.list_(_FLOAT), "", "their exponential mean, which suggestions read"),
+        Column("measured_after", pa.list_(_INT32), "updates", "after how many updates the accuracy was measured"),
+        Column("accuracies", pa.list_(_FLOAT), "", "accuracy on the validation part then"),
     ),
 )  # fmt: skip
 
@@ -268,5 +313,5 @@ _SPLIT = TableDescription(
     ),
 )  # fmt: skip
 
-TABLES = (_TRIALS, _EPOCHS, _SETTINGS, _LEDGER, _CALIBRATION, _PREDICTIONS, _SPLIT)
-TRIALS, EPOCHS, SETTINGS, LEDGER, CALIBRATION, PREDICTIONS, SPLIT = (table.schema for table in TABLES)
+TABLES = (_TRIALS, _EPOCHS, _SETTINGS, _LEDGER, _CALIBRATION, _RANGE_TESTS, _PREDICTIONS, _SPLIT)
+TRIALS, EPOCHS, SETTINGS, LEDGER, CALIBRATION, RANGE_TESTS, PREDICTIONS, SPLIT = (table.schema for table in TABLES)

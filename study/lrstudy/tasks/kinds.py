@@ -20,6 +20,8 @@ METRICS: dict[str, tuple[str, ...]] = {
     "multilabel": ("accuracy", "exact_match", "balanced_accuracy", "f1", "auroc", "average_precision"),
 }
 """All are recorded after every epoch, are to be maximised and lie in [0, 1]; tasks/metrics.py defines them."""
+COUNTED_IN_TRAINING = ("accuracy", "exact_match")
+"""Those that are also counted while an epoch trains, of the training examples: training/tally.py."""
 
 
 @dataclass(frozen=True)

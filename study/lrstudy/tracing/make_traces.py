@@ -108,7 +108,7 @@ def trace_study(
     for name in dict.fromkeys(names or arms):
         arm = arms[name]
         configuration = arm.space.default()
-        policy = policies.build(arm.policy, arm.parameters(configuration))
+        policy = arm.build(configuration)
         recipe = arm.recipe(configuration, Recipe())
         run = Run(examples, study.budget.epochs, sections or NUM_SECTIONS, recipe)
         traces.append(Trace.of(name, policy, run, history))
@@ -141,7 +141,7 @@ def _length_faults(
     if epochs is None:
         yield Fault("--epochs", expected="the number of epochs", got="nothing")
     options = {
-        "--epochs": epochs, "--updates-per-epoch": updates, "--examples": examples, "--sections": sections,
+        "--epochs": epochs, "--updates-per-epoch": updates, "--examples": examples, "--num-sections": sections,
     }  # fmt: skip
     for option, value in options.items():
         if value is not None and value < 1:

@@ -93,6 +93,13 @@ def chart(traces: Sequence[Trace], width: int, by: By = "epoch", *, is_unicode: 
         The chart as text with styles, one line per row.
     """
     drawn = panels(traces, by)
+    end = max(line.end for line in drawn[0].lines)
+    name = "epochs" if by == "epoch" else "updates"
+    return draw(drawn, width, ("0", f"{end / 2:g}", f"{end:g} {name}"), is_unicode=is_unicode)
+
+
+def draw(drawn: Sequence[Panel], width: int, axis: tuple[str, str, str], *, is_unicode: bool = True) -> Text:
+    """Panels on one horizontal axis, which `axis` labels at its beginning, middle and end; the rest is as for `chart`."""
     longest = max(len(line.label) for panel in drawn for line in panel.lines)
     gutter = min(longest + (1 if is_unicode else 3), max(8, width // 3))
     columns = max(16, width - _AXIS - 1 - gutter)
@@ -101,9 +108,7 @@ def chart(traces: Sequence[Trace], width: int, by: By = "epoch", *, is_unicode: 
         rows = 13 if number == 0 else 5
         text.append(f"{panel.title}{' (log scale)' if panel.log else ''}\n", style="bold")
         text.append_text(_Grid(panel, columns, rows, is_unicode).text(gutter))
-    end = max(line.end for line in drawn[0].lines)
-    text.append_text(_x_axis(end, columns, by, is_unicode))
-    return text
+    return text.append_text(_x_axis(axis, columns, is_unicode))
 
 
 class _Grid:
@@ -267,11 +272,10 @@ def _is_log(values: Sequence[FloatArray]) -> bool:
     return low > 0 and any(float((v < _LOW * high).mean()) >= _LOG_SHARE for v in values)
 
 
-def _x_axis(end: float, columns: int, by: By, is_unicode: bool) -> Text:
+def _x_axis(axis: tuple[str, str, str], columns: int, is_unicode: bool) -> Text:
     corner, line = ("└", "─") if is_unicode else ("+", "-")
     text = Text(" " * (_AXIS - 1) + corner + line * columns + "\n", style="dim")
-    name = "epochs" if by == "epoch" else "updates"
-    middle, last = f"{end / 2:g}", f"{end:g} {name}"
-    line_of_numbers = f"{'0':<{columns // 2}}{middle}"
+    first, middle, last = axis
+    line_of_numbers = f"{first:<{columns // 2}}{middle}"
     line_of_numbers += last.rjust(columns - len(line_of_numbers))
     return text.append(" " * _AXIS + line_of_numbers + "\n")

@@ -7,6 +7,7 @@ import torch
 from lrstudy.data.batches import Part
 from lrstudy.settings import Settings
 from lrstudy.training.epoch import UserFunctions, batch_bounds, losses
+from lrstudy.training.modes import training
 from lrstudy.training.state import State
 
 
@@ -23,8 +24,7 @@ def compile_for(state: State, settings: Settings, part: Part, user_functions: Us
     bounds = batch_bounds(len(part), settings.batch_size, settings.num_updates, recipe.tail)
     sizes = sorted({stop - start for start, stop in bounds})
     saved = {name: buffer.clone() for name, buffer in state.model.named_buffers()}
-    state.network.train()
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), training(state, recipe):
         for _, images, labels in part.batches(None, [(0, size) for size in sizes]):
             for loss, _ in losses(state, part, images, labels, recipe, user_functions):
                 state.backward(loss)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,9 +19,12 @@ from lrstudy.errors import Fault, InputError
 from lrstudy.settings import Recipe, Settings
 from lrstudy.tasks import metrics as task_metrics
 from lrstudy.tasks.kinds import Kind
+from lrstudy.training.features import FeaturePart
 from lrstudy.training.ghost_norm import chunks, ghost_norm
+from lrstudy.training.modes import training
 from lrstudy.training.randomness import generator, seed_for
 from lrstudy.training.state import State, set_rates
+from lrstudy.training.tally import Tally
 
 TrainStep = Callable[[nn.Module, Tensor, Tensor, Callable[[Tensor, Tensor], Tensor]], Tensor]
 """A user's train step: maps the model, normalised images, labels and the task's mean loss to the loss to minimise."""
@@ -52,7 +56,14 @@ def batch_bounds(num_examples: int, batch_size: int, num_updates: int, tail: str
 
 
 def train_epoch(
-    state: State, settings: Settings, part: Part, seed: int, epoch: int, user_functions: UserFunctions | None = None
+    state: State,
+    settings: Settings,
+    part: Part,
+    seed: int,
+    epoch: int,
+    user_functions: UserFunctions | None = None,
+    tally: Tally | None = None,
+    watch: Callable[[Tensor], bool] | None = None,
 ) -> float:
     """Train one epoch.
 
@@ -66,6 +77,9 @@ def train_epoch(
         seed: The trial's seed, >= 0.
         epoch: Number of epochs trained before, >= 0.
         user_functions: The user's own augmentation and train step, if the study has any.
+        tally: Counts what is predicted right; a user's train step keeps its logits for itself, and nothing is counted.
+        watch: Is told the mean loss of every batch, once its update is made; if it says True, the epoch ends there, and
+            its mean loss means nothing.
 
     Returns:
         The mean training loss per example; NaN or inf if training diverged.
@@ -80,12 +94,12 @@ def train_epoch(
     order = torch.randperm(len(part), generator=generator(seed, "order", epoch))
     augmentation = _augmentation(recipe, part, seed, epoch, user_functions)
     rates, momenta = settings.lr.tolist(), settings.momentum.tolist()
-    state.network.train()
     optimizer = state.optimizer_for(recipe)
     total = torch.zeros((), device=device)
     with (
         torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
         ghost_norm(state.model, recipe.norm_batch),
+        training(state, recipe),
     ):
         torch.manual_seed(seed_for(seed, "dropout", epoch))
         for update, (chosen, images, labels) in enumerate(part.batches(order, bounds)):
@@ -94,11 +108,21 @@ def train_epoch(
             optimizer.zero_grad(set_to_none=True)
             if augmentation is not None:
                 images = augmentation.apply(images, chosen)
-            for loss, num_examples in losses(state, part, images, labels, recipe, user_functions):
+            of_batch = torch.zeros((), device=device)
+            for loss, num_examples in losses(state, part, images, labels, recipe, user_functions, tally):
                 state.backward(loss)
                 total += loss.detach() * num_examples
+                if watch is not None:
+                    of_batch += loss.detach()
             state.update(recipe.clip_norm)
+            if watch is not None and watch(of_batch):
+                break
     return float(total) / bounds[-1][1]
+
+
+def _network(state: State, part: Part) -> Any:
+    """What maps the examples of a part to logits: the network, or its head alone, for features."""
+    return state.head if isinstance(part, FeaturePart) else state.network
 
 
 def _require_fit(settings: Settings, bounds: list[tuple[int, int]], num_examples: int, num_sections: int) -> None:
@@ -115,6 +139,8 @@ def _augmentation(
     recipe: Recipe, part: Part, seed: int, epoch: int, user_functions: UserFunctions
 ) -> Augmentation | PerExample | None:
     draws = generator(seed, "augment", epoch)
+    if recipe.augment == "none":
+        return None
     if user_functions.augment is not None:
         return PerExample.draw(user_functions.augment, len(part), draws, recipe.augment)
     if recipe.augment.startswith("["):
@@ -123,7 +149,13 @@ def _augmentation(
 
 
 def losses(
-    state: State, part: Part, images: Tensor, labels: Tensor, recipe: Recipe, user_functions: UserFunctions
+    state: State,
+    part: Part,
+    images: Tensor,
+    labels: Tensor,
+    recipe: Recipe,
+    user_functions: UserFunctions,
+    tally: Tally | None = None,
 ) -> Iterator[tuple[Tensor, int]]:
     """The mean loss of a batch, in one piece or micro batch by micro batch; each is to be followed by `backward`.
 
@@ -138,18 +170,22 @@ def losses(
         labels: int64 (batch,), or 0 and 1 of shape (batch, classes).
         recipe: What the settings say of loss, micro batches and BatchNorm.
         user_functions: The user's train step, if the study has one.
+        tally: Counts what is predicted right, as in `train_epoch`.
 
     Yields:
         A loss with its gradient, and the number of examples in the batch.
     """
     # Ghost BatchNorm changes what its layers do, which compiled code would not notice.
-    model = state.network if recipe.norm_batch is None else state.model
+    model = _network(state, part) if recipe.norm_batch is None else state.model
 
     def mean_loss(images: Tensor, labels: Tensor) -> Tensor:
         with state.autocast():
             if user_functions.train_step is not None:
                 return _loss_of_step(user_functions.train_step, model, part.normalised(images), labels, recipe)
-            return task_metrics.loss(model(part.normalised(images)), labels, recipe.class_weights)
+            logits = model(part.normalised(images))
+            if tally is not None:
+                tally.add(logits, labels)
+            return task_metrics.loss(logits, labels, recipe.class_weights)
 
     if recipe.micro_batch is None or len(labels) <= recipe.micro_batch:
         yield mean_loss(images, labels), len(labels)
@@ -194,14 +230,14 @@ def evaluate(state: State, part: Part, kind: Kind, keep_logits: bool = False) ->
     Returns:
         The mean loss per example, without class weights, and the metrics; none of these if a logit is not finite.
     """
-    was_training, batch_size = state.model.training, state.numerics_spec.eval_batch
+    was_training, batch_size, network = state.model.training, state.numerics_spec.eval_batch, _network(state, part)
     state.network.eval()
     total = torch.zeros((), dtype=torch.float64, device=part.device)
     logits = torch.empty(0, device=part.device)
     bounds = [(start, min(start + batch_size, len(part))) for start in range(0, len(part), batch_size)]
     for chosen, images, labels in part.batches(None, bounds):
         with state.autocast():
-            batch_logits = task_metrics.precise(state.network(part.normalised(images)))
+            batch_logits = task_metrics.precise(network(part.normalised(images)))
         total += task_metrics.loss(batch_logits, labels, None).double() * len(labels)
         if len(logits) == 0:
             # One tensor for all: small ones, kept between the large ones of every batch, let the heap grow by 1 GB here.

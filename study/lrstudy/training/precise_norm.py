@@ -7,26 +7,28 @@ from contextlib import contextmanager
 from itertools import accumulate, pairwise
 
 import torch
-from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from lrstudy.data.batches import Part
+from lrstudy.settings import Recipe
 from lrstudy.training.ghost_norm import chunks
+from lrstudy.training.modes import ALL, set_modes
 from lrstudy.training.randomness import generator
 from lrstudy.training.state import State
 
 
-def gathering_layers(model: nn.Module) -> list[_BatchNorm]:
-    """The BatchNorm layers that gather running statistics while `model` is in training mode; the mode stays as it is."""
-    was_training = model.training
-    model.train()
-    layers = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.training and m.running_mean is not None]
-    model.train(was_training)
+def gathering_layers(state: State, recipe: Recipe = ALL) -> list[_BatchNorm]:
+    """The BatchNorm layers that gather running statistics where a recipe trains; the network's mode stays as it is."""
+    was_training = state.model.training
+    set_modes(state, recipe)
+    norms = [module for module in state.model.modules() if isinstance(module, _BatchNorm)]
+    layers = [layer for layer in norms if layer.training and layer.running_mean is not None]
+    state.model.train(was_training)
     return layers
 
 
 @contextmanager
-def precise_norm(state: State, part: Part) -> Iterator[None]:
+def precise_norm(state: State, part: Part, recipe: Recipe = ALL) -> Iterator[None]:
     """Within it, the running statistics of `state`'s BatchNorm layers are those of `part` under its present weights.
 
     Running statistics are averages over past updates, most over the last ten: after few updates, or large ones, they are not
@@ -38,8 +40,9 @@ def precise_norm(state: State, part: Part) -> Iterator[None]:
     Args:
         state: The model.
         part: The training data.
+        recipe: What the last epoch was trained with: statistics that it kept frozen are not recomputed.
     """
-    layers = gathering_layers(state.model)
+    layers = gathering_layers(state, recipe)
     buffers = [buffer for layer in layers for buffer in layer.buffers()]
     kept = [buffer.clone() for buffer in buffers]
     try:
@@ -53,6 +56,8 @@ def precise_norm(state: State, part: Part) -> Iterator[None]:
 @torch.no_grad()
 def _gather(state: State, part: Part, layers: list[_BatchNorm]) -> None:
     """Replace the running statistics of `layers`. The uncompiled model is called: layers change their modes one by one."""
+    if not layers:
+        return
     model, was_training, momenta = state.model, state.model.training, [layer.momentum for layer in layers]
     model.eval()
     for layer in layers:

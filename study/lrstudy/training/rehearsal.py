@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from lrstudy import user_code
 from lrstudy.errors import Fault, InputError
+from lrstudy.models.timm_names import is_timm
+from lrstudy.training.model_facts import facts_of
 from lrstudy.workload.workload import Workload, opened_data
 
 if TYPE_CHECKING:
@@ -18,23 +20,17 @@ _NUM_EXAMPLES = 4
 _NUM_SEEDS = 8
 
 
-def has_batchnorm(workload: Workload) -> bool:
-    """Whether the user's model contains BatchNorm; False if it cannot be built. Imports torch, to build it."""
-    from torch.nn.modules.batchnorm import _BatchNorm
-
-    try:
-        model = _build(workload)
-    except Exception:  # the rehearsal says what is wrong
-        return False
-    return any(isinstance(module, _BatchNorm) for module in model.module.modules())
-
-
 def rehearse(workload: Workload) -> None:
     """Build the model and train one update on a few training examples, on the CPU, if the study has code of the user's.
 
-    A list of transforms counts as such. Only then is torch imported. Raises InputError for whatever fails, with the line of
-    the user's code where it failed.
+    A list of transforms counts as such. A model of timm's is shown images without values. Only then is torch imported.
+    Raises InputError for whatever fails, with the line of the user's code where it failed.
     """
+    if is_timm(workload.model):
+        try:
+            facts_of(workload)
+        except InputError as error:
+            raise error.within("workload") from error
     if not workload.user_references and not workload.recipe.augment.startswith("["):
         return
     import torch
@@ -61,12 +57,12 @@ def rehearse(workload: Workload) -> None:
         ) from error
 
 
-def _build(workload: Workload) -> Model:
+def build(workload: Workload) -> Model:
     """The workload's model, on the CPU."""
     from lrstudy.models.build import build_model
 
-    builder = workload.user_function("model")
-    return build_model(workload.model, len(workload.classes), workload.channels, workload.size, 0, builder)
+    builder, num_classes = workload.user_function("model"), len(workload.classes)
+    return build_model(workload.model, num_classes, workload.channels, workload.size, 0, builder, workload.stem)
 
 
 def _train_one_update(workload: Workload, part: Part) -> None:
@@ -77,7 +73,7 @@ def _train_one_update(workload: Workload, part: Part) -> None:
     from lrstudy.training.epoch import UserFunctions, train_epoch
     from lrstudy.training.state import State
 
-    state = State.of(_build(workload), part.device)
+    state = State.of(build(workload), part.device)
     settings = Settings(np.full((1, len(state.sections)), 1e-3), np.array(0.9), len(part), workload.recipe)
     functions = UserFunctions(workload.user_function("augment"), workload.user_function("train_step"))
     train_epoch(state, settings, part, 0, 0, functions)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from lrstudy.data.batches import MEMORY_FORMATS
-from lrstudy.models.build import Model
+from lrstudy.models.build import Model, head_module
 from lrstudy.settings import Recipe
 from lrstudy.training.keras_rmsprop import KerasRMSprop
 from lrstudy.workload.numerics import PLAIN, NumericsSpec
@@ -64,6 +64,11 @@ class State:
         """Return to the state before the first epoch, with the weights of `module`, keeping the compiled network."""
         self.model.load_state_dict(module.state_dict())
         self._discard_optimizer()
+
+    @cached_property
+    def head(self) -> nn.Module | None:
+        """The module that is the last section; None if there is no such module."""
+        return head_module(self.model, self.sections)
 
     def autocast(self) -> AbstractContextManager[object]:
         """Within it, forward passes compute with the study's precision."""

@@ -42,6 +42,8 @@ def time_updates(trainer: Trainer, batch_size: int, recipe: Recipe, stretch_s: f
     Returns:
         Medians of three repeats; of more if they are short, of fewer if they are very long.
     """
+    if recipe.input == "features":
+        trainer.imagine_features()
     whole_batches = replace(recipe, tail="drop")
     evaluations_s: list[float] = []
 

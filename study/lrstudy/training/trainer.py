@@ -2,37 +2,50 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from lrstudy.data.batches import Part, part_of
 from lrstudy.data.reading import fits
 from lrstudy.models.build import build_model
-from lrstudy.settings import Settings
-from lrstudy.training import device_memory, host_memory
+from lrstudy.models.fitting import begin_with
+from lrstudy.settings import Recipe, Settings
+from lrstudy.training import device_memory, features, host_memory
 from lrstudy.training.compiling import compile_for
 from lrstudy.training.epoch import Evaluation, UserFunctions, evaluate, train_epoch
+from lrstudy.training.modes import ALL
 from lrstudy.training.precise_norm import gathering_layers, precise_norm
 from lrstudy.training.randomness import seed_for
+from lrstudy.training.range_test import Ramp, ramp
 from lrstudy.training.state import State
+from lrstudy.training.tally import Tally
 from lrstudy.workload import numerics
 from lrstudy.workload.numerics import BatchNorm
+from lrstudy.workload.weights import stored
 from lrstudy.workload.workload import Workload, opened_data
 
 
 @dataclass(frozen=True)
 class Trained:
-    """The result of one epoch: mean training loss, evaluation on the validation part, and the seconds that each took."""
+    """The result of one epoch: mean training loss, evaluation on the validation part, and the seconds that each took.
+
+    `train_metrics` are those that training itself counts, `accuracy` and for several labels `exact_match`; none if the
+    epoch diverged or a user's train step trained it.
+    """
 
     train_loss: float
     validation: Evaluation
     train_s: float
     eval_s: float
+    train_metrics: Mapping[str, float] = field(default_factory=dict)
 
 
 class Trainer:
@@ -54,6 +67,7 @@ class Trainer:
         self._state: State | None = None
         self._test: Part | None = None
         self._compiled: set[tuple[object, ...]] = set()
+        self._features: tuple[str, Part, Part] | None = None  # their name, and both parts with them
         self._load()
 
     def _load(self) -> None:
@@ -64,6 +78,7 @@ class Trainer:
         num_bytes = sum(w.counts) * self._data.images[0].nbytes
         self._is_resident = fits(num_bytes, self.device, w.device_share)
         self._user_functions = UserFunctions(w.user_function("augment"), w.user_function("train_step"))
+        self._weights = stored(w.weights, w.storage)
         self.train_part = self._part(self._splits.train)
         self.validation_part = self._part(self._splits.validation)
 
@@ -81,11 +96,13 @@ class Trainer:
         return self._state
 
     def start(self, seed: int) -> None:
-        """Hold the state before the first epoch: weights drawn from `seed`."""
+        """Hold the state before the first epoch: the study's weights, and drawn from `seed` what these leave open."""
         w = self.workload
-        builder = w.user_function("model")
+        builder, init = w.user_function("model"), seed_for(seed, "init")
         with w.only_named_files():
-            model = build_model(w.model, len(w.classes), w.channels, w.size, seed_for(seed, "init"), builder)
+            model = build_model(w.model, len(w.classes), w.channels, w.size, init, builder, w.stem)
+        if self._weights is not None:
+            begin_with(model.module, self._weights, w.weights.anew)
         if self._state is not None and w.numerics_spec.compile:
             self._state.begin_again(model.module)  # compiled code belongs to a module, which is kept
         else:
@@ -99,10 +116,11 @@ class Trainer:
 
     def make_ready(self, settings: Settings) -> None:
         """Compile the network for the batches of these settings, if the study asks for that, so that no epoch's time includes it."""
-        if not self.workload.numerics_spec.compile:
-            return
         recipe = settings.recipe
-        key = (settings.batch_size, settings.num_updates, recipe.tail, recipe.micro_batch, recipe.norm_batch)
+        if not self.workload.numerics_spec.compile or recipe.input == "features":
+            return
+        modes = (recipe.trainable, recipe.batchnorm)
+        key = (settings.batch_size, settings.num_updates, recipe.tail, recipe.micro_batch, recipe.norm_batch, modes)
         if key not in self._compiled:
             compile_for(self.state, settings, self.train_part, self._user_functions)
             evaluate(self.state, self.validation_part, self.workload.task.kind)
@@ -113,12 +131,70 @@ class Trainer:
 
         Raises InputError if the user's code has read a file that the study does not name.
         """
-        begin = self._now()
+        begin, tally, recipe = self._now(), Tally(self.device), settings.recipe
+        train_part, validation_part = self._parts(recipe)
         with self.workload.only_named_files():
-            loss = train_epoch(self.state, settings, self.train_part, seed, epoch, self._user_functions)
+            loss = train_epoch(self.state, settings, train_part, seed, epoch, self._user_functions, tally)
+        counted = tally.metrics() if math.isfinite(loss) else {}
         middle = self._now()
-        evaluation = self._evaluated(self.validation_part, self.workload.numerics_spec.batchnorm)
-        return Trained(loss, evaluation, middle - begin, self._now() - middle)
+        evaluation = self._evaluated(validation_part, self.workload.numerics_spec.batchnorm, recipe)
+        return Trained(loss, evaluation, middle - begin, self._now() - middle, counted)
+
+    def range_test(
+        self, passes: Sequence[Settings], seed: int, epoch: int, measures_accuracy: bool
+    ) -> tuple[Ramp, float]:
+        """Run a range test from the state held, which stays as it is; returns what it met, and its wall seconds.
+
+        Raises InputError if the user's code has read a file that the study does not name.
+        """
+        begin, train_part = self._now(), self._parts(passes[0].recipe)[0]
+        with self.workload.only_named_files():
+            accuracy = partial(self._accuracy, passes[0].recipe) if measures_accuracy else None
+            met = ramp(self.state, passes, train_part, seed, epoch, self._user_functions, accuracy)
+        return met, self._now() - begin
+
+    def _accuracy(self, recipe: Recipe) -> float:
+        """The accuracy on the validation part of the state held, trained with this recipe; 0 if a logit is not finite."""
+        evaluation = self._evaluated(self._parts(recipe)[1], self.workload.numerics_spec.batchnorm, recipe)
+        return evaluation.metrics.get("accuracy", 0.0)
+
+    def _parts(self, recipe: Recipe) -> tuple[Part, Part]:
+        """The training and validation data that a recipe trains on."""
+        if recipe.input == "images":
+            return self.train_part, self.validation_part
+        assert self._features is not None, "no features yet"
+        return self._features[1:]
+
+    def has_features(self, name: str) -> bool:
+        """Whether it has the features of this name in memory; of those that it had, it keeps the last."""
+        return self._features is not None and self._features[0] == name
+
+    def take_features(self, name: str, data: bytes) -> None:
+        """Have the features that `compute_features` returned. Raises ValueError for bytes that are none."""
+        self._hold(name, *features.from_bytes(data, self.workload.counts[:2]))
+
+    def compute_features(self, name: str) -> tuple[bytes, int]:
+        """Compute what the backbone of the state held makes of training and validation data, and have it.
+
+        Returns it as bytes, and the number of examples.
+        """
+        with self.workload.only_named_files():
+            train, validation = (features.compute(self.state, part) for part in (self.train_part, self.validation_part))
+        self._hold(name, train, validation)
+        return features.to_bytes(train, validation), len(train) + len(validation)
+
+    def imagine_features(self) -> None:
+        """Have features of the right shape and of no meaning, to time epochs with."""
+        counts = self.workload.counts
+        (_, images, _) = next(iter(self.train_part.batches(None, [(0, min(2, counts[0]))])))
+        shape = features.entering(self.state, self.train_part.normalised(images)).shape[1:]
+        self._hold("", torch.zeros(counts[0], *shape), torch.zeros(counts[1], *shape))
+
+    def _hold(self, name: str, train: Tensor, validation: Tensor) -> None:
+        num_bytes = (len(train) + len(validation)) * train[0].numel() * train.element_size()
+        is_resident = fits(num_bytes, self.device, self.workload.device_share)
+        train_part = features.feature_part(self.train_part, train, is_resident)
+        self._features = name, train_part, features.feature_part(self.validation_part, validation, is_resident)
 
     def capture(self) -> bytes:
         """The state held, as bytes."""
@@ -132,21 +208,28 @@ class Trainer:
         """The explanation of an error if this trial did not fit in memory, else None."""
         return device_memory.explain(error, self.device, self.workload.device_share)
 
-    def test(self) -> tuple[Evaluation, Part]:
-        """Evaluate on the test part, keeping the logits; returns that part too."""
-        return self._evaluated(
-            self._test_part, self.workload.numerics_spec.batchnorm, keep_logits=True
-        ), self._test_part
+    def test(self, recipe: Recipe = ALL) -> tuple[Evaluation, Part]:
+        """Evaluate the state held, whose last epoch had this recipe, on the test part; returns that part too.
 
-    def test_otherwise(self) -> tuple[BatchNorm, Evaluation] | None:
-        """Evaluate on the test part with the statistics of BatchNorm that the study does not use; None without BatchNorm.
-
-        Returns which statistics these are, and the evaluation.
+        The evaluation keeps the logits.
         """
-        if not gathering_layers(self.state.model):
+        batchnorm = self.workload.numerics_spec.batchnorm
+        return self._evaluated(self._test_part, batchnorm, recipe, keep_logits=True), self._test_part
+
+    def evaluate_training(self, recipe: Recipe = ALL) -> Evaluation:
+        """Evaluate the state held, whose last epoch had this recipe, on the training part, as on the test part."""
+        return self._evaluated(self.train_part, self.workload.numerics_spec.batchnorm, recipe)
+
+    def test_otherwise(self, recipe: Recipe = ALL) -> tuple[BatchNorm, Evaluation] | None:
+        """Evaluate on the test part with the statistics of BatchNorm that the study does not use.
+
+        Returns which statistics these are, and the evaluation; None without BatchNorm, or where the last epoch kept all
+        statistics frozen.
+        """
+        if not gathering_layers(self.state, recipe):
             return None
         other: BatchNorm = "running" if self.workload.numerics_spec.batchnorm == "precise" else "precise"
-        return other, self._evaluated(self._test_part, other)
+        return other, self._evaluated(self._test_part, other, recipe)
 
     @property
     def _test_part(self) -> Part:
@@ -155,9 +238,9 @@ class Trainer:
             self._test = self._part(self._splits.test)
         return self._test
 
-    def _evaluated(self, part: Part, batchnorm: BatchNorm, keep_logits: bool = False) -> Evaluation:
-        """The evaluation of the state held on `part`."""
-        with precise_norm(self.state, self.train_part) if batchnorm == "precise" else nullcontext():
+    def _evaluated(self, part: Part, batchnorm: BatchNorm, recipe: Recipe, keep_logits: bool = False) -> Evaluation:
+        """The evaluation of the state held, whose last epoch had this recipe, on `part`."""
+        with precise_norm(self.state, self.train_part, recipe) if batchnorm == "precise" else nullcontext():
             return evaluate(self.state, part, self.workload.task.kind, keep_logits)
 
     def test_groups(self) -> list[str] | None:

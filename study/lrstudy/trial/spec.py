@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from lrstudy.lineage import Root, chain, extend
+from lrstudy.lineage import Root, chain, extend, features_name
 from lrstudy.memo.records import Record
-from lrstudy.policies import build, resolve
 from lrstudy.policies.base import Policy
 from lrstudy.policies.run import History, Run
+from lrstudy.policies.stages import STAGES, build_policy, feature_stretches
 from lrstudy.settings import Settings
 from lrstudy.trial.selection import FINAL, Selection
 from lrstudy.trial.until import Until
@@ -41,12 +41,12 @@ class TrialSpec:
 
     def build_policy(self) -> Policy:
         """The policy with its parameters."""
-        return build(self.policy, self.parameters)
+        return build_policy(self.policy, self.parameters)
 
     @cached_property
     def is_reactive(self) -> bool:
         """Whether the policy looks at the metrics of earlier epochs."""
-        return resolve(self.policy).reactive
+        return self.build_policy().reactive
 
     @property
     def depends_on_results(self) -> bool:
@@ -61,6 +61,23 @@ class TrialSpec:
     def cycle_ends(self) -> tuple[int, ...]:
         """After how many epochs each cycle of the policy ends within the budget."""
         return tuple(self.build_policy().cycle_ends(self.run))
+
+    @cached_property
+    def stage_starts(self) -> frozenset[int]:
+        """The first epoch of every stage: the state before it is worth storing, as other second stages may follow."""
+        return frozenset(self.build_policy().stage_starts(self.run))
+
+    @cached_property
+    def feature_stretches(self) -> tuple[tuple[int, int], ...]:
+        """The epochs that train on features, as (first, one past the last)."""
+        return tuple(feature_stretches(self.build_policy(), self.run)) if self.policy == STAGES else ()
+
+    def features(self, names: Sequence[str]) -> dict[int, str]:
+        """The names of the features that are trained on, by the epoch with which that begins; `names` is the chain so far."""
+        starts = (start for start, _ in self.feature_stretches if start <= len(names))
+        return {
+            start: features_name(self.root, names[start - 1] if start else self.root.name(), start) for start in starts
+        }
 
     def selected(self, records: Sequence[Record]) -> int:
         """The epoch, from 0, that is selected of those with these records, at least one: so far, if there will be more."""

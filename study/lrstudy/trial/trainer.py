@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from lrstudy.settings import Settings
@@ -28,6 +28,10 @@ class TrainedLike(Protocol):
         """Mean training loss per example."""
 
     @property
+    def train_metrics(self) -> Mapping[str, float]:
+        """Metrics that training itself counted, by name; those that it did not count are absent."""
+
+    @property
     def validation(self) -> EvaluationLike:
         """The evaluation on validation data after the epoch."""
 
@@ -51,6 +55,18 @@ class TrainerLike(Protocol):
 
     def make_ready(self, settings: Settings) -> None:
         """Do what such an epoch needs once per process, such as compiling; none of it counts as the cost of an epoch."""
+
+    def has_features(self, name: str) -> bool:
+        """Whether it has the features of this name in memory."""
+
+    def take_features(self, name: str, data: bytes) -> None:
+        """Have the features that `compute_features` returned. Raises ValueError for bytes that are none."""
+
+    def compute_features(self, name: str) -> tuple[bytes, int]:
+        """Compute what the backbone of the state held makes of training and validation data, and have it.
+
+        Returns it as bytes, and the number of examples.
+        """
 
     def train(self, settings: Settings, seed: int, epoch: int) -> TrainedLike:
         """Train epoch `epoch` (from 0) from the state held, and evaluate it on validation data."""

@@ -20,8 +20,9 @@ from lrstudy.memo.memo import Memo
 from lrstudy.memo.records import Record
 from lrstudy.memo.state_writer import StateWriter
 from lrstudy.policies.run import Run
-from lrstudy.settings import Settings
+from lrstudy.settings import Recipe, Settings
 from lrstudy.study_folder.ledger import Category, Span
+from lrstudy.trial.feature_walk import FeatureWalk
 from lrstudy.trial.spec import TrialSpec
 from lrstudy.trial.trainer import TrainedLike, TrainerLike
 
@@ -42,12 +43,21 @@ class RecomputedDifferentlyError(RuntimeError):
 
 @dataclass(frozen=True)
 class TrialEpoch:
-    """One epoch of a walk: its settings and record, whether it was recalled, and where the time went."""
+    """One epoch of a walk: its settings and record, whether it was recalled, and where the time went.
+
+    `features` is the record of the features that were computed or fetched before it.
+    """
 
     settings: Settings
     record: Record
     recalled: bool
     spans: tuple[Span, ...] = ()
+    features: Record | None = None
+
+    @property
+    def records(self) -> tuple[Record, ...]:
+        """What the driver is to learn of: the record of the features, if there are any, and that of the epoch."""
+        return (self.record,) if self.features is None else (self.features, self.record)
 
 
 @dataclass(frozen=True)
@@ -77,6 +87,8 @@ class Walk:
         self._records: list[Record] = []
         self._spans: list[Span] = []
         self._writer = StateWriter(memo)
+        self._features = FeatureWalk(spec, memo, self._measured)
+        self._told_features: Record | None = None
         self._selected: tuple[int, Callable[[], bytes]] | None = None  # a depth, and a copy of the state there
 
     def __iter__(self) -> Iterator[TrialEpoch]:
@@ -96,6 +108,21 @@ class Walk:
             self._restore_copy(*self._selected)
         return self._trainer_at(epoch + 1), self._records[epoch], self.take_spans()
 
+    @property
+    def selected_recipe(self) -> Recipe:
+        """What the selected epoch was trained with, beside rates and batch size."""
+        return self._settings[self.spec.selected(self._records)].recipe
+
+    def bring_to(self, depth: int, recipe: Recipe) -> TrainerLike:
+        """The trainer, holding the state after the first `depth` epochs, and what a recipe trains on there.
+
+        So many epochs must have been iterated over.
+        """
+        trainer = self._trainer_at(depth)
+        if recipe.input == "features":
+            self._features.bring(trainer, depth, self._names)
+        return trainer
+
     def _advance(self) -> Iterator[TrialEpoch]:
         with self._measured("between"):
             policy, run = self.spec.build_policy(), self.spec.run
@@ -110,7 +137,8 @@ class Walk:
             self._records.append(record)
             self._copy_selected(epoch)
             history.append(record.metrics)
-            yield TrialEpoch(settings, record, recalled is not None, self.take_spans())
+            features, self._told_features = self._told_features, None
+            yield TrialEpoch(settings, record, recalled is not None, self.take_spans(), features)
             if record.diverged or self.spec.ends_with(record.metrics):
                 return
 
@@ -170,6 +198,7 @@ class Walk:
     def _recompute(self, trainer: TrainerLike, epoch: int, is_target: bool) -> None:
         """Retrain a recorded epoch whose state is not stored."""
         record, settings = self._records[epoch], self._settings[epoch]
+        self._bring_features(trainer, epoch)
         with self._measured("recompute"):
             trainer.make_ready(settings)
             trained = trainer.train(settings, self.spec.root.seed, epoch)
@@ -180,6 +209,11 @@ class Walk:
             begin = time.monotonic()
             self._writer.anchor(record.lineage, trainer.capture())
             self._span(begin, "state")
+
+    def _bring_features(self, trainer: TrainerLike, epoch: int) -> None:
+        """Let the trainer have the features that an epoch trains on, if it is one that does."""
+        if self._settings[epoch].recipe.input == "features":
+            self._told_features = self._features.bring(trainer, epoch, self._names) or self._told_features
 
     # The state that will be tested, if it may be another one than the last
 
@@ -222,6 +256,7 @@ class Walk:
 
     def _timed(self, trainer: TrainerLike, epoch: int) -> TrainedLike:
         """Train and evaluate one epoch, and note the time of each."""
+        self._bring_features(trainer, epoch)
         settings, begin = self._settings[epoch], time.monotonic()
         trainer.make_ready(settings)
         if time.monotonic() - begin > _NOTICEABLE_S:
@@ -253,8 +288,8 @@ class Walk:
         return self._is_awaited(depth) or self._writer.is_due
 
     def _is_awaited(self, depth: int) -> bool:
-        """Whether other trials go on from here: they must find the state as soon as they find the record."""
-        return depth == self.spec.run.num_epochs or depth in self.spec.store_at
+        """Whether other trials go on from here, now or later: they must find the state as soon as they find the record."""
+        return depth == self.spec.run.num_epochs or depth in self.spec.store_at or depth in self.spec.stage_starts
 
     def _record(self, epoch: int, trained: TrainedLike, kept: _Kept, state_s: float) -> Record:
         spec, settings = self.spec, self._settings[epoch]
@@ -311,6 +346,7 @@ def _is_diverged(trained: TrainedLike) -> bool:
 def _metrics(trained: TrainedLike) -> dict[str, float]:
     """The metrics of a record: those that are finite."""
     metrics = {"train_loss": trained.train_loss, "val_loss": trained.validation.loss}
+    metrics |= {f"train_{name}": value for name, value in trained.train_metrics.items()}
     metrics |= {f"val_{name}": value for name, value in trained.validation.metrics.items()}
     return {name: value for name, value in metrics.items() if math.isfinite(value)}
 

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from lrstudy.config.sections import ResourcesConfig
+from lrstudy.config.means import ResourcesConfig
 from lrstudy.data.container import num_cores
 
 

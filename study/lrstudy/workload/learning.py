@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lrstudy import user_code
-from lrstudy.config import StudyFile
+from lrstudy.config import StudyFile, claims
 from lrstudy.config.sections import WorkloadConfig
 from lrstudy.data.cache import DataSet
 from lrstudy.data.labels import class_counts
@@ -78,6 +78,7 @@ def check_metrics(study: StudyFile, task: Task, data: DataSet, parts: Splits) ->
         for where, name in [("metric", study.metric), *(("report_metrics", name) for name in study.report_metrics)]
         if name not in task.metrics
     ]
+    faults += claims.faults_with_data(study, task.kind, task.metrics, data.classes)
     if study.metric in ("auroc", "average_precision"):
         faults += _undefined_metric(study, task, data, parts)
     if faults:

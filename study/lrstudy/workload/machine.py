@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from lrstudy.config.sections import ResourcesConfig
+from lrstudy.config.means import ResourcesConfig
 from lrstudy.data.container import num_cores
 from lrstudy.errors import Fault, InputError
 from lrstudy.workload import numerics

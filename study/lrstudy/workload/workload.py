@@ -10,8 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
+from math import prod
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lrstudy import user_code
 from lrstudy.config import StudyFile
@@ -24,15 +25,22 @@ from lrstudy.data.splits import Splits, split
 from lrstudy.data.statistics import Statistics
 from lrstudy.errors import Fault, InputError, faults_of
 from lrstudy.lineage import Root
-from lrstudy.models.catalogue import describe, family_of
+from lrstudy.models.catalogue import SMALL_IMAGE, Stem, describe, stem_of
+from lrstudy.models.image_size import Size, sides
+from lrstudy.models.pretrained import as_grey
 from lrstudy.settings import Recipe, canonical_json
 from lrstudy.storage.place import Storage
 from lrstudy.tasks.kinds import Task
-from lrstudy.workload import copies, numerics, user_files
+from lrstudy.workload import copies, numerics, user_files, weights
 from lrstudy.workload.devices import Resources
 from lrstudy.workload.learning import augmentation, check_metrics, recipe_of, task_of
 from lrstudy.workload.machine import Machine, ThisMachine
 from lrstudy.workload.numerics import PLAIN, NumericsSpec
+from lrstudy.workload.seen import OurData
+from lrstudy.workload.weights import Weights
+
+if TYPE_CHECKING:
+    from lrstudy.models.build import Model
 
 _HERE = ThisMachine()
 
@@ -57,13 +65,15 @@ class Workload:
         user_references: References to the user's code, with absolute paths, by role: model, augment, train_step.
         source_digests: Digests of the source behind these references, by role; `files` is that of `user_files`.
         channels: Number of image channels, 1 or 3.
-        size: Width and height of the images in pixels.
+        size: The image size in pixels.
+        stem: How the first layers of the model are.
         device: ``cuda`` or ``cpu``.
         threads: Number of CPU cores that compute for a trial.
         device_share: Number of devices that a trial occupies: GPUs, or CPU cores where there is none.
         numerics: All numerics, those of the machine and the chosen ones; workers compare theirs.
         numerics_spec: The numerics that the study chooses.
         user_files: The files that the user's code may read, by what the study file calls them.
+        weights: What training begins with.
     """
 
     data: DataSpec
@@ -81,13 +91,15 @@ class Workload:
     user_references: Mapping[str, str]
     source_digests: Mapping[str, str]
     channels: int
-    size: int
+    size: Size
+    stem: Stem
     device: str
     threads: int
     device_share: float
     numerics: dict[str, object]
     numerics_spec: NumericsSpec = PLAIN
     user_files: Mapping[str, Path] = field(default_factory=dict)
+    weights: Weights = weights.NONE
 
     @property
     def resources(self) -> Resources:
@@ -101,8 +113,8 @@ class Workload:
             data=self.data_digest,
             split=self.split_digest,
             preprocessing={"normalize": image.normalize, "constants": [list(c) for c in self.constants]},
-            model=describe(self.model, len(self.classes), self.channels, self.size),
-            weights="random",
+            model=describe(self.model, len(self.classes), self.channels, self.size, self.stem),
+            weights=self.weights.digest,
             seed=seed,
             numerics=self.numerics,
             task=self.task.kind,
@@ -156,13 +168,15 @@ def resolve(
         user_references(config, base),
         user_files.named(config.files, base),
     )
+    source = weights_source(config, base, storage, config.download)
     with ThreadPoolExecutor(1) as pool:  # the first time both take seconds, each on a core of its own
         measuring = pool.submit(machine.numerics, resources, storage.numerics, earlier)
         data, parts = load(spec, storage, before_decoding)
     _require_accelerator(study, measuring.result())
     task = task_of(config, data)
     check_metrics(study, task, data, parts)
-    numerics_spec = _numerics_spec(config, resources.device, data.channels * data.size**2)
+    numerics_spec = _numerics_spec(config, resources.device, data.channels * prod(sides(data.size)))
+    begin = initial_weights(source, config, base, storage, data, parts)
     return Workload(
         data=spec,
         storage=storage,
@@ -172,7 +186,7 @@ def resolve(
         classes=tuple(data.classes),
         counts=(len(parts.train), len(parts.validation), len(parts.test)),
         statistics=copies.statistics(data, parts, storage.memo),
-        constants=normalisation(spec.image.normalize, data.images, parts.train),
+        constants=_constants(config, begin, data, parts),
         task=task,
         recipe=recipe_of(config, data, parts, task),
         model=references.get("model", config.model),
@@ -180,13 +194,65 @@ def resolve(
         source_digests=_digests(references, files),
         channels=data.channels,
         size=data.size,
+        stem=stem_of(config.model, data.size, config.stem, is_random=config.weights == "random"),
         device=resources.device,
         threads=resources.threads,
         device_share=resources.device_share,
         numerics=numerics.describe(numerics_spec, measuring.result()),
         numerics_spec=numerics_spec,
         user_files=files,
+        weights=begin,
     )
+
+
+def weights_source(config: WorkloadConfig, base: Path, storage: Storage, may_download: bool) -> weights.Source | None:
+    """Where a study's weights come from, made sure to be here; None for random ones. Raises InputError and StorageError."""
+    try:
+        return weights.locate(config.weights, config.model, base, storage, may_download)
+    except InputError as error:
+        raise error.within("workload") from None
+
+
+def initial_weights(
+    source: weights.Source | None,
+    config: WorkloadConfig,
+    base: Path,
+    storage: Storage,
+    data: DataSet,
+    parts: Splits,
+) -> Weights:
+    """What training begins with, fitted to the model and kept in the memo.
+
+    Raises InputError if the weights do not fit the model or have seen the test part, StorageError if the storage fails.
+    """
+    if source is None:
+        return weights.NONE
+    references, files = user_references(config, base), user_files.named(config.files, base)
+    digests, size = _digests(references, files), (len(data.classes), data.channels, data.size)
+    stem = stem_of(config.model, data.size, config.stem, is_random=False)
+
+    def build() -> Model:
+        from lrstudy.models.build import build_model
+
+        builder: Any = user_code.load(references["model"], "model", digests["model"]) if "model" in references else None
+        with user_files.only_named(references, digests, files, storage.ours):
+            return build_model(references.get("model", config.model), *size, 0, builder, stem)
+
+    network = weights.Network(config.model, describe(config.model, *size, stem), digests, build)
+    try:
+        return weights.fitted(config.weights, source, network, storage, OurData(data, parts, config.data_spec(base)))
+    except InputError as error:
+        raise error.within("workload") from None
+
+
+def _constants(config: WorkloadConfig, begin: Weights, data: DataSet, parts: Splits) -> Constants:
+    """What images are normalised with. Raises InputError if the weights shall say it, and do not."""
+    if config.normalize != "weights":
+        return normalisation(config.normalize, data.images, parts.train)
+    if begin.constants is None:
+        expected = "imagenet, data or none, as these weights do not say what images were normalised with for them"
+        raise InputError(Fault("workload.image.normalize", expected=expected))
+    return as_grey(begin.constants, data.channels)
 
 
 def load(spec: DataSpec, storage: Storage, before_decoding: Callable[[], None] | None = None) -> tuple[DataSet, Splits]:
@@ -227,12 +293,20 @@ def check_without_data(study: StudyFile, base: Path) -> None:
     checks = (
         lambda: open_source(config.data_spec(base)),
         lambda: _files(config, base),
-        lambda: family_of(config.model),
+        lambda: stem_of(config.model, SMALL_IMAGE, config.stem),
         lambda: augmentation(config),
+        lambda: weights.check(config.weights, config.model, base),
+        lambda: _normalisation(config),
     )
     faults = [fault for check in checks for fault in faults_of(check)]
     if faults:
         raise InputError(faults)
+
+
+def _normalisation(config: WorkloadConfig) -> None:
+    """Raise InputError if weights that are drawn from a seed shall say how images are normalised."""
+    if (config.weights, config.normalize) == (weights.RANDOM, "weights"):
+        raise InputError(Fault("image.normalize", expected="imagenet, data or none with random weights", got="weights"))
 
 
 def _files(config: WorkloadConfig, base: Path) -> None:
