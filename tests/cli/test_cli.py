@@ -78,7 +78,7 @@ def test_a_fault_of_ours_is_one_paragraph_with_the_way_to_more(capsys, monkeypat
     def fail(*arguments):
         raise RuntimeError("boom")
 
-    monkeypatch.setattr("lrstudy.study.Study.from_yaml", fail)
+    monkeypatch.setattr("lrstudy.study.Study.each", fail)
     assert _main(["validate"]) == 1
     said = capsys.readouterr().err
     assert said.startswith("lrstudy: RuntimeError: boom")
