@@ -23,7 +23,7 @@ A study's folder, `<storage.path>/<name>/`, holds
 | file | what it is |
 |---|---|
 | `study.yaml`, `study.lock.json` | the last run's study file, and what it came to: arms, classes, splits, numerics, versions |
-| `trials`, `epochs`, `settings`, `ledger`, `calibration` and `predictions.parquet` | tables that a run writes |
+| `trials`, `epochs`, `settings`, `ledger`, `calibration`, `range_tests` and `predictions.parquet` | tables that a run writes |
 | `accuracy_per_gpu_hour.parquet` | what a report makes of them: test value and cost of each arm and confirm trial, to be put together with those of other studies |
 | `arms.parquet`, `curves.parquet`, `report/` | likewise: verdicts; learning curves over calibrated cost; the page, its figures, its tables as CSV |
 | `class_metrics`, `confusion` and `exact_match.parquet` | likewise, of the predictions on the test part: precision, recall, F1 and specificity of each class; confusion matrices; how many labels of an example are wrong |

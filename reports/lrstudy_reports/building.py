@@ -133,7 +133,9 @@ def _draw(
         "over_epochs": lambda: figures.over_epochs(study, curves, look),
         "traces": lambda: traces.draw(traces.applied_rates(study, comparison), look),
         "best_after": lambda: figures.best_after(study, after, look),
-        "confusion": lambda: confusions(tested, comparison.arms["arm"].tolist()),
+        "confusion_by_label" if tested.has_several else "confusion": lambda: confusions(
+            tested, comparison.arms["arm"].tolist()
+        ),
         "sharing": lambda: figures.sharing(shared),
         "ledger": lambda: figures.ledger(study, closing),
     }

@@ -18,7 +18,7 @@ from lrstudy_reports.style import INK, WIDTH, canvas, plot_area, text_width
 
 MOST_CLASSES = 20
 """With more classes no cell could be read."""
-_MOST_CELLS = 2500
+_MOST_CELLS = 1200
 _RIGHT, _WRONG = (0, 114, 178), (213, 94, 0)  # blue and vermilion of Okabe and Ito
 _LONGEST = 18
 _SIZE = 7.0  # of type, in points

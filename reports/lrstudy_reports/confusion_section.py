@@ -22,7 +22,7 @@ def confusion(analysis: Analysis) -> PageSection:
         "Confusions",
         tables=tables,
         notes=_notes(analysis, arms) if tables else [],
-        drawings=analysis.drawn("confusion"),
+        drawings=analysis.drawn("confusion", "confusion_by_label"),
     )
 
 

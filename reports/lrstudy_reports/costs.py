@@ -83,7 +83,7 @@ def arm_costs(study: StudyTables, calibration: Calibration) -> pd.DataFrame:
     Two columns on tuning count every trial of the cohort and of all searchers, including those that were stopped,
     diverged or failed: `tuning_standalone_device_s` and `tuning_spent_device_s`. `tuning_device_s` is the calibrated
     cost of the search that chose: the first searcher's trials, the mean over its repeats; NaN where a kind of update has
-    no price. Those with `paid` in their name divide what was trained here among all arms that used it. `lost_device_s`
+    no price. All of them include the range test that found an arm's rate. Those with `paid` in their name divide what was trained here among all arms that used it. `lost_device_s`
     sums the ledger's `recompute` over the arm's trials, and `lost` over those whose worker died.
     """
     trials = study.trials
@@ -100,7 +100,11 @@ def arm_costs(study: StudyTables, calibration: Calibration) -> pd.DataFrame:
         },
         index=pd.Index(study.arms, name="arm"),
     ).fillna(0.0)
-    return costs.assign(tuning_device_s=_of_one_search(study, calibration).reindex(costs.index))
+    tested = _of_range_tests(study, calibration)
+    for column in ("standalone_device_s", "spent_device_s", "paid_device_s"):
+        costs[f"tuning_{column}"] += tested[column]
+    one_search = _of_one_search(study, calibration).reindex(costs.index)
+    return costs.assign(tuning_device_s=one_search + tested["calibrated_device_s"])
 
 
 def _of_one_search(study: StudyTables, calibration: Calibration) -> pd.Series[float]:
@@ -110,6 +114,37 @@ def _of_one_search(study: StudyTables, calibration: Calibration) -> pd.Series[fl
     has_trained = trials["trial_id"].isin(set(study.epochs["trial_id"]))
     total = cost.where(has_trained, 0.0).groupby(trials["arm"]).agg(lambda costs: costs.sum(skipna=False))
     return total / trials["repeat"].fillna(0).groupby(trials["arm"]).nunique()
+
+
+def _of_range_tests(study: StudyTables, calibration: Calibration) -> pd.DataFrame:
+    """What range tests cost each arm, in device-seconds; 0 for arms without one.
+
+    Stand-alone every arm bears the whole test, spent only the first one with it; what was paid is divided among all that
+    use it. At calibrated costs a test is its updates and evaluations, where their prices are known; else as recorded.
+    """
+    tests = study.range_tests
+    paid = tests.groupby("range_test")["spent_device_s"].transform("sum")
+    users = tests.groupby("range_test")["arm"].transform("nunique")
+    costs = pd.DataFrame(
+        {
+            "standalone_device_s": tests["device_s"],
+            "spent_device_s": tests["spent_device_s"],
+            "paid_device_s": paid / users,
+            "calibrated_device_s": _calibrated(study, calibration).fillna(tests["device_s"]),
+        }
+    )
+    by_arm = costs.groupby(tests["arm"]).sum()
+    return by_arm.reindex(pd.Index(study.arms, name="arm")).fillna(0.0)
+
+
+def _calibrated(study: StudyTables, calibration: Calibration) -> pd.Series[float]:
+    """Updates and evaluations at the costs measured alone on the device; NaN where these are not known."""
+    tests, prices = study.range_tests, study.calibration
+    if not calibration.is_alone:
+        return pd.Series(float("nan"), index=tests.index, dtype="float64")
+    each = tests["update_kind"].map(prices.set_index("update_kind")["device_s_per_update"]).astype("float64")
+    evaluation = prices.loc[prices["source"] == "measured", "device_s_per_evaluation"].median()
+    return tests["updates"] * each + tests["evaluations"] * evaluation
 
 
 def _lost(study: StudyTables) -> pd.Series[float]:

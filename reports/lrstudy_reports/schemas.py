@@ -73,8 +73,9 @@ ARMS = TableDescription(
         Column("training_recorded_device_s", _FLOAT, _DEVICE_S, "the same as recorded, stand-alone"),
         Column("cost_ratio", _FLOAT, "", "`training_device_s` over the control's"),
         Column("tuning_standalone_device_s", _FLOAT, _DEVICE_S,
-               "stand-alone cost of all tuning trials, of all searchers, stopped, diverged and failed ones too"),
-        Column("tuning_spent_device_s", _FLOAT, _DEVICE_S, "what the study paid for these trials"),
+               "stand-alone cost of all tuning trials, of all searchers, stopped, diverged and failed ones too, and of the range "
+               "test that found the arm's rate, if one did"),
+        Column("tuning_spent_device_s", _FLOAT, _DEVICE_S, "what the study paid for these trials and that test"),
         Column("confirm_spent_device_s", _FLOAT, _DEVICE_S, "what the study paid for the arm's confirm trials"),
         Column("lost_device_s", _FLOAT, _DEVICE_S,
                "what the ledger has as `recompute` under the arm's trials, and as `lost` after them, as their worker died"),
@@ -100,11 +101,11 @@ ARMS = TableDescription(
         Column("currency", _TEXT, "", "currency of the study's price; null if it states none"),
         Column("tuning_device_s", _FLOAT, _DEVICE_S,
                "calibrated cost of tuning, stand-alone: one search of the searcher that chose, with its cohort, stopped, "
-               "diverged and failed trials; the mean over its repeats; null where a kind of update has no measured "
+               "diverged and failed trials; the mean over its repeats; and the range test that found the arm's rate; null where a kind of update has no measured "
                "cost, as in tables of an earlier version"),
         Column("tuning_paid_device_s", _FLOAT, _DEVICE_S,
                "the arm's part in what the study trained for tuning, of all searchers: an epoch that several arms used "
-               "is paid by them in equal parts, whoever trained it, at its recorded cost"),
+               "is paid by them in equal parts, whoever trained it, at its recorded cost; so is a range test"),
         Column("confirm_paid_device_s", _FLOAT, _DEVICE_S, "its part in what was trained for confirm trials, likewise"),
         Column("paid_money", _FLOAT, "`currency`", "the last two at the study's price"),
         *_STUDY,

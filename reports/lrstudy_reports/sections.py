@@ -14,6 +14,7 @@ from lrstudy_reports.comparison import configuration_of, verdicts_by_look
 from lrstudy_reports.configurations import policies
 from lrstudy_reports.confusion_section import confusion
 from lrstudy_reports.curves import FRACTIONS
+from lrstudy_reports.found_rates import found_rates
 from lrstudy_reports.headline import answer, metric_name, ratio, status
 from lrstudy_reports.page import Cell, Page, PageSection, Table
 from lrstudy_reports.statistics import FEWEST
@@ -37,6 +38,7 @@ def compose(analysis: Analysis) -> Page:
         classes(analysis),
         confusion(analysis),
         trouble(analysis),
+        found_rates(analysis),
         what_was_shared(analysis),
         ledger(analysis),
         PageSection(

@@ -101,6 +101,23 @@ _CALIBRATION = {
 }
 
 
+_RANGE_TESTS = {
+    "arm": _TEXT,
+    "lr": _NUMBER,
+    "range_test": _TEXT,
+    "suggestion": _TEXT,
+    "recalled": _FLAG,
+    "device_s": _NUMBER,
+    "spent_device_s": _NUMBER,
+    "form": _TEXT,
+    "low": _NUMBER,
+    "high": _NUMBER,
+    "update_kind": _TEXT,
+    "updates": _NUMBER,
+    "evaluations": _NUMBER,
+}
+
+
 @dataclass(frozen=True, eq=False)
 class StudyTables:
     """The tables of a study as they were when read, with its lock. The frames must not be modified.
@@ -115,6 +132,7 @@ class StudyTables:
     epochs: pd.DataFrame
     ledger: pd.DataFrame
     calibration: pd.DataFrame
+    range_tests: pd.DataFrame
     arms: tuple[str, ...]
     missing: tuple[str, ...]
 
@@ -190,6 +208,7 @@ def load(folder: Path) -> StudyTables:
         epochs=_read(folder / "epochs.parquet", _EPOCHS),
         ledger=_read(folder / "ledger.parquet", _LEDGER),
         calibration=_read(folder / "calibration.parquet", _CALIBRATION),
+        range_tests=_read(folder / "range_tests.parquet", _RANGE_TESTS),
         arms=tuple(arms),
         missing=tuple(name for name in names if not (folder / f"{name}.parquet").exists()),
     )

@@ -44,6 +44,12 @@ FIGURES = {
         "A row has the test examples of one class, with their number, and says which percentage was taken for what, over all "
         "confirm trials. Blue is right, orange wrong; small errors are drawn stronger than in proportion.",
     ),
+    "confusion_by_label": (
+        "What became of each label under each arm",
+        "Percentages over all confirm trials: of the test examples that have the label (their number stands beside it) found "
+        "and missed, of the others wrongly said to have it and rightly not. Blue is right, orange wrong; small errors are drawn "
+        "stronger than in proportion.",
+    ),
     "sharing": (
         "Epochs asked for, distinct, trained",
         "Of one search and the confirm trials. Trials with the same settings so far share their epochs; the gap between "

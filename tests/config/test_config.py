@@ -397,6 +397,13 @@ def test_paths_in_overrides_start_at_the_current_folder(tmp_path, monkeypatch):
 # --- JSON Schema ------------------------------------------------------------------------------------
 
 
+def test_a_study_that_chooses_nothing_may_begin_with_the_seed_of_a_confirm_trial():
+    study = load(HEAD + ARMS + "search: {trials: 1, seeds: [1000]}\n")
+    assert study.search.seeds == [1000]
+    told = faults("search: {trials: 2, seeds: [1000]}")
+    assert told == ["search.seeds: expected seeds from 0 to 999 (confirmation takes 1000 and up); got 1000."]
+
+
 def test_the_shipped_schema_is_up_to_date():
     assert FILE.read_text() == render(), "run: python -m lrstudy.config.schema"
     assert FILE.parent == Path(config.__file__).parents[1], "inside the package, so a wheel has it"

@@ -19,13 +19,16 @@ from report_studies import edit_lock
 pytestmark = pytest.mark.slow
 
 OWN = """
-def knee(p, E, *, lr, hold=0.5):
+def knee(p: float, E: float, *, lr: float, hold: float = 0.5) -> float:
     return lr if p < hold * E else lr / 10
 """
 STUDY = TINY.replace(
     "[constant, step]",
     "{clr: {mode: {choice: [triangular, exp_range]}, gamma: {log: [0.9, 0.99], when: {mode: exp_range}}, step_size: 1},"
-    " mine: {policy: './mine.py:knee', hold: {choice: [0.5, 0.7]}}}",
+    " mine: {policy: './mine.py:knee', hold: {choice: [0.5, 0.7]}},"
+    " sgdr_dlr: {stages: two}, staged: {stages: [{train: head, epochs: 1, policy: './mine.py:knee', lr: 0.2},"
+    " {train: all, policy: clr, step_size: 1, mode: {choice: [triangular, exp_range]},"
+    " gamma: {log: [0.9, 0.99], when: {mode: exp_range}}}]}}",
 )
 
 
@@ -45,7 +48,7 @@ def confirm_trials(path: Path) -> dict[int, list[str]]:
     }
 
 
-@pytest.mark.parametrize("arm", ["clr", "mine"])
+@pytest.mark.parametrize("arm", ["clr", "mine", "sgdr_dlr", "staged"])
 def test_on_the_same_data_it_is_the_very_training_that_was_confirmed(study, arm):
     rows = pq.read_table(study / "trials.parquet").to_pylist()
     lineages = {row["seed"]: row["lineage"] for row in rows if row["phase"] == "confirm" and row["arm"] == arm}

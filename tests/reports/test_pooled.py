@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -62,8 +63,13 @@ def test_the_sign_of_all_differences_does_not_matter():
 def build(folder, effects, *overrides):
     """The report over workloads, each of which is a study that the engine ran, with its own effect of step."""
     of_workloads.write(folder, "text", "map", list(effects))
-    for name, effect in effects.items():
-        study = run_study(folder, SMALL, f"name={name}", ARMS, *overrides, training=Training({"step": effect}))
+    for k, (name, effect) in enumerate(effects.items()):
+        shutil.rmtree(
+            folder / "memo", ignore_errors=True
+        )  # the studies differ in their effects alone, which no name has
+        study = run_study(
+            folder, SMALL, f"name={name}", ARMS, *overrides, training=Training({"step": effect, "cosine": 0.001 * k})
+        )
         edit_table(study / "trials.parquet", lambda trials, name=name: trials.assign(workload=name))
         lrstudy_reports.build(study)
     lrstudy_reports.build_workloads(folder)

@@ -176,4 +176,4 @@ def test_of_many_classes_the_most_frequent_confusions_are_told_instead_of_a_matr
 
 
 def test_as_many_arms_are_drawn_as_can_be_read() -> None:
-    assert (most_panels(2), most_panels(14), most_panels(20), most_panels(50)) == (12, 12, 6, 2)
+    assert (most_panels(2), most_panels(14), most_panels(20), most_panels(50)) == (12, 6, 3, 2)

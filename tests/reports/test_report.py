@@ -88,6 +88,31 @@ def test_the_page_is_well_formed_and_asks_nothing_of_a_network(reported):
     check_page(reported / "report" / "index.html")
 
 
+def test_what_training_began_with_is_said_and_what_that_has_seen_is_a_deviation_without_a_plan_changed(make):
+    folder = make("small")
+    page = Path(build(folder)).read_text()
+    assert "Training begins with" not in page
+    note = "Training begins with the weights of skin/constant, seed 1001, head included."
+    seen = (
+        "training began with the state of skin/constant, which was trained on other data (folder:a); 3 of our 90 test"
+    )
+    edit_lock(
+        folder,
+        weights={
+            "source": "run:skin/constant",
+            "name": "skin/constant, seed 1001",
+            "digest": "ab12",
+            "notes": [note],
+            "deviations": [seen],
+        },
+    )
+    page, text = Path(build(folder)).read_text(), (folder / "report" / "report.md").read_text()
+    for shown in (note, f"Deviation: {seen}", "run:skin/constant", "ab12"):
+        assert shown in page
+        assert shown in text.replace("\\", "")
+    assert "exploratory" not in page
+
+
 def test_copies_among_the_test_examples_are_said(make):
     """They were counted by `validate`, and no report told of them."""
     folder = make("small")

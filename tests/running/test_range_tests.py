@@ -12,9 +12,10 @@ from lrstudy.config.range_question import RangeQuestion
 from lrstudy.errors import InputError
 from lrstudy.memo.memo import Memo
 from lrstudy.planning.plan import with_rates
-from lrstudy.running import range_tests
+from lrstudy.running import forecast, range_tests
 from lrstudy.running.admission import Admission
 from lrstudy.running.found_rates import FoundRates
+from lrstudy.running.range_test_table import range_test_table
 from lrstudy.study_folder.journal import Journal
 from lrstudy.training.range_curve import Curve
 from serial import SMALL, Serial, study
@@ -166,6 +167,39 @@ def test_a_test_that_lost_its_worker_is_handed_out_again_and_one_that_failed_end
     assert admission.is_over
 
 
+def test_a_forecast_counts_tests_that_are_to_come_and_takes_rates_that_are_known(tmp_path):
+    plan, memo = (
+        plan_of("common.lr=found", "search.trials=1", "search.cohort=1", "confirm.top=0"),
+        Memo(tmp_path / "memo"),
+    )
+    before = forecast.forecast(plan, Journal(tmp_path / "journal"), memo)
+    stored(memo, range_tests.of_arm(plan, "constant"), falling())
+    after = forecast.forecast(plan, Journal(tmp_path / "journal"), memo)
+    assert sum((before.work - after.work).values()) == 25, "passes of four updates, one test for three arms"
+    assert sum((before.asked_work - after.asked_work).values()) == 75
+    assert before.total.asked == after.total.asked
+
+
+def test_the_table_has_the_rate_of_every_arm_and_its_cost_once(tmp_path):
+    plan, memo, noted = plan_of("common.lr=found", ARMS), Memo(tmp_path / "memo"), journal(tmp_path)
+    admission = Admission(plan, memo, noted)
+    while (test := admission.next_test()) is not None:
+        stored(memo, test, falling())
+        admission.tested(test)
+    rows = range_test_table(admission.rates.tests, noted, memo).to_pylist()
+    assert [(row["arm"], row["device_s"], row["spent_device_s"]) for row in rows] == [
+        ("constant", 2.5, 2.5), ("step", 2.5, 0.0), ("adam", 2.5, 2.5), ("large", 2.5, 2.5),
+    ]  # fmt: skip
+    assert {row["lr"] for row in rows} == {0.00069}
+    assert [row["batch_size"] for row in rows] == [20, 20, 20, 40]
+    assert (rows[0]["suggestion"], rows[0]["updates"], len(rows[0]["smoothed_losses"])) == ("valley", 100, 100)
+    later = journal(tmp_path, "later")
+    recalled = range_test_table(Admission(plan, memo, later).rates.tests, later, memo).to_pylist()
+    assert {(row["recalled"], row["spent_device_s"]) for row in recalled} == {(True, 0.0)}
+    retired = range_test_table({}, noted, memo).to_pylist()
+    assert (retired[0]["lr"], retired[0]["losses"]) == (0.00069, None)
+
+
 @pytest.mark.slow
 def test_a_study_runs_one_test_and_trains_all_arms_at_its_rate(tmp_path):
     few = ("search.trials=1", "search.cohort=1", "confirm.top=0", "common.lr={found: valley, updates: 40}")
@@ -197,3 +231,26 @@ def test_a_test_begins_at_any_state_of_a_trial(tmp_path):
     first, later = (range_tests.recalled(memo, replace(at_start, depth=depth)).curve for depth in (0, 2))
     assert later.losses[0] < first.losses[0] - 0.1
     assert memo.find(at_start.spec.chain()[1]) is not None
+
+
+@pytest.mark.slow
+def test_a_worker_runs_the_test_before_the_first_trial_and_another_one_if_it_dies(tmp_path):
+    from lrstudy.ray_tune.adapter import AdmissionSearcher
+    from lrstudy.ray_tune.slots import Node, Slots
+    from lrstudy.ray_tune.trainable import RangeTestAssignment, TuneTrial
+
+    few = ("search.trials=1", "search.cohort=1", "common.lr={found: valley, updates: 40}")
+    plan, noted = study(tmp_path, SMALL, *few).plan()[0], journal(tmp_path)
+    admission, slots = Admission(plan, Memo(tmp_path / "memo"), noted), Slots(noted, "cpu", 1.0)
+    slots.sync([Node("", "h", 2)], 0.0)
+    searcher = AdmissionSearcher(admission, plan.workload, str(tmp_path), None, slots)
+    assert isinstance(searcher.suggest("one")["assignment"], RangeTestAssignment)
+    assert searcher.suggest("two") is None, "there is nothing else to do yet"
+    searcher.on_trial_complete("one", error=True)
+    config = searcher.suggest("again")
+    report = TuneTrial(config).step()
+    assert report["spans"][-1][2:] == ["range_test", ""]
+    searcher.on_trial_complete("again", report)
+    trial = searcher.suggest("three")["assignment"]
+    assert trial.spec.parameters["lr"] == next(noted.of_kind("found"))["rate"]
+    assert admission.num_running == 1

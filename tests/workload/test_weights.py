@@ -16,12 +16,14 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from lrstudy import child_process
 from lrstudy.cli import _main
 from lrstudy.config.sections import WorkloadConfig
 from lrstudy.errors import InputError, StorageError
 from lrstudy.memo.memo import Memo
 from lrstudy.models import pretrained
 from lrstudy.models.build import build_model
+from lrstudy.models.weight_files import to_bytes
 from lrstudy.planning import study_lock
 from lrstudy.training.trainer import Trainer
 from lrstudy.workload import workload
@@ -273,13 +275,57 @@ def test_a_damaged_file_in_the_cache_is_told(tmp_path, published):
     assert f"{published.cache} is not the file that was published: its SHA-256 does not begin with " in told
 
 
-def test_published_weights_of_timm_are_asked_for_by_their_repository(monkeypatch, tmp_path):
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
-    told = refusal(lambda: pretrained.find("timm:mobilenetv1_100", may_download=False))
-    assert "(model.safetensors of timm/mobilenetv1_100." in told
-    assert "no weights of timm's mobilenetv1_099" in refusal(
-        lambda: pretrained.find("timm:mobilenetv1_099", may_download=False)
-    )
+class Hub(SimpleHTTPRequestHandler):
+    """Answers as the Hugging Face hub does for one file of weights."""
+
+    weights = b""
+
+    def do_HEAD(self) -> None:
+        is_there = self.path == "/timm/mobilenetv1_100.ra4_e3600_r224_in1k/resolve/main/model.safetensors"
+        self.send_response(200 if is_there else 404)
+        for name, value in (("ETag", '"a1"'), ("X-Repo-Commit", "b" * 40), ("Content-Length", str(len(self.weights)))):
+            self.send_header(name, value)
+        self.end_headers()
+
+    def do_GET(self) -> None:
+        self.do_HEAD()
+        self.wfile.write(self.weights)
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+@pytest.mark.slow
+def test_weights_of_timm_are_downloaded_into_the_cache_of_hugging_face_and_found_there(tmp_path):
+    """In processes of their own: the hub's address and the cache are read when its library is imported."""
+    Hub.weights = to_bytes({"conv_stem.weight": torch.ones(2)})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    variables = {
+        "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}",
+        "HF_HOME": str(tmp_path),
+        "NO_PROXY": "127.0.0.1",
+    }
+
+    def found(name: str, may_download: bool) -> str:
+        code = f"from lrstudy.models import pretrained\nprint(pretrained.find({name!r}, {may_download}).file)"
+        done = child_process.run_python(["-c", code], variables=variables)
+        return done.stdout.decode().strip() or done.stderr.decode().strip().splitlines()[-1]
+
+    try:
+        missing = found("timm:mobilenetv1_100", False)
+        file = Path(found("timm:mobilenetv1_100", True))
+        assert "(model.safetensors of timm/mobilenetv1_100.ra4_e3600_r224_in1k) are not on this machine." in missing
+        assert file.read_bytes() == Hub.weights
+        assert file.is_relative_to(tmp_path)
+        assert "could not be downloaded (" in found("timm:mobilenetv1_125", True)
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+    assert Path(found("timm:mobilenetv1_100", False)) == file
+    assert "no weights of timm's mobilenetv1_099" in found("timm:mobilenetv1_099", False)
 
 
 @pytest.mark.parametrize(

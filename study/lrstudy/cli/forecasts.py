@@ -83,6 +83,7 @@ def _facts(ours: Study, made: Plan, notes: tuple[str, ...], num_slots: int, prob
     from lrstudy.memo.memo import Memo
     from lrstudy.planning import arm_checks, study_lock
     from lrstudy.running import forecast, forecast_cost, history, probe_cost
+    from lrstudy.running.found_rates import FoundRates
     from lrstudy.study_folder.journal import Journal
 
     tables = ours.mirror.bring_tables()
@@ -101,7 +102,7 @@ def _facts(ours: Study, made: Plan, notes: tuple[str, ...], num_slots: int, prob
         "states": _states(made, expected, timing, memo),
         "features": _features(made, expected),
         "detectable": _detectable(made, forecast_cost.noise(made, tables), history.num_seeds_read(journal)),
-        "notes": [*notes, *kept, *arm_checks.notes(made)],
+        "notes": [*notes, *kept, *arm_checks.notes(made), *FoundRates(made, memo, journal).notes()],
     }
 
 

@@ -89,13 +89,17 @@ def validate(
 def _checked(study: Study, machine: Machine) -> tuple[dict[str, Any], list[str]]:
     """What `validate` finds in a study and its data: for programs, and as lines."""
     from lrstudy.cli import workloads
+    from lrstudy.memo.memo import Memo
     from lrstudy.planning import arm_checks
+    from lrstudy.running.found_rates import FoundRates
+    from lrstudy.study_folder.journal import Journal
     from lrstudy.workload.workload import with_copies
 
     with workloads.placed(study):
         plan, notes = study.plan(machine=machine)
     plan = replace(plan, workload=with_copies(plan.workload))
-    notes, statistics = (*notes, *arm_checks.notes(plan)), plan.workload.statistics
+    found = FoundRates(plan, Memo(study.storage.memo), Journal(study.folder / "journal"))
+    notes, statistics = (*notes, *arm_checks.notes(plan), *found.notes()), plan.workload.statistics
     facts = {**_facts(plan), "statistics": statistics.to_json(), "notes": notes}
     return facts, list(_described(plan, statistics, notes))
 

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, create_model, field_validator, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, create_model, field_validator, model_validator
 
 from lrstudy import user_code
 from lrstudy.config.common import COMMON
@@ -208,8 +208,10 @@ class SearchConfig(ConfigSection):
 
     @field_validator("seeds")
     @classmethod
-    def _tuning_seeds(cls, value: list[int]) -> list[int]:
-        if outside := [seed for seed in value if not 0 <= seed < 1000]:
+    def _tuning_seeds(cls, value: list[int], info: ValidationInfo) -> list[int]:
+        """Seeds are fresh when trials are confirmed; where an arm has one trial, nothing is chosen by it that could spoil them."""
+        is_choosing = info.data.get("trials", 2) > 1
+        if outside := [seed for seed in value if seed < 0 or (is_choosing and seed >= 1000)]:
             raise ValueError(f"expected seeds from 0 to 999 (confirmation takes 1000 and up); got {outside[0]}")
         return _distinct(value)
 

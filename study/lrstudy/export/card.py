@@ -11,7 +11,7 @@ from typing import Any
 from lrstudy import __version__, user_code
 from lrstudy.errors import Fault, InputError
 from lrstudy.export.preprocessing import ImageForm
-from lrstudy.export.winner import Winner, configuration, test_interval
+from lrstudy.export.winner import Winner, configuration, tested_interval
 
 FORMAT = 1
 FILE = "card.json"
@@ -72,7 +72,8 @@ def card_of(winner: Winner, form: ImageForm, onnx: Mapping[str, Any] | None) -> 
             "trial": trial["trial_id"],
             "seed": trial["seed"],
             "epochs": trial["selected_epoch"] + 1,
-            "initial_weights": lock.get("weights", "random"),
+            "initial_weights": winner.study.workload.weights,
+            "initial_weights_digest": lock["identity"].get("weights", "random"),
             "batchnorm": winner.study.workload.batchnorm,
             "precision": winner.study.workload.numerics.precision,
             "lineage": trial["selected_lineage"],
@@ -130,5 +131,5 @@ def _metrics(winner: Winner) -> dict[str, Any]:
         "validation": trial["selected_val_metric"],
         "test": trial["test_metric"],
         "all_test": {**tested, metric: trial["test_metric"]},
-        "arm": {**test_interval(winner), "seeds": winner.lock["confirm"]["seeds"]},
+        "arm": {**tested_interval(winner), "seeds": winner.lock["confirm"]["seeds"]},
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,11 @@ from lrstudy.config.sections import WorkloadConfig
 from lrstudy.config.text import apply_overrides, parse_yaml
 from lrstudy.errors import Fault, InputError
 from lrstudy.export.winner import Winner, configuration
+from lrstudy.planning.arms import UNTIL
 from lrstudy.planning.plan import CONFIRM_SEED
+from lrstudy.planning.staged import base_name
 from lrstudy.planning.study_lock import SOURCES
+from lrstudy.policies.stages import STAGES
 
 _KEPT = ("lrstudy", "workload", "metric", "report_metrics", "select", "budget", "resources", "price")
 """What the new study takes from the old one as it is."""
@@ -79,13 +82,30 @@ def _study(winner: Winner, arm: str) -> dict[str, Any]:
 
 
 def _fixed(winner: Winner) -> dict[str, Any]:
-    """The arm with the values of the winning trial; what is inactive beside these stays as it was, and inactive."""
+    """The arm with the values of the winning trial; what is inactive beside these has none, and is left out."""
     definition, values = winner.lock["arms"][winner.arm]["definition"], configuration(winner)
-    body = {key: values.get(key, spec) for key, spec in definition.items() if key != "source"}
-    if "source" in definition:
-        kept = user_code.kept(body["policy"], definition["source"], winner.tables.folder / SOURCES)
-        body["policy"] = kept if user_code.Reference.parse(kept).path.is_file() else body["policy"]
-    return body
+    given = {key: definition[key] for key in (UNTIL,) if key in definition}
+    if definition["policy"] != STAGES:
+        return {"policy": _policy(winner, definition), **values, **given}
+    stages = [
+        {"policy": _policy(winner, stage), **_in_stage(values, f"stage{number}_")}
+        for number, stage in enumerate(definition["stages"], 1)
+    ]
+    return {key: value for key, value in values.items() if base_name(key) == key} | given | {"stages": stages}
+
+
+def _in_stage(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """The parameters of a stage under the names that they have in it."""
+    return {key.removeprefix(prefix): value for key, value in values.items() if key.startswith(prefix)}
+
+
+def _policy(winner: Winner, definition: Mapping[str, Any]) -> str:
+    """The policy of an arm or a stage; for a user's the reference to the copy that the study keeps, if it is here."""
+    written = str(definition["policy"])
+    if "source" not in definition:
+        return written
+    kept = user_code.kept(written, definition["source"], winner.tables.folder / SOURCES)
+    return kept if user_code.Reference.parse(kept).path.is_file() else written
 
 
 def _name(beginning: str, data: str) -> str:

@@ -113,7 +113,7 @@ def find(place: str, seed: int | None = None) -> Winner:
     )
 
 
-def test_interval(winner: Winner) -> dict[str, float | None]:
+def tested_interval(winner: Winner) -> dict[str, float | None]:
     """Mean and interval of the test metric over the arm's confirmed trials, as the study's report gives them.
 
     Empty if no report has been made.

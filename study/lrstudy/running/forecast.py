@@ -21,7 +21,9 @@ from lrstudy.memo.records import Record
 from lrstudy.planning.arms import origin
 from lrstudy.planning.plan import Plan
 from lrstudy.running.forecast_counts import Counts, OneSearch
+from lrstudy.running.found_rates import FoundRates
 from lrstudy.running.protocol import StudyProtocol
+from lrstudy.running.range_tests import RangeTest
 from lrstudy.running.searches import Search, numbered
 from lrstudy.running.trials import Candidate, Trial
 from lrstudy.search import INDEPENDENT
@@ -97,7 +99,10 @@ class Forecast:
 
 def forecast(plan: Plan, journal: Journal, memo: Memo) -> Forecast:
     """Count what `plan` asks for; `journal` is what earlier runs left, `memo` what is recorded. Nothing is written."""
+    rates = FoundRates(plan, memo, journal)
+    plan = rates.plan
     protocol, tally = StudyProtocol(plan, journal), _Tally(plan, memo)
+    tally.add_range_tests(rates.missing)
     num_unknown: dict[str, int] = {}
     by_model: dict[tuple[str, str], int] = {}
     for arm in tally.arms:
@@ -207,6 +212,13 @@ class _Tally:
             typical = Counter(examples[number % len(examples)])
             self._work.update(typical)
             self._asked_work.update(typical)
+
+    def add_range_tests(self, tests: Mapping[str, RangeTest]) -> None:
+        """Count the range tests that are to come, by arm: those that arms have in common once in what is left to train."""
+        for test in tests.values():
+            self._asked_work.update(_work(test.passes))
+        for test in {test.digest: test for test in tests.values()}.values():
+            self._work.update(_work(test.passes))
 
     def add_suggested(self, by_model: Mapping[tuple[str, str], int]) -> None:
         """Count the suggestions that models make, by arm and searcher."""

@@ -40,6 +40,11 @@ class FoundRates:
         return with_rates(self._plan, self._rates)
 
     @property
+    def tests(self) -> Mapping[str, RangeTest]:
+        """The tests of all arms whose rates are to be found."""
+        return self._tests
+
+    @property
     def missing(self) -> Mapping[str, RangeTest]:
         """The tests that have not been run, by arm; arms may have one in common."""
         return {name: test for name, test in self._tests.items() if name not in self._rates}

@@ -25,6 +25,7 @@ from lrstudy.running.admission import Admission
 from lrstudy.running.calibration import UpdateKind
 from lrstudy.running.epoch_tables import EpochTables
 from lrstudy.running.ledger_rows import ledger_rows
+from lrstudy.running.range_test_table import range_test_table
 from lrstudy.running.split_table import split_table
 from lrstudy.running.trials import Trial
 from lrstudy.study_folder.replace_file import replacing
@@ -50,6 +51,7 @@ class TableWriter:
         self._admission, self._folder, self._bring = admission, folder, bring
         self._epochs = EpochTables(admission.plan, admission.memo.known)
         self._predicted: set[str] | None = None
+        self._num_found: int | None = None
         self._finished, self._cost_s = -math.inf, 0.0
 
     def refresh(self, now: float) -> None:
@@ -69,6 +71,7 @@ class TableWriter:
         self._write("epochs", self._epochs.epochs(self._admission.trials.values()))
         self._write("settings", self._epochs.settings())
         self._write("ledger", ledger)
+        self._write_range_tests()
         self._write_predictions({trial.trial_id for trial in shown if trial.test})
         if not (self._folder / "split.parquet").exists():
             self._write("split", split_table(self._admission.plan.workload), self._classes)
@@ -82,6 +85,14 @@ class TableWriter:
         costs = calibration.prices(admission.memo, admission.plan.workload, kinds)
         rows = [asdict(cost) | {"update_kind": cost.kind.digest, **_kind_columns(cost.kind)} for cost in costs]
         self._write("calibration", pa.Table.from_pylist(rows, schema=CALIBRATION))
+
+    def _write_range_tests(self) -> None:
+        """Write the table of range tests, again only if there are more of them."""
+        admission = self._admission
+        num_found = sum(1 for _ in admission.journal.of_kind("found"))
+        if num_found != self._num_found:
+            self._write("range_tests", range_test_table(admission.rates.tests, admission.journal, admission.memo))
+            self._num_found = num_found
 
     def _write_predictions(self, ended: set[str]) -> None:
         if ended != self._predicted:

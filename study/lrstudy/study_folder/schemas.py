@@ -1,4 +1,4 @@
-"""The columns of a study's tables: trials, epochs, settings, ledger, calibration, predictions, split; docs/tables.md has them.
+"""The columns of a study's tables: trials, epochs, settings, ledger, calibration, range tests, predictions, split; docs/tables.md has them.
 
 Columns may be added; their meaning never changes. Files hold names and types; units and meanings stand here alone.
 """
@@ -237,11 +237,45 @@ _LEDGER = TableDescription(
         Column("category", _TEXT, "",
                "`setup` (the driver gets ready, a worker starts, or compiles), `data` (it opens the data), `train`, "
                "`evaluate`, `features` (computed for a head to train on), `state` (stored or loaded), `recompute` (a recorded epoch trained again, as its state is not "
-               "stored), `calibrate`, `between` (a worker between two trials or after its last one, or looking up what is "
+               "stored), `range_test`, `calibrate`, `between` (a worker between two trials or after its last one, or looking up what is "
                "recorded), `waiting` (for the driver, between a report and the trial's next step), `idle` (the driver had "
                "nothing to hand out), `lost` (with a worker that died or was stopped in its work, until its successor was "
                "ready), `teardown`, or `unaccounted`: nobody measured it, or it is not reported yet"),
         Column("trial_id", _TEXT, "", "the trial that the time was for; empty where it was for none"),
+    ),
+)  # fmt: skip
+
+_RANGE_TESTS = TableDescription(
+    "range_tests",
+    "arm whose rate a range test found",
+    (
+        Column("arm", _TEXT, "", "the arm"),
+        Column("lr", _FLOAT, "", "the rate that was found: the arm's `lr` from then on"),
+        Column("range_test", _TEXT, "", "name of the test; arms that begin alike have one in common"),
+        Column("suggestion", _TEXT, "",
+               "which rate of the curve it is; this column and all after `spent_device_s` are null for an arm that is no "
+               "longer in the study, and where the study goes on on another kind of device"),
+        Column("recalled", _FLAG, "", "whether another study, or `lrstudy lr-find`, ran the test"),
+        Column("device_s", _FLOAT, _DEVICE_S, "stand-alone cost, that of tuning for every arm with this test"),
+        Column("spent_device_s", _FLOAT, _DEVICE_S,
+               "what this study paid for it: once, under the first arm with this test; `range_test` in the ledger has "
+               "what surrounds it as well"),
+        Column("form", _TEXT, "", "`exponential` or `linear`"),
+        Column("low", _FLOAT, "", "the first rate"),
+        Column("high", _FLOAT, "", "the rate that it rises towards"),
+        Column("planned_updates", _INT32, "updates", "updates that it was to have"),
+        Column("batch_size", _INT32, "examples", "examples of an update"),
+        Column("seed", _INT64, "", "seed of weights, order, augmentation and dropout"),
+        Column("update_kind", _TEXT, "", "what its updates cost: a row of calibration.parquet, if trials used it too"),
+        Column("device_kind", _TEXT, "", "what it ran on: `<device>: <model>`; this and the following are null where the memo has lost the test"),
+        Column("host", _TEXT, "", "where it ran"),
+        Column("updates", _INT32, "updates", "updates that it had; fewer than planned if the loss rose to four times the lowest, or diverged"),
+        Column("evaluations", _INT32, "", "how often the accuracy was measured"),
+        Column("rates", pa.list_(_FLOAT), "", "rate of every update whose loss is finite"),
+        Column("losses", pa.list_(_FLOAT), "", "loss of its batch before that update"),
+        Column("smoothed_losses", pa.list_(_FLOAT), "", "their exponential mean, which suggestions read"),
+        Column("measured_after", pa.list_(_INT32), "updates", "after how many updates the accuracy was measured"),
+        Column("accuracies", pa.list_(_FLOAT), "", "accuracy on the validation part then"),
     ),
 )  # fmt: skip
 
@@ -279,5 +313,5 @@ _SPLIT = TableDescription(
     ),
 )  # fmt: skip
 
-TABLES = (_TRIALS, _EPOCHS, _SETTINGS, _LEDGER, _CALIBRATION, _PREDICTIONS, _SPLIT)
-TRIALS, EPOCHS, SETTINGS, LEDGER, CALIBRATION, PREDICTIONS, SPLIT = (table.schema for table in TABLES)
+TABLES = (_TRIALS, _EPOCHS, _SETTINGS, _LEDGER, _CALIBRATION, _RANGE_TESTS, _PREDICTIONS, _SPLIT)
+TRIALS, EPOCHS, SETTINGS, LEDGER, CALIBRATION, RANGE_TESTS, PREDICTIONS, SPLIT = (table.schema for table in TABLES)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from lrstudy.data.normalise import Constants
 from lrstudy.errors import Fault, InputError, StorageError, unknown, user_path
 from lrstudy.models import pretrained
-from lrstudy.models.catalogue import FITTING, Stem, described_name
+from lrstudy.models.catalogue import FITTING, Stem
 from lrstudy.settings import canonical_json
 from lrstudy.storage.place import Storage
 from lrstudy.workload import warm_start
@@ -133,14 +133,15 @@ class Source(Protocol):
     def constants(self) -> Constants | None:
         """The constants that images were normalised with for them, if that is known."""
 
-    def about(self, ours: OurData, storage: Storage) -> dict[str, Any]:
-        """The `deviations` and the `run` of `Weights`. Raises InputError if they have seen our test part."""
+    def about(self, network: Network, ours: OurData, storage: Storage) -> dict[str, Any]:
+        """The `deviations` and the `run` of `Weights`. Raises InputError if they have seen our test part or are another model's."""
 
 
 @dataclass(frozen=True)
 class _File:
     """A file of the user's; constants are those of the weights that are published of its model."""
 
+    text: str
     path: Path
     model: str
     stem: Stem | None = None
@@ -151,7 +152,7 @@ class _File:
         return ("file", str(self.path), found.st_size, found.st_mtime_ns, _version(self.model))
 
     def find(self) -> str:
-        return self.path.name  # `check` has seen it
+        return self.text  # `check` has seen it
 
     def read(self) -> Tensors:
         from lrstudy.models import weight_files
@@ -161,7 +162,7 @@ class _File:
     def constants(self) -> Constants | None:
         return pretrained.constants_of(self.model)
 
-    def about(self, ours: OurData, storage: Storage) -> dict[str, Any]:
+    def about(self, network: Network, ours: OurData, storage: Storage) -> dict[str, Any]:
         return {}
 
 
@@ -188,7 +189,7 @@ class _Published:
     def constants(self) -> Constants | None:
         return pretrained.constants_of(self.model)
 
-    def about(self, ours: OurData, storage: Storage) -> dict[str, Any]:
+    def about(self, network: Network, ours: OurData, storage: Storage) -> dict[str, Any]:
         return {}
 
 
@@ -197,7 +198,6 @@ class _Run:
     """The state of a study that has finished."""
 
     start: warm_start.WarmStart
-    model: str
 
     @property
     def key(self) -> tuple[object, ...]:
@@ -208,7 +208,6 @@ class _Run:
         return self.start.stem
 
     def find(self) -> str:
-        self.start.require_model(described_name(self.model))
         return self.start.name
 
     def read(self) -> Tensors:
@@ -217,7 +216,8 @@ class _Run:
     def constants(self) -> Constants | None:
         return self.start.constants
 
-    def about(self, ours: OurData, storage: Storage) -> dict[str, Any]:
+    def about(self, network: Network, ours: OurData, storage: Storage) -> dict[str, Any]:
+        self.start.require_model(str(network.description["name"]))
         return {"deviations": deviations(self.start, ours, storage), "run": self.start.origin}
 
 
@@ -245,17 +245,17 @@ def locate(text: str, model: str, base: Path, storage: Storage, may_download: bo
         may_download: Whether published weights may be downloaded.
 
     Raises:
-        InputError: They are not here, or the study that they are of has not finished or has another model.
+        InputError: They are not here, or the study that they are of has not finished.
         StorageError: The storage fails.
     """
     check(text, model, base)
     if text == RANDOM:
         return None
-    source: Source = _File(_path(text, base), model)
+    source: Source = _File(text, _path(text, base), model)
     if text == IMAGENET:
         source = _Published(model, may_download)
     elif text.startswith(warm_start.PREFIX):
-        source = _Run(warm_start.find(text, base, storage), model)
+        source = _Run(warm_start.find(text, base, storage))
     if _memo(storage).measurement(_path_of(*source.key)) is None or text != IMAGENET:
         source.find()
     return source
@@ -275,7 +275,7 @@ def fitted(text: str, source: Source, network: Network, storage: Storage, ours: 
         InputError: They cannot be read, do not fit the model, or have seen the test part.
         StorageError: The storage fails.
     """
-    about, memo = source.about(ours, storage), _memo(storage)
+    about, memo = source.about(network, ours, storage), _memo(storage)
     path = _path_of(*source.key, dict(network.description), dict(network.digests), FITTING)
     facts = memo.measurement(path)
     if facts is None or not memo.has_weights(str(facts.get("digest"))):
