@@ -9,10 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from lrstudy import user_code
 from lrstudy.errors import Fault, InputError, faults_of
 from lrstudy.workload import user_files
+from lrstudy.workload.warm_start import PREFIX
+from lrstudy.workload.weights import IMAGENET, RANDOM
 from lrstudy_cluster.target import Launch
 from lrstudy_cluster.templates import fill
 
@@ -70,6 +73,7 @@ def faults(launch: Launch, shared_folder: str | None, how: str) -> list[Fault]:
         *faults_of(lambda: packed(launch)),
         *_storage_faults(launch.study.storage.path, shared_folder, how),
         *_data_faults(launch, shared_folder),
+        *_weights_faults(launch, shared_folder),
     ]
 
 
@@ -90,12 +94,26 @@ def _data_faults(launch: Launch, shared_folder: str | None) -> list[Fault]:
     data = path if colon and not user_code.is_reference(source.source) else source.root
     if data is None:
         return []
-    is_shared = shared_folder is not None and PurePosixPath(data).is_relative_to(shared_folder)
-    is_here = not PurePosixPath(data).is_absolute() or Path(data).is_relative_to(launch.path.parent)
-    if is_shared or not is_here:
+    if _may_be_there(data, launch, shared_folder):
         return []
     expected = "the absolute path of the data as the cluster's nodes see it, since data does not travel with the study"
     return [Fault("workload.data", expected=expected, got=f"{kind}:{path}" if data is path else f"root: {data}")]
+
+
+def _weights_faults(launch: Launch, shared_folder: str | None) -> list[Fault]:
+    weights = launch.study.workload.weights
+    is_named = weights in (RANDOM, IMAGENET) or weights.startswith(PREFIX)
+    if is_named or _may_be_there(weights, launch, shared_folder):
+        return []
+    expected = "the absolute path of the file as the cluster's nodes see it, since weights do not travel with the study"
+    return [Fault("workload.weights", expected=expected, got=weights)]
+
+
+def _may_be_there(path: str, launch: Launch, shared_folder: str | None) -> bool:
+    """Whether a path may exist in the place that the study is sent to: it is absolute, and not one beside the study file."""
+    if shared_folder is not None and PurePosixPath(path).is_relative_to(shared_folder):
+        return True
+    return PurePosixPath(path).is_absolute() and not Path(path).is_relative_to(launch.path.parent)
 
 
 def _with_near_code(override: str, base: Path) -> str:
@@ -111,7 +129,7 @@ def _references(launch: Launch) -> Iterator[tuple[str, str]]:
         "workload.augment": workload.augment,
         "workload.train_step": workload.train_step,
         "workload.data": workload.source.source,
-        **{f"arms.{name}.policy": body.get("policy", name) for name, body in launch.study.arms.items()},
+        **dict(_policies(launch)),
     }
     for where, text in fields.items():
         if not user_code.is_reference(text):
@@ -120,6 +138,15 @@ def _references(launch: Launch) -> Iterator[tuple[str, str]]:
             expected = "a path relative to the study file, since the code travels with it"
             raise InputError(Fault(where, expected=expected, got=text))
         yield where, text
+
+
+def _policies(launch: Launch) -> Iterator[tuple[str, Any]]:
+    """The policies of all arms and of their stages, each with its field."""
+    for name, body in launch.study.arms.items():
+        yield f"arms.{name}.policy", body.get("policy", name)
+        stages = body.get("stages")
+        for number, stage in enumerate(stages if isinstance(stages, list) else ()):
+            yield f"arms.{name}.stages[{number}].policy", stage["policy"]
 
 
 def _below(file: Path, base: Path, where: str) -> str:

@@ -278,3 +278,21 @@ def test_the_operators_rules_are_known(prepare):
         assert old in text
         (fault,) = kuberay_rules.faults(text.replace(old, new))
         assert says in str(fault)
+
+
+def test_the_policy_of_a_stage_travels(prepare, with_code):
+    staged = "staged: {stages: [{train: head, epochs: 50%, policy: ./mine.py:knee}, {train: all, policy: constant}]}"
+    with_code.write_text(with_code.read_text().replace("mine: {policy: ./mine.py:knee}", staged))
+    configmap, _ = documents(prepare("kuberay", *BASE, study=with_code, overrides=["budget.epochs=4"]))
+    assert (with_code.parent / "mine.py").read_text() in configmap["data"].values()
+
+
+def test_a_file_of_weights_does_not_travel(prepare, refusal, tiny):
+    (tiny.parent / "w.safetensors").write_bytes(b"")
+    for here in ("w.safetensors", str(tiny.parent / "w.safetensors")):
+        said = refusal("kuberay", *BASE, study=tiny, overrides=[f"workload.weights={here}"])
+        assert "workload.weights: expected the absolute path of the file as the cluster's nodes see it" in said
+    for there in ("/mnt/lrstudy/w.safetensors", "imagenet", "run:base/constant"):
+        assert there in driver(
+            prepare("kuberay", *BASE, study=tiny, overrides=[f"workload.weights={there}", "workload.model=resnet18"])
+        )

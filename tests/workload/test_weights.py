@@ -175,7 +175,6 @@ def test_a_users_own_model_takes_a_file(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("overrides", "told"),
     [
-        (["workload.weights=nowhere.pt"], "workload.weights: there is no file "),
         (["workload.weights=imagnet"], "workload.weights: there is no kind of weights 'imagnet'. Did you mean 'imagenet'? Valid: random, imagenet, a FILE, run:STUDY/ARM."),
         (["workload.weights=imagenet"], "workload.weights: expected random, a FILE or run:STUDY/ARM, as nobody publishes weights of this model; got imagenet with the model small_cnn."),
         (["workload.weights=run:small"], "workload.weights: expected run:STUDY/ARM or run:STUDY/ARM/SEED, STUDY being "),
@@ -188,6 +187,13 @@ def test_faults_that_the_study_file_shows(tmp_path, monkeypatch, overrides, told
     saved(tmp_path / "w.pt")
     found = refusal(lambda: study(tmp_path, HERE, *overrides))
     assert found.startswith(told)
+
+
+def test_a_file_is_looked_for_where_the_study_runs_and_not_where_it_is_only_read(tmp_path, monkeypatch):
+    """A study that is sent to a cluster names a file as the cluster's nodes see it."""
+    monkeypatch.chdir(tmp_path)
+    found = refusal(study(tmp_path, HERE, "workload.weights=nowhere.pt").plan)
+    assert found.startswith(f"workload.weights: there is no file {tmp_path}/nowhere.pt")
 
 
 def test_faults_of_a_file_are_told_in_one_paragraph_with_exit_code_2(tmp_path, capfd, monkeypatch):

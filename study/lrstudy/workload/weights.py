@@ -148,11 +148,14 @@ class _File:
 
     @property
     def key(self) -> tuple[object, ...]:
+        self.find()
         found = self.path.stat()
         return ("file", str(self.path), found.st_size, found.st_mtime_ns, _version(self.model))
 
     def find(self) -> str:
-        return self.text  # `check` has seen it
+        if not self.path.is_file():
+            raise InputError(Fault("weights", f"there is no file {self.path} (from {self.text})"))
+        return self.text
 
     def read(self) -> Tensors:
         from lrstudy.models import weight_files
@@ -227,11 +230,9 @@ def check(text: str, model: str, base: Path) -> None:
         pretrained.require_published(model)
     elif text.startswith(warm_start.PREFIX):
         warm_start.check_form(text)
-    elif text != RANDOM and not (path := _path(text, base)).is_file():
-        if "/" not in text and "." not in text:
-            valid = (RANDOM, IMAGENET, "a FILE", "run:STUDY/ARM")
-            raise InputError(unknown("weights", "kind of weights", text, valid))
-        raise InputError(Fault("weights", f"there is no file {path} (from {text})"))
+    elif text != RANDOM and "/" not in text and "." not in text and not _path(text, base).is_file():
+        valid = (RANDOM, IMAGENET, "a FILE", "run:STUDY/ARM")
+        raise InputError(unknown("weights", "kind of weights", text, valid))
 
 
 def locate(text: str, model: str, base: Path, storage: Storage, may_download: bool) -> Source | None:
