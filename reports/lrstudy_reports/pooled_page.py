@@ -80,6 +80,9 @@ def answer_over(workloads: Workloads, pooled: pd.DataFrame) -> str:
         )
     rows = [row for row in pooled.to_dict("records") if row["verdict"] != "control"]
     control = next(iter(pooled.loc[pooled["verdict"] == "control", "arm"]), "the control")
+    if not rows:
+        mean = formats.fixed(float(pooled["test_metric"].iloc[0]), 3) if len(pooled) else formats.MISSING
+        return f"Over {formats.count(number, 'workload')} {control} reached {mean} by mean; there is no other arm to compare it with."
     counts = [f"{row['arm']} on {row['wins']:.0f} of {row['workloads']:.0f}" for row in rows]
     ahead = f"Ahead of {control} by mean: {formats.listed(counts)}." if counts else ""
     if number < FEWEST:

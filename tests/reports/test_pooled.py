@@ -172,3 +172,9 @@ def test_while_a_workload_is_missing_or_not_complete_there_is_no_verdict(folder,
 def test_a_folder_without_workloads_is_refused(tmp_path):
     with pytest.raises(ValueError, match="no study with a map of workloads"):
         lrstudy_reports.build_workloads(tmp_path)
+
+
+def test_one_arm_alone_is_compared_with_nothing(tmp_path):
+    folder = build(tmp_path / "map", {"a": 0.0, "b": 0.0, "c": 0.0}, "arms=[constant]")
+    said = lrstudy_reports.answer_of_workloads(folder)
+    assert said.endswith("by mean; there is no other arm to compare it with.")
