@@ -75,6 +75,14 @@ def test_code_in_a_file_is_named_and_not_run(tmp_path, is_zip):
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_pickle_that_torch_did_not_write_is_not_read(tmp_path):
+    """torch warned about its protocol on the terminal, and it was called damaged."""
+    (tmp_path / "w.pt").write_bytes(pickle.dumps(Bomb(tmp_path / "ran")))
+    assert "is a pickle of protocol 4, which torch.save does not write" in refusal(tmp_path / "w.pt")
+    assert not (tmp_path / "ran").exists()
+
+
 def test_a_whole_pickled_model_is_refused_with_the_way_to_save_its_weights(tmp_path):
     torch.save(resnet18(), tmp_path / "w.pt")
     assert "asks for torchvision.models.resnet.ResNet" in refusal(tmp_path / "w.pt")

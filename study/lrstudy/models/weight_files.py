@@ -19,6 +19,8 @@ Tensors = dict[str, Tensor]
 
 _CONTAINERS = ("state_dict_ema", "model_ema", "state_dict", "model")
 """Where a checkpoint keeps its weights, averaged ones first: those are what its author evaluated (timm reads it so, too)."""
+_PICKLE, _PROTOCOL = 0x80, 2
+"""How a pickle begins, and the protocol that torch.save writes unless it is told otherwise."""
 _ASKED_FOR = re.compile(r"unsupported global:? (?:GLOBAL )?([\w.]+)", re.IGNORECASE)
 _SAVE = "Save its state_dict: safetensors.torch.save_file(model.state_dict(), FILE) or torch.save(model.state_dict(), FILE)."
 
@@ -63,6 +65,9 @@ def _unpickled(path: Path, begin: bytes) -> Any:
     if not begin.startswith((b"PK", b"\x80")):
         expected = "a safetensors file, or a state_dict that torch.save wrote"
         raise InputError(Fault("weights", expected=expected, got=f"{path}, which begins like neither"))
+    if begin[0] == _PICKLE and begin[1] != _PROTOCOL:
+        problem = f"{path} is a pickle of protocol {begin[1]}, which torch.save does not write and could be code"
+        raise InputError(Fault("weights", problem, advice=_SAVE))
     try:
         with path.open("rb") as file:  # of a path, torch would believe the name
             return torch.load(file, map_location="cpu", weights_only=True)
