@@ -63,8 +63,8 @@ def test_the_test_of_a_later_stage_is_handed_out_once_the_rate_of_the_one_before
 def test_recorded_tests_of_all_stages_give_their_rates_at_once(tmp_path):
     plan, memo = plan_of(arms(mine=f"{HEAD}, {WHOLE}"), *FEW), Memo(tmp_path / "memo")
     closed = Journal(tmp_path / "journal")
-    while missing := FoundRates(plan, memo, closed).missing:
-        stored(memo, next(iter(missing.values())))
+    for rate in ("stage1_lr", "stage2_lr"):
+        stored(memo, FoundRates(plan, memo, closed).missing["mine", rate])
     assert not Admission(plan, memo, opened(tmp_path)).waits_for_rates
     assert waiting(plan, Memo(tmp_path / "another"), Journal(tmp_path / "journal")) == [], "the journal knows them"
 
