@@ -83,7 +83,7 @@ def arm_costs(study: StudyTables, calibration: Calibration) -> pd.DataFrame:
     Two columns on tuning count every trial of the cohort and of all searchers, including those that were stopped,
     diverged or failed: `tuning_standalone_device_s` and `tuning_spent_device_s`. `tuning_device_s` is the calibrated
     cost of the search that chose: the first searcher's trials, the mean over its repeats; NaN where a kind of update has
-    no price. All of them include the range test that found an arm's rate. Those with `paid` in their name divide what was trained here among all arms that used it. `lost_device_s`
+    no price. All of them include the range tests that found an arm's rates. Those with `paid` in their name divide what was trained here among all arms that used it. `lost_device_s`
     sums the ledger's `recompute` over the arm's trials, and `lost` over those whose worker died.
     """
     trials = study.trials

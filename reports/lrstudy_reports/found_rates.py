@@ -21,6 +21,7 @@ def found_rates(analysis: Analysis) -> PageSection:
     cells = [
         [
             analysis.arm(str(row["arm"])),
+            Cell(str(row["parameter"]) if pd.notna(row["parameter"]) else "lr"),
             Cell(f"{row['lr']:g}"),
             Cell(str(row["suggestion"]) if pd.notna(row["suggestion"]) else formats.MISSING, _how(row)),
             Cell(f"{row['updates']:.0f}" if pd.notna(row["updates"]) else formats.MISSING),
@@ -28,11 +29,12 @@ def found_rates(analysis: Analysis) -> PageSection:
         ]
         for row in tests.to_dict("records")
     ]
-    columns = ["Arm", "Rate", "Suggestion", "Updates", f"Cost, {unit.label}"]
-    table = Table("Rates found by range tests", columns, cells, frozenset({1, 3, 4}))
+    columns = ["Arm", "Parameter", "Rate", "Suggestion", "Updates", f"Cost, {unit.label}"]
+    table = Table("Rates found by range tests", columns, cells, frozenset({2, 4, 5}))
     text = (
-        "A range test found the peak rate of these arms before their first trial. Its cost is part of the tuning cost of "
-        "every arm that uses it; the study paid for it once. range_tests.parquet has the curves."
+        "Range tests found these peak rates before the first trial, those of an arm's later stages from where its default "
+        "configuration had led. Their cost is part of the tuning cost of every arm that uses them; the study paid for each "
+        "test once. range_tests.parquet has the curves."
     )
     return PageSection("rates", "Rates that were found", text=[text], tables=[table])
 

@@ -75,8 +75,8 @@ ARMS = TableDescription(
         Column("cost_ratio", _FLOAT, "", "`training_device_s` over the control's"),
         Column("tuning_standalone_device_s", _FLOAT, _DEVICE_S,
                "stand-alone cost of all tuning trials, of all searchers, stopped, diverged and failed ones too, and of the range "
-               "test that found the arm's rate, if one did"),
-        Column("tuning_spent_device_s", _FLOAT, _DEVICE_S, "what the study paid for these trials and that test"),
+               "tests that found the arm's rates, if any did"),
+        Column("tuning_spent_device_s", _FLOAT, _DEVICE_S, "what the study paid for these trials and tests"),
         Column("confirm_spent_device_s", _FLOAT, _DEVICE_S, "what the study paid for the arm's confirm trials"),
         Column("lost_device_s", _FLOAT, _DEVICE_S,
                "what the ledger has as `recompute` under the arm's trials, and as `lost` after them, as their worker died"),
@@ -102,7 +102,7 @@ ARMS = TableDescription(
         Column("currency", _TEXT, "", "currency of the study's price; null if it states none"),
         Column("tuning_device_s", _FLOAT, _DEVICE_S,
                "calibrated cost of tuning, stand-alone: one search of the searcher that chose, with its cohort, stopped, "
-               "diverged and failed trials; the mean over its repeats; and the range test that found the arm's rate; null where a kind of update has no measured "
+               "diverged and failed trials; the mean over its repeats; and the range tests that found the arm's rates; null where a kind of update has no measured "
                "cost, as in tables of an earlier version"),
         Column("tuning_paid_device_s", _FLOAT, _DEVICE_S,
                "the arm's part in what the study trained for tuning, of all searchers: an epoch that several arms used "

@@ -103,6 +103,7 @@ _CALIBRATION = {
 
 _RANGE_TESTS = {
     "arm": _TEXT,
+    "parameter": _TEXT,
     "lr": _NUMBER,
     "range_test": _TEXT,
     "suggestion": _TEXT,

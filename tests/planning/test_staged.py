@@ -181,9 +181,51 @@ def test_what_is_wrong_in_a_stage_is_told_with_its_place(body, told):
             "mine: {stages: [{train: head, epochs: {choice: [1, 1.2]}, policy: constant}, {train: all, policy: constant}]}",
             "arms.mine.stages[0].epochs: expected a single value",
         ),
+        (
+            "mine: {stages: [{train: head, epochs: 5, policy: plateau}, {train: all, policy: constant, lr: found}]}",
+            "arms.mine.stages[1].lr: expected a number or a space after a stage whose policy follows results",
+        ),
     ],
 )
 def test_what_does_not_fit_the_budget_or_the_data_is_told_with_its_place(body, told):
     with pytest.raises(InputError) as error:
         plan_of(text=HEAD + f"arms:\n  constant:\n  {body}\n")
     assert any(fault.startswith(told) for fault in error.value.sentences), error.value.sentences
+
+
+def test_a_stages_rate_may_be_found_and_the_definition_keeps_the_question():
+    arm = resolved(
+        "mine: {stages: [{train: head, epochs: 2, policy: sgdr, lr: found}, "
+        "{train: all, policy: constant, lr: {found: steep, updates: 50}}]}"
+    )
+    assert arm.rates == ["stage1_lr", "stage2_lr"]
+    assert {rate: question.found for rate, question in arm.questions.items()} == {
+        "stage1_lr": "valley",
+        "stage2_lr": "steep",
+    }
+    assert arm.space["stage2_lr"].values == (0.05,), "provisionally"
+    assert arm.definition["stage2_lr"]["updates"] == 50
+    assert arm.definition["stage1_lr"]["high"] == 10, "written out: a default may change"
+    assert from_definition("mine", arm.definition).questions == arm.questions
+    assert "lr" not in arm.space
+
+
+def test_a_question_that_cannot_be_read_is_refused_in_its_stage():
+    (sentence,) = refused(
+        "mine: {stages: [{train: head, epochs: 2, policy: sgdr, lr: {found: vally}}, {train: all, policy: constant}]}"
+    )
+    assert sentence.startswith("arms.mine.stages[0].lr.found: expected valley")
+
+
+def test_the_rate_of_a_later_stage_needs_a_trial_of_the_default_configuration():
+    """The epochs before its test are that trial's; without it nobody would bear what they cost."""
+    body = "mine: {stages: [{train: head, epochs: 2, policy: constant, lr: 0.1}, {train: all, policy: constant, lr: found}]}"
+    text = HEAD + f"arms:\n  constant:\n  {body}\n"
+    searched = text.replace("lr: 0.1", "lr: {log: [0.1, 1]}")
+    with pytest.raises(InputError, match=r"search\.cohort: expected at least 1 where the rate of a later stage"):
+        plan_of("search.cohort=0", text=searched)
+    plan_of("search.cohort=1", text=searched)
+    plan_of("search.cohort=0", text=text)
+    plan_of(
+        "search.cohort=0", text=searched.replace("lr: found", "lr: 0.1").replace("lr: {log: [0.1, 1]}", "lr: found", 1)
+    )

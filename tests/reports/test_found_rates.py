@@ -51,5 +51,5 @@ def test_an_update_without_a_price_costs_what_was_recorded(small, found):
 def test_the_page_shows_rate_suggestion_and_cost(found):
     text = (lrstudy_reports.build(found).parent / "report.md").read_text()
     section = text.split("## Rates that were found")[1].split("##")[0]
-    assert "| constant | 0.05 | smith (linear, 0.0001 to 1) | 100 | 8" in section
+    assert "| constant | lr | 0.05 | smith (linear, 0.0001 to 1) | 100 | 8" in section
     assert "(shared) |" in section

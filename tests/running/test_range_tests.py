@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -18,11 +16,11 @@ from lrstudy.running.found_rates import FoundRates
 from lrstudy.running.range_test_table import range_test_table
 from lrstudy.study_folder.journal import Journal
 from lrstudy.training.range_curve import Curve
+from measured_curves import stored
 from serial import SMALL, Serial, study
 from study_files import plan_of
 
 ARMS = "arms={constant: null, step: null, adam: {policy: constant, optimizer: adam}, large: {policy: constant, batch_size: 40}}"
-GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "golden_lr_suggestions.json").read_text())["cases"][0]
 
 
 def digest(plan, arm="constant", depth=0, **asked) -> str:
@@ -34,17 +32,6 @@ def journal(tmp_path, name="journal") -> Journal:
     opened = Journal(tmp_path / name)
     opened.open_run()
     return opened
-
-
-def stored(memo: Memo, test, curve: Curve) -> None:
-    memo.put_measurement(
-        range_tests._path(test), curve.to_json() | {"device_s": 2.5, "device_kind": "cpu: a test's", "host": "h"}
-    )
-
-
-def falling() -> Curve:
-    losses = tuple(GOLDEN["raw_losses"])
-    return Curve(100, tuple(1e-7 * 1e8 ** (k / 100) for k in range(100)), losses)
 
 
 def test_arms_that_begin_alike_have_one_test_in_common_whatever_their_policy():
@@ -100,7 +87,7 @@ def test_only_the_first_pass_makes_a_new_optimizer():
 def test_a_plan_has_provisional_rates_until_they_are_found_and_its_definition_keeps_the_question():
     plan = plan_of("common.lr=found")
     assert {arm.space["lr"].values for arm in plan.arms.values()} == {(0.05,)}
-    found = with_rates(plan, {"constant": 0.003})
+    found = with_rates(plan, {("constant", "lr"): 0.003})
     assert {configuration["lr"] for configuration in found.cohort["constant"]} == {0.003}
     assert {configuration["lr"] for configuration in found.cohort["clr"]} == {0.05}
     assert found.arms["constant"].space.default()["lr"] == 0.003
@@ -109,7 +96,7 @@ def test_a_plan_has_provisional_rates_until_they_are_found_and_its_definition_ke
 
 def test_a_recorded_test_gives_its_rate_at_once_and_for_ever(tmp_path):
     plan, memo = plan_of("common.lr=found"), Memo(tmp_path / "memo")
-    stored(memo, range_tests.of_arm(plan, "constant"), falling())
+    stored(memo, range_tests.of_arm(plan, "constant"))
     noted = journal(tmp_path)
     admission = Admission(plan, memo, noted)
     assert not admission.waits_for_rates
@@ -133,7 +120,7 @@ def test_looking_at_a_plan_writes_nothing(tmp_path):
         "arms.constant: its lr will be found by a range test (valley; exponential from 1e-07 to 10, 100 updates) when the "
         "study runs; until then it is planned with 0.05."
     )
-    stored(memo, range_tests.of_arm(plan, "constant"), falling())
+    stored(memo, range_tests.of_arm(plan, "constant"))
     rates = FoundRates(plan, memo, closed)
     assert "arms.constant: its lr is 0.00069, found by a range test" in next(rates.notes())
     assert rates.plan.arms["step"].space["lr"].values == (0.00069,)
@@ -173,7 +160,7 @@ def test_a_forecast_counts_tests_that_are_to_come_and_takes_rates_that_are_known
         Memo(tmp_path / "memo"),
     )
     before = forecast.forecast(plan, Journal(tmp_path / "journal"), memo)
-    stored(memo, range_tests.of_arm(plan, "constant"), falling())
+    stored(memo, range_tests.of_arm(plan, "constant"))
     after = forecast.forecast(plan, Journal(tmp_path / "journal"), memo)
     assert sum((before.work - after.work).values()) == 25, "passes of four updates, one test for three arms"
     assert sum((before.asked_work - after.asked_work).values()) == 75
@@ -184,7 +171,7 @@ def test_the_table_has_the_rate_of_every_arm_and_its_cost_once(tmp_path):
     plan, memo, noted = plan_of("common.lr=found", ARMS), Memo(tmp_path / "memo"), journal(tmp_path)
     admission = Admission(plan, memo, noted)
     while (test := admission.next_test()) is not None:
-        stored(memo, test, falling())
+        stored(memo, test)
         admission.tested(test)
     rows = range_test_table(admission.rates.tests, noted, memo).to_pylist()
     assert [(row["arm"], row["device_s"], row["spent_device_s"]) for row in rows] == [

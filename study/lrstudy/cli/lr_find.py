@@ -81,7 +81,8 @@ def _run(study: Study, plan: Plan, arm: str, given: dict[str, Any]) -> tuple[Ran
     from lrstudy.memo.memo import Memo
     from lrstudy.running import range_tests
 
-    test = range_tests.of_arm(plan, arm, _question(plan.arms[arm].question, given))
+    asked = plan.arms[arm].questions.get(plan.arms[arm].rates[0])
+    test = range_tests.of_arm(plan, arm, _question(asked, given))
     memo = Memo(study.storage.memo)
     measured, is_new = range_tests.recalled(memo, test), False
     if measured is None:

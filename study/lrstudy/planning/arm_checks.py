@@ -68,6 +68,7 @@ def _faults(plan: Plan, arm: Arm) -> Iterator[Fault]:
     refused = [fault for configuration in configurations for fault in _of_values(plan, arm, configuration)]
     yield from refused
     if not refused:
+        yield from _of_found_rates(plan, arm)
         yield from _cap_below_the_batch(plan, arm)
         yield from _without_effect(plan, arm, configurations)
 
@@ -162,6 +163,23 @@ def _of_part(plan: Plan, arm: Arm, stage: str, policy: Policy, run: Run) -> Iter
         given = {place(name) for name in _written(plan, arm)}
         faults += _of_plateau(plan, policy, run.num_epochs, (f"{stage}.patience" if stage else "patience") in given)
     yield from (fault.within(stage) if stage else fault for fault in faults)
+
+
+def _of_found_rates(plan: Plan, arm: Arm) -> Iterator[Fault]:
+    """Rates of later stages that are to be found where no range test could begin with the end of the stage before.
+
+    Its state must have a name before it is trained, and belong to a trial of the arm, which bears what it costs.
+    """
+    configuration = arm.space.default()
+    reactive = [policy.reactive for _, policy, _ in parts(arm.build(configuration), plan.run(arm, configuration))]
+    for rate in (rate for rate in arm.questions if any(reactive[: arm.rates.index(rate)])):
+        expected = (
+            "a number or a space after a stage whose policy follows results: where that ends is not known beforehand"
+        )
+        yield Fault(origin(plan.study, arm.name, rate), expected=expected, got="found")
+    if not plan.cohort.get(arm.name) and arm.space.size > 1 and any(map(arm.rates.index, arm.questions)):
+        expected = "at least 1 where the rate of a later stage is to be found, as that begins with the arm's default configuration"
+        yield Fault("search.cohort", expected=expected, got="0")
 
 
 def _some_epochs(run: Run) -> list[int]:

@@ -7,7 +7,7 @@ study's common parameters, and what the study file says about the arm.
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from lrstudy.config.common import COMMON, INITIAL, OF_POLICIES, default_momentum
 from lrstudy.config.range_question import RangeQuestion
 from lrstudy.config.sections import shown
 from lrstudy.errors import Fault, InputError, faults_of
-from lrstudy.planning.rate_questions import RATE, parameter_of, question_in
+from lrstudy.planning.rate_questions import RATE, parameter_of, questions_in
 from lrstudy.planning.specs import Shared, is_momentum_given, merged, named, optimizer_of, own_momenta, own_momentum
 from lrstudy.planning.staged import base_name, given_names, in_stage, of_stage, place, unfolded
 from lrstudy.policies.base import Policy, parameter_names
@@ -50,7 +50,8 @@ class Arm:
             only if there is one.
         stages: The policies of its stages, in the form of `policy`; that is then ``stages``.
         until: What ends a trial before its budget does: the arm's own, else the budget's.
-        question: How the rate is found, if a range test finds it. Until it has, the space holds a provisional rate.
+        questions: How rates are found, by parameter, where range tests find them. Until they have, the space holds
+            provisional ones.
     """
 
     name: str
@@ -59,12 +60,18 @@ class Arm:
     definition: Mapping[str, Any]
     stages: tuple[str, ...] = ()
     until: Until | None = None
-    question: RangeQuestion | None = None
+    questions: Mapping[str, RangeQuestion] = field(default_factory=dict)
 
     @property
     def policies(self) -> tuple[str, ...]:
         """The policies that train: the arm's, or those of its stages."""
         return self.stages or (self.policy,)
+
+    @property
+    def rates(self) -> list[str]:
+        """The parameters that are the rates of its stages, in their order: its own, or `lr`; of an arm without stages `lr`."""
+        own = [f"stage{k}_{RATE}" for k in range(1, len(self.stages) + 1)] or [RATE]
+        return [name if name in self.space else RATE for name in own]
 
     @property
     def optimizer(self) -> str:
@@ -172,11 +179,11 @@ def from_definition(name: str, definition: Mapping[str, Any], sources: Path = _H
         parameter_of(key, spec, f"arms.{name}.{key}") for key, spec in definition.items() if key not in _NO_PARAMETER
     ]
     space, until = Space(tuple(parameters)), _read_until(definition.get(UNTIL, "none"))
-    question = question_in(definition.get(RATE), f"arms.{name}")
+    questions = questions_in(definition, f"arms.{name}")
     if definition["policy"] == STAGES:
         stages = tuple(_kept(name, stage, sources) for stage in definition["stages"])
-        return Arm(name, STAGES, space, definition, stages, until, question)
-    return Arm(name, _kept(name, definition, sources), space, definition, until=until, question=question)
+        return Arm(name, STAGES, space, definition, stages, until, questions)
+    return Arm(name, _kept(name, definition, sources), space, definition, until=until, questions=questions)
 
 
 def _kept(name: str, of: Mapping[str, Any], sources: Path) -> str:
@@ -264,9 +271,9 @@ def _arm(name: str, body: Mapping[str, Any], shared: Shared) -> Arm:
         specs, faults = merged(where, one.policy, body, shared, (UNTIL,))
         specs = {key: spec for key, spec in specs.items() if not is_left_out(key, spec)}
         policy, stages, of, given = one.policy, (), dict(one.definition), set(body)
-    space, question = _space(where, specs, faults), question_in(specs.get(RATE), where)
-    asked = {} if question is None else {RATE: question.model_dump()}  # written out: a default may change
-    arm = Arm(name, policy, space, {**of, **specs, **asked}, stages, question=question)
+    space, questions = _space(where, specs, faults), questions_in(specs, where)
+    asked = {key: question.model_dump() for key, question in questions.items()}  # written out: a default may change
+    arm = Arm(name, policy, space, {**of, **specs, **asked}, stages, questions=questions)
     faults = [*_never_existing(space, given), *_value_faults(space, arm.faults)]
     if faults:
         raise InputError([in_stage(fault).within(where) for fault in faults])

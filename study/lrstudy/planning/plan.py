@@ -18,7 +18,6 @@ from lrstudy.models.catalogue import NUM_SECTIONS, has_batchnorm
 from lrstudy.models.facts import Facts
 from lrstudy.planning import arms as arms_module
 from lrstudy.planning.arms import Arm, at_cohort_points, common_definition
-from lrstudy.planning.rate_questions import RATE
 from lrstudy.policies.run import Run
 from lrstudy.search import INDEPENDENT
 from lrstudy.search.base import START_UP
@@ -255,14 +254,14 @@ def default_outstanding(study: StudyFile, slots: int) -> int:
     return study.search.outstanding or max(4, -(-2 * slots // streams))
 
 
-def with_rates(plan: Plan, rates: Mapping[str, float]) -> Plan:
-    """The plan with the rates that range tests have found, by arm, in the place of provisional ones."""
+def with_rates(plan: Plan, rates: Mapping[tuple[str, str], float]) -> Plan:
+    """The plan with the rates that range tests have found, by arm and parameter, in the place of provisional ones."""
     arms, cohort = dict(plan.arms), dict(plan.cohort)
-    for name, rate in rates.items():
-        found = parse_parameter(RATE, rate, RATE)
-        parameters = (found if parameter.name == RATE else parameter for parameter in arms[name].space.parameters)
+    for (name, rate), value in rates.items():
+        found = parse_parameter(rate, value, rate)
+        parameters = (found if parameter.name == rate else parameter for parameter in arms[name].space.parameters)
         arms[name] = replace(arms[name], space=Space(tuple(parameters)))
-        cohort[name] = [{**configuration, RATE: rate} for configuration in cohort.get(name, ())]
+        cohort[name] = [{**configuration, rate: value} for configuration in cohort.get(name, ())]
     return replace(plan, arms=arms, cohort=cohort)
 
 

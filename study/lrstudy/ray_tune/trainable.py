@@ -167,6 +167,8 @@ class TuneTrial(Trainable):
             self._spans += range_tests.measure(test, assignment.workload, self._memo, self._get_trainer)
         except StorageError as failure:
             return self._result([], fatal=str(failure))
+        except range_tests.NoStartError as failure:
+            return self._result([], error=str(failure))
         except Exception as failure:
             return self._result([], error=self._explain(failure))
         return self._result([], error="")

@@ -21,7 +21,7 @@ from lrstudy.memo.records import Record
 from lrstudy.planning.arms import origin
 from lrstudy.planning.plan import Plan
 from lrstudy.running.forecast_counts import Counts, OneSearch
-from lrstudy.running.found_rates import FoundRates
+from lrstudy.running.found_rates import Asked, FoundRates
 from lrstudy.running.protocol import StudyProtocol
 from lrstudy.running.range_tests import RangeTest
 from lrstudy.running.searches import Search, numbered
@@ -213,8 +213,8 @@ class _Tally:
             self._work.update(typical)
             self._asked_work.update(typical)
 
-    def add_range_tests(self, tests: Mapping[str, RangeTest]) -> None:
-        """Count the range tests that are to come, by arm: those that arms have in common once in what is left to train."""
+    def add_range_tests(self, tests: Mapping[Asked, RangeTest]) -> None:
+        """Count the range tests that are to come: those that arms have in common once in what is left to train."""
         for test in tests.values():
             self._asked_work.update(_work(test.passes))
         for test in {test.digest: test for test in tests.values()}.values():

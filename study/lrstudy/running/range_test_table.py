@@ -1,4 +1,4 @@
-"""The table of range tests: a row for every arm whose rate one has found."""
+"""The table of range tests: a row for every rate that one has found."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ import pyarrow as pa
 
 from lrstudy.memo.memo import Memo
 from lrstudy.running import range_tests
+from lrstudy.running.found_rates import Asked, asked_by
 from lrstudy.running.range_tests import RangeTest
 from lrstudy.study_folder.journal import Journal
 from lrstudy.study_folder.schemas import RANGE_TESTS
 
 
-def range_test_table(tests: Mapping[str, RangeTest], journal: Journal, memo: Memo) -> pa.Table:
+def range_test_table(tests: Mapping[Asked, RangeTest], journal: Journal, memo: Memo) -> pa.Table:
     """The rates that the journal notes of arms, with the tests of those that are still in the study, by arm.
 
     What a test cost is spent once: by the first arm that it gave a rate.
@@ -22,15 +23,17 @@ def range_test_table(tests: Mapping[str, RangeTest], journal: Journal, memo: Mem
     return pa.Table.from_pylist(list(_rows(tests, journal, memo)), schema=RANGE_TESTS)
 
 
-def _rows(tests: Mapping[str, RangeTest], journal: Journal, memo: Memo) -> Iterator[dict[str, Any]]:
+def _rows(tests: Mapping[Asked, RangeTest], journal: Journal, memo: Memo) -> Iterator[dict[str, Any]]:
     paid: set[str] = set()
     for line in journal.of_kind("found"):
-        test = tests.get(line["arm"])
+        arm, parameter = asked_by(line)
+        test = tests.get((arm, parameter))
         is_payer = line["own"] and line["range_test"] not in paid
         if line["own"]:
             paid.add(line["range_test"])
         yield {
-            "arm": line["arm"],
+            "arm": arm,
+            "parameter": parameter,
             "lr": line["rate"],
             "range_test": line["range_test"],
             "recalled": not line["own"],
@@ -49,6 +52,7 @@ def _of_test(test: RangeTest, memo: Memo) -> dict[str, Any]:
         "form": question.form,
         "low": question.low,
         "high": question.high,
+        "epochs_before": test.depth,
         "planned_updates": test.num_updates,
         "batch_size": first.batch_size,
         "seed": test.spec.root.seed,

@@ -24,6 +24,7 @@ from lrstudy.memo.memo import Memo
 from lrstudy.planning.plan import Plan
 from lrstudy.policies.run import Run
 from lrstudy.running.calibration import UpdateKind
+from lrstudy.running.searches import tuning_name
 from lrstudy.settings import Settings
 from lrstudy.study_folder.ledger import Span
 from lrstudy.training.range_curve import Curve
@@ -68,6 +69,12 @@ class RangeTest:
         return sum(settings.num_updates for settings in self.passes)
 
     @cached_property
+    def needs(self) -> frozenset[str]:
+        """The names of the states, and of the features, that are made before it if they are not there."""
+        chain = self.spec.chain()[: self.depth]
+        return frozenset([*chain, *self.spec.features(chain).values()])
+
+    @cached_property
     def digest(self) -> str:
         """Its name: 32 hexadecimal digits."""
         start = self.spec.chain()[self.depth - 1] if self.depth else self.spec.root.name()
@@ -92,16 +99,36 @@ class Measured:
     host: str
 
 
-def of_arm(plan: Plan, arm: str, question: RangeQuestion | None = None) -> RangeTest:
-    """The range test of an arm: from the initial state of the first tuning seed, with the arm's default configuration.
+class NoStartError(RuntimeError):
+    """There is no state that a range test could begin with: the training before it diverged."""
 
-    `question` says how, by default as the arm does, and without that as the default of a study file.
+
+def of_arm(
+    plan: Plan,
+    arm: str,
+    question: RangeQuestion | None = None,
+    rate: str | None = None,
+    origin: Mapping[str, Any] | None = None,
+) -> RangeTest:
+    """The range test of an arm, with its default configuration and the first tuning seed.
+
+    It begins where the first stage with the parameter `rate` does: by default with the initial state. What is trained and
+    computed before it counts as the work of the arm's first trial, which trains the same, in the study that `origin` names.
+
+    Args:
+        plan: The plan, with the rates of the stages before.
+        arm: The arm.
+        question: How the test is made, by default as the arm asks, and without that as the default of a study file.
+        rate: The rate that it finds: `lr`, or of a stage `stage2_lr`.
+        origin: Where its epochs come from, as their records will say.
     """
-    resolved = plan.arms[arm]
-    spec = plan.spec(
-        f"{arm}-range", resolved, resolved.space.default(), plan.study.search.seeds[0], False, {}
-    )  # fmt: skip
-    return RangeTest(spec, 0, question or resolved.question or RangeQuestion())
+    resolved, seed = plan.arms[arm], plan.study.search.seeds[0]
+    trial_id = f"{tuning_name((arm, plan.methods[0], 0), 0)}-{seed}"
+    spec = plan.spec(trial_id, resolved, resolved.space.default(), seed, False, origin or {})
+    rate = rate or resolved.rates[0]
+    stage = resolved.rates.index(rate)
+    depth = sorted(spec.stage_starts)[stage]
+    return RangeTest(replace(spec, until=None), depth, question or resolved.questions.get(rate) or RangeQuestion())
 
 
 def recalled(memo: Memo, test: RangeTest) -> Measured | None:
@@ -116,10 +143,14 @@ def recalled(memo: Memo, test: RangeTest) -> Measured | None:
 def measure(test: RangeTest, workload: Workload, memo: Memo, make_trainer: Callable[[], TrainerLike]) -> list[Span]:
     """Run a test and store what it measured, unless another process was first. Returns where the time went.
 
-    Epochs before it are recalled, or trained and committed. Raises StorageError, and whatever training raises.
+    Epochs before it are recalled, or trained and committed. Raises NoStartError if these diverged, StorageError, and
+    whatever training raises.
     """
-    walk = Walk(test.spec, memo, make_trainer)
-    spans = [span for step in islice(walk, test.depth) for span in step.spans]
+    walk, spans = Walk(test.spec, memo, make_trainer), list[Span]()
+    for step in islice(walk, test.depth):
+        spans += step.spans
+        if step.record.diverged:
+            raise NoStartError(f"the training before it diverged in epoch {step.record.epoch + 1}")
     trainer: Any = walk.bring_to(test.depth, test.passes[0].recipe)
     spans += walk.take_spans()
     begin = time.monotonic()

@@ -89,6 +89,7 @@ _CHECKS: Mapping[str, Check] = {
             "study_id",
             "proposed_by",
             "range_test",
+            "parameter",
         ),
         _is_text,
     ),

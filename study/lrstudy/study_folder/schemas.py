@@ -247,10 +247,11 @@ _LEDGER = TableDescription(
 
 _RANGE_TESTS = TableDescription(
     "range_tests",
-    "arm whose rate a range test found",
+    "rate of an arm that a range test found",
     (
         Column("arm", _TEXT, "", "the arm"),
-        Column("lr", _FLOAT, "", "the rate that was found: the arm's `lr` from then on"),
+        Column("parameter", _TEXT, "", "what the rate is of the arm: `lr`, or of a stage, as `stage2_lr`"),
+        Column("lr", _FLOAT, "", "the rate that was found: the arm's from then on"),
         Column("range_test", _TEXT, "", "name of the test; arms that begin alike have one in common"),
         Column("suggestion", _TEXT, "",
                "which rate of the curve it is; this column and all after `spent_device_s` are null for an arm that is no "
@@ -263,6 +264,9 @@ _RANGE_TESTS = TableDescription(
         Column("form", _TEXT, "", "`exponential` or `linear`"),
         Column("low", _FLOAT, "", "the first rate"),
         Column("high", _FLOAT, "", "the rate that it rises towards"),
+        Column("epochs_before", _INT32, "epochs",
+               "after how many epochs of the arm's default configuration it began: those of the stages before. They are the "
+               "arm's first trial's"),
         Column("planned_updates", _INT32, "updates", "updates that it was to have"),
         Column("batch_size", _INT32, "examples", "examples of an update"),
         Column("seed", _INT64, "", "seed of weights, order, augmentation and dropout"),
