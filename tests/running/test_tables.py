@@ -153,7 +153,7 @@ def test_there_is_one_row_per_trial_and_one_per_trial_and_epoch(ran):
 
 def test_no_temporary_file_is_left(ran):
     assert sorted(path.name for path in ran.folder.iterdir()) == sorted(
-        ["journal", "predictions", *(f"{name}.parquet" for name in SCHEMAS)]
+        ["journal", "predictions", *(f"{name}.parquet" for name in SCHEMAS), "range_tests.parquet"]
     )
 
 
@@ -489,7 +489,9 @@ def test_a_full_disk_is_one_clear_paragraph_and_the_tables_before_stay(ran, tmp_
 def test_what_a_killed_driver_left_half_written_goes_with_the_next_tables(ran, tmp_path):
     (tmp_path / ".trials.parquet.fresh").write_bytes(b"PAR1")
     TableWriter(ran.admission, tmp_path).write(time.monotonic())
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(f"{name}.parquet" for name in SCHEMAS)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+        f"{name}.parquet" for name in (*SCHEMAS, "range_tests")
+    )
 
 
 def test_a_refresh_waits_until_it_is_a_small_part_of_the_time(ran, tmp_path):
