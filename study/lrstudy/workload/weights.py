@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from hashlib import blake2b
 from importlib.metadata import version
 from pathlib import Path
@@ -137,14 +138,26 @@ class Source(Protocol):
         """The `deviations` and the `run` of `Weights`. Raises InputError if they have seen our test part or are another model's."""
 
 
-@dataclass(frozen=True)
-class _File:
-    """A file of the user's; constants are those of the weights that are published of its model."""
+@dataclass(frozen=True, kw_only=True)
+class _OfNoStudy:
+    """Weights that no study of ours has trained; constants are those of the weights that are published of the model."""
+
+    model: str
+    stem: Stem | None = None
+
+    def constants(self) -> Constants | None:
+        return pretrained.constants_of(self.model)
+
+    def about(self, network: Network, ours: OurData, storage: Storage) -> dict[str, Any]:
+        return {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _File(_OfNoStudy):
+    """A file of the user's."""
 
     text: str
     path: Path
-    model: str
-    stem: Stem | None = None
 
     @property
     def key(self) -> tuple[object, ...]:
@@ -162,38 +175,29 @@ class _File:
 
         return weight_files.read(self.path)
 
-    def constants(self) -> Constants | None:
-        return pretrained.constants_of(self.model)
 
-    def about(self, network: Network, ours: OurData, storage: Storage) -> dict[str, Any]:
-        return {}
-
-
-@dataclass(frozen=True)
-class _Published:
+@dataclass(frozen=True, kw_only=True)
+class _Published(_OfNoStudy):
     """What torchvision or timm publish of a model."""
 
-    model: str
     may_download: bool
-    stem: Stem | None = None
 
     @property
     def key(self) -> tuple[object, ...]:
         return (IMAGENET, self.model, _version(self.model))
 
+    @cached_property
+    def _found(self) -> pretrained.Pretrained:
+        """Found once, as the whole file is read to check it."""
+        return pretrained.find(self.model, self.may_download)
+
     def find(self) -> str:
-        return pretrained.find(self.model, self.may_download).name
+        return self._found.name
 
     def read(self) -> Tensors:
         from lrstudy.models import weight_files
 
-        return weight_files.read(pretrained.find(self.model, self.may_download).file)
-
-    def constants(self) -> Constants | None:
-        return pretrained.constants_of(self.model)
-
-    def about(self, network: Network, ours: OurData, storage: Storage) -> dict[str, Any]:
-        return {}
+        return weight_files.read(self._found.file)
 
 
 @dataclass(frozen=True)
@@ -252,9 +256,9 @@ def locate(text: str, model: str, base: Path, storage: Storage, may_download: bo
     check(text, model, base)
     if text == RANDOM:
         return None
-    source: Source = _File(text, _path(text, base), model)
+    source: Source = _File(model=model, text=text, path=_path(text, base))
     if text == IMAGENET:
-        source = _Published(model, may_download)
+        source = _Published(model=model, may_download=may_download)
     elif text.startswith(warm_start.PREFIX):
         source = _Run(warm_start.find(text, base, storage))
     if _memo(storage).measurement(_path_of(*source.key)) is None or text != IMAGENET:
