@@ -23,9 +23,16 @@ def normalisation(kind: str, images: NDArray[np.uint8], train: NDArray[np.int64]
     if kind == "none":
         return (0.0,) * channels, (1.0,) * channels
     if kind == "imagenet":
-        mean, deviation = IMAGENET
-        return IMAGENET if channels == 3 else ((sum(mean) / 3,) * channels, (sum(deviation) / 3,) * channels)
+        return for_channels(IMAGENET, channels)
     return _measured(images, train)
+
+
+def for_channels(constants: Constants, channels: int) -> Constants:
+    """The constants for images with so many channels: of grey ones the mean over the colours."""
+    if len(constants[0]) == channels:
+        return constants
+    mean, deviation = (sum(values) / len(values) for values in constants)
+    return (mean,) * channels, (deviation,) * channels
 
 
 def _measured(images: NDArray[np.uint8], train: NDArray[np.int64]) -> Constants:

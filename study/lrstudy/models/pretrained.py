@@ -177,11 +177,3 @@ def _require_hash(file: Path) -> None:
         raise InputError(
             Fault("weights", problem, advice="It is damaged or incomplete: delete it, and fetch it again.")
         )
-
-
-def as_grey(constants: Constants, channels: int) -> Constants:
-    """The constants for images with so many channels: of grey ones the mean over the colours."""
-    if len(constants[0]) == channels:
-        return constants
-    mean, deviation = (sum(values) / len(values) for values in constants)
-    return (mean,) * channels, (deviation,) * channels

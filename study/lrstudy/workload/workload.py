@@ -18,7 +18,7 @@ from lrstudy import user_code
 from lrstudy.config import StudyFile
 from lrstudy.config.sections import WorkloadConfig
 from lrstudy.data.cache import DamagedError, DataSet, opened, prepare
-from lrstudy.data.normalise import Constants, normalisation
+from lrstudy.data.normalise import Constants, for_channels, normalisation
 from lrstudy.data.open_source import open_source
 from lrstudy.data.spec import DataSpec
 from lrstudy.data.splits import Splits, split
@@ -27,7 +27,6 @@ from lrstudy.errors import Fault, InputError, faults_of
 from lrstudy.lineage import Root
 from lrstudy.models.catalogue import SMALL_IMAGE, Stem, describe, stem_of
 from lrstudy.models.image_size import Size, sides
-from lrstudy.models.pretrained import as_grey
 from lrstudy.settings import Recipe, canonical_json
 from lrstudy.storage.place import Storage
 from lrstudy.tasks.kinds import Task
@@ -260,7 +259,7 @@ def _constants(config: WorkloadConfig, begin: Weights, data: DataSet, parts: Spl
     if begin.constants is None:
         expected = "imagenet, data or none, as these weights do not say what images were normalised with for them"
         raise InputError(Fault("workload.image.normalize", expected=expected))
-    return as_grey(begin.constants, data.channels)
+    return for_channels(begin.constants, data.channels)
 
 
 def load(spec: DataSpec, storage: Storage, before_decoding: Callable[[], None] | None = None) -> tuple[DataSet, Splits]:
