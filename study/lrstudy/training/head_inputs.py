@@ -52,8 +52,8 @@ def _measure(workload: Workload) -> int:
     import torch
 
     from lrstudy.training import features
-    from lrstudy.training.rehearsal import build
     from lrstudy.training.state import State
+    from lrstudy.training.workload_model import build
 
     with workload.only_named_files():
         state = State.of(build(workload), torch.device("cpu"))

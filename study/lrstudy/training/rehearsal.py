@@ -10,11 +10,11 @@ from lrstudy import user_code
 from lrstudy.errors import Fault, InputError
 from lrstudy.models.timm_names import is_timm
 from lrstudy.training.model_facts import facts_of
+from lrstudy.training.workload_model import build
 from lrstudy.workload.workload import Workload, opened_data
 
 if TYPE_CHECKING:
     from lrstudy.data.batches import Part
-    from lrstudy.models.build import Model
 
 _NUM_EXAMPLES = 4
 _NUM_SEEDS = 8
@@ -55,14 +55,6 @@ def rehearse(workload: Workload) -> None:
         raise InputError(
             Fault("workload", f"a first update with your {roles} fails: {type(error).__name__}: {error}{line}")
         ) from error
-
-
-def build(workload: Workload) -> Model:
-    """The workload's model, on the CPU."""
-    from lrstudy.models.build import build_model
-
-    builder, num_classes = workload.user_function("model"), len(workload.classes)
-    return build_model(workload.model, num_classes, workload.channels, workload.size, 0, builder, workload.stem)
 
 
 def _train_one_update(workload: Workload, part: Part) -> None:

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from lrstudy.data.batches import Part, part_of
 from lrstudy.data.reading import fits
-from lrstudy.models.build import build_model
 from lrstudy.models.fitting import begin_with
 from lrstudy.settings import Recipe, Settings
 from lrstudy.training import device_memory, features, host_memory
@@ -27,6 +26,7 @@ from lrstudy.training.randomness import seed_for
 from lrstudy.training.range_test import Ramp, ramp
 from lrstudy.training.state import State
 from lrstudy.training.tally import Tally
+from lrstudy.training.workload_model import build
 from lrstudy.workload import numerics
 from lrstudy.workload.numerics import BatchNorm
 from lrstudy.workload.weights import stored
@@ -98,9 +98,8 @@ class Trainer:
     def start(self, seed: int) -> None:
         """Hold the state before the first epoch: the study's weights, and drawn from `seed` what these leave open."""
         w = self.workload
-        builder, init = w.user_function("model"), seed_for(seed, "init")
         with w.only_named_files():
-            model = build_model(w.model, len(w.classes), w.channels, w.size, init, builder, w.stem)
+            model = build(w, seed_for(seed, "init"))
         if self._weights is not None:
             begin_with(model.module, self._weights, w.weights.anew)
         if self._state is not None and w.numerics_spec.compile:
