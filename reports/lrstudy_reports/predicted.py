@@ -13,8 +13,9 @@ from numpy.typing import ArrayLike, NDArray
 from lrstudy_reports import counting
 from lrstudy_reports.class_schemas import CLASS_METRICS, CONFUSION, EXACT_MATCH
 from lrstudy_reports.counting import Counts, FloatArray, IntArray
-from lrstudy_reports.statistics import Interval, mean_interval
+from lrstudy_reports.statistics import Interval
 from lrstudy_reports.tables import StudyTables, predictions
+from lrstudy_reports.verdicts import over_seeds
 
 RATIOS = ("precision", "recall", "f1", "specificity")
 TRUTHS = ("no", "yes")
@@ -123,10 +124,8 @@ class Predicted:
 
     def _mean(self, trials: Sequence[Tested], values: ArrayLike) -> Interval:
         """The mean of a value of each trial; of several searches, over their means."""
-        by_trial = pd.Series(values, dtype="float64")
-        if self.study.num_searches > 1:
-            by_trial = by_trial.groupby([trial.search for trial in trials]).mean()
-        return mean_interval(by_trial, self.study.lock.level, bounded=True)
+        by_trial = pd.Series(values, index=[trial.search for trial in trials], dtype="float64")
+        return over_seeds(self.study, by_trial, bounded=True)
 
 
 def predicted(study: StudyTables) -> Predicted:

@@ -84,8 +84,11 @@ def paired(study: StudyTables, arm: Outcome, control: Outcome | None) -> Paired:
     return paired_over_searches(differences, strata, study.lock.level)
 
 
-def over_seeds(study: StudyTables, values: Mapping[Key, float], *, bounded: bool = False) -> Interval:
-    """The mean of values by search and seed with its interval: over seeds, or over the means of several searches."""
+def over_seeds(study: StudyTables, values: Mapping[Key, float] | pd.Series[Any], *, bounded: bool = False) -> Interval:
+    """The mean of the values of confirm trials with its interval: over seeds, or over the means of several searches.
+
+    `values` are by search and seed, or a series whose index is, or begins with, the number of the search; NaN are left out.
+    """
     known = pd.Series(values, dtype="float64").dropna()
     if study.num_searches > 1:
         known = known.groupby(level=0).mean()
