@@ -28,8 +28,13 @@ storage: {path: runs}
 """
 
 
-def finished(folder: Path, text: str = TINY, *overrides: str, files: Mapping[str, str] | None = None) -> Path:
-    """Run a study named `small` to its end; its file, beside `files`, and its storage are in `folder`. Returns its folder."""
+def finished(
+    folder: Path, text: str = TINY, *overrides: str, files: Mapping[str, str] | None = None, is_complete: bool = True
+) -> Path:
+    """Run a study named `small` to its end; its file, beside `files`, and its storage are in `folder`. Returns its folder.
+
+    `is_complete` is what its lock says.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in {"study.yaml": text, **(files or {})}.items():
         (folder / name).write_text(content)
@@ -43,7 +48,7 @@ def finished(folder: Path, text: str = TINY, *overrides: str, files: Mapping[str
             _predict(trainer, serial.memo, study.folder, trial)
     TableWriter(admission, study.folder).write(time.monotonic())
     (study.folder / "study.yaml").write_text(text)
-    lock = study_lock.render(plan, located(overrides), True, {"torch": "a test's"}, base=folder)
+    lock = study_lock.render(plan, located(overrides), is_complete, {"torch": "a test's"}, base=folder)
     (study.folder / "study.lock.json").write_text(lock)
     return study.folder
 

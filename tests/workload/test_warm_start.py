@@ -11,16 +11,18 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from finished import SHORT, finish
+from finished_studies import finished
 from image_files import image
 from lrstudy.errors import InputError
 from lrstudy.memo.memo import Memo
 from lrstudy.models.weight_files import from_bytes
 from lrstudy.training.trainer import Trainer
-from serial import study
+from serial import SMALL, study
 
 pytestmark = pytest.mark.slow
 
+SHORT = SMALL.replace("epochs: 4", "epochs: 2").replace("arms: [constant, step, clr]", "arms: [constant]")
+SHORT += "storage: {path: runs}\n"
 NEXT = SHORT.replace("name: small", "name: next")
 
 
@@ -39,12 +41,12 @@ def refusal(call: Callable[[], object]) -> str:
 def source(tmp_path_factory) -> Path:
     """The folder of a study file whose study `small` has finished."""
     folder = tmp_path_factory.mktemp("warm")
-    finish(folder)
+    finished(folder, SHORT)
     return folder
 
 
 def test_the_study_of_one_workload_of_a_map_is_found_by_both_names(tmp_path):
-    finish(tmp_path)
+    finished(tmp_path, SHORT)
     (tmp_path / "runs" / "of_all").mkdir()
     (tmp_path / "runs" / "small").rename(tmp_path / "runs" / "of_all" / "small")
     plan, notes = study(tmp_path, NEXT, warm("run:of_all/small/constant")).plan()
@@ -96,19 +98,19 @@ def test_names_that_do_not_exist_are_told_with_the_nearest(source):
 
 
 def test_a_study_that_has_not_finished_gives_no_weights(tmp_path):
-    finish(tmp_path, is_complete=False)
+    finished(tmp_path, SHORT, is_complete=False)
     assert refusal(study(tmp_path, NEXT, warm()).plan) == (
         "workload.weights: the study small has not finished. Run it to its end first: until then its winner may be another one."
     )
 
 
 def test_a_study_without_confirm_trials_gives_no_weights(tmp_path):
-    finish(tmp_path, SHORT, "confirm.top=0")
+    finished(tmp_path, SHORT, "confirm.top=0")
     assert "small/constant has no confirm trial that completed." in refusal(study(tmp_path, NEXT, warm()).plan)
 
 
 def test_a_state_that_is_gone_is_told(tmp_path):
-    finish(tmp_path)
+    finished(tmp_path, SHORT)
     for state in (tmp_path / "runs" / "memo" / "states").iterdir():
         state.unlink()
     assert "is no longer stored. Run that study again with storage.keep_gb: all" in refusal(
@@ -138,7 +140,7 @@ def test_the_same_images_at_another_size_are_compared_by_their_names(tmp_path):
     text = text.replace("batch_size: 20", "batch_size: 4").replace(
         "search: {method: random, trials: 4", "search: {method: random, trials: 2"
     )
-    finish(tmp_path, text)
+    finished(tmp_path, text)
     larger = text.replace("name: small", "name: next").replace("size: 8", "size: 16")
     _, notes = study(tmp_path, larger, warm()).plan()
     assert not [note for note in notes if note.startswith("Deviation")]
@@ -161,7 +163,7 @@ def test_only_validation_examples_that_it_has_seen_are_a_deviation(tmp_path):
     text = text.replace("batch_size: 20", "batch_size: 4").replace(
         "search: {method: random, trials: 4", "search: {method: random, trials: 2"
     )
-    finish(tmp_path, text)
+    finished(tmp_path, text)
     plan, notes = study(tmp_path, text.replace("name: small", "name: next"), warm(), "workload.split.seed=5").plan()
     (deviation,) = plan.workload.weights.deviations
     assert (
@@ -191,7 +193,7 @@ def test_other_data_is_a_deviation_with_the_number_of_copies(tmp_path):
     text = text.replace("batch_size: 20", "batch_size: 4").replace(
         "search: {method: random, trials: 4", "search: {method: random, trials: 2"
     )
-    finish(tmp_path, text)
+    finished(tmp_path, text)
     next_one = text.replace("name: small", "name: next").replace("folder:one", "folder:two")
     for _ in range(2):  # counted, then remembered
         plan, _ = study(tmp_path, next_one, warm()).plan()
@@ -215,7 +217,7 @@ def test_a_kept_head_of_other_classes_is_told(tmp_path):
     text = text.replace("batch_size: 20", "batch_size: 4").replace(
         "search: {method: random, trials: 4", "search: {method: random, trials: 2"
     )
-    finish(tmp_path, text)
+    finished(tmp_path, text)
     _, notes = study(
         tmp_path, text.replace("name: small", "name: next").replace("folder:one", "folder:two"), warm()
     ).plan()
@@ -223,7 +225,7 @@ def test_a_kept_head_of_other_classes_is_told(tmp_path):
 
 
 def test_a_lock_that_others_have_written_is_no_traceback(tmp_path):
-    finish(tmp_path)
+    finished(tmp_path, SHORT)
     lock = tmp_path / "runs" / "small" / "study.lock.json"
     for text in ("nonsense", "[]", json.dumps({"complete": True})):
         lock.write_text(text)
