@@ -23,7 +23,7 @@ _TWO: tuple[Mapping[str, Any], ...] = (
     {"train": "head", "epochs": "30%", "policy": "sgdr", "t0": "100/3%", "t_mult": 1, "min_ratio": 0},
     {"train": "all", "policy": "sgdr_dlr", "t0": "100/7%", "t_mult": 2},
 )
-"""The form of fastai's lessons, which Mishra and Passos 2019 follow: three cycles of the head, then cycles of 1, 2 and 4."""
+"""The form of fastai's lessons, which Mishra, Yamasaki and Imaizumi 2019 follow: three cycles of the head, then cycles of 1, 2 and 4."""
 _EXPECTED = "a list of stages, each a map with train, policy, and what they take"
 _ADVICE = "What belongs to a policy stands in its stage."
 
